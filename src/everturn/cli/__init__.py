@@ -1,0 +1,5 @@
+"""The `everturn` command."""
+
+from everturn.cli.app import main
+
+__all__ = ["main"]

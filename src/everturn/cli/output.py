@@ -1,0 +1,134 @@
+"""How commands speak: messages of the agent for people, JSON for programs, one line for errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Any, Protocol
+
+from claude_agent_sdk import (
+    AssistantMessage,
+    Message,
+    ResultMessage,
+    StreamEvent,
+    SystemMessage,
+    TextBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UserMessage,
+)
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+FOLDED_LENGTH = 100
+
+
+def complain(message: str, hint: str) -> None:
+    """Print one line to standard error."""
+    line = f"error: {message} ({hint})".replace("\n", " ")
+    sys.stderr.write(line + "\n")
+
+
+def json_line(value: Any) -> str:
+    """Return a value as one line of JSON; what JSON does not know is shown as text."""
+    return json.dumps(value, default=str, separators=(",", ":"))
+
+
+class Renderer(Protocol):
+    """Shows a run."""
+
+    def show(self, message: Message) -> None:
+        """Show one message."""
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Show how it ended."""
+
+
+class JsonRenderer:
+    """One JSON object a line: each message with its `type`, and `{"type":"summary",…}` at the end."""
+
+    def show(self, message: Message) -> None:
+        """See `Renderer`."""
+        self._print({"type": type(message).__name__, **dataclasses.asdict(message)})
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """See `Renderer`."""
+        self._print({"type": "summary", **summary})
+
+    def _print(self, value: dict[str, Any]) -> None:
+        sys.stdout.write(json_line(value) + "\n")
+        sys.stdout.flush()
+
+
+class TerminalRenderer:
+    """Text as it streams, tool calls and results folded to a line each."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._streamed = False
+
+    def show(self, message: Message) -> None:
+        """See `Renderer`."""
+        if isinstance(message, StreamEvent):
+            self._show_delta(message)
+        elif isinstance(message, AssistantMessage):
+            self._show_assistant(message)
+        elif isinstance(message, UserMessage):
+            self._show_results(message)
+        elif isinstance(message, SystemMessage) and message.subtype == "mirror_error":
+            self._console.print(f"[red]not stored:[/] {escape(str(message.data.get('error')))}")
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """See `Renderer`."""
+        self._console.rule(style="dim")
+        words = " · ".join(f"{name} {value}" for name, value in summary.items() if value is not None)
+        self._console.print(Text(words, style="dim"))
+
+    def _show_delta(self, message: StreamEvent) -> None:
+        delta = message.event.get("delta", {})
+        if message.parent_tool_use_id is None and delta.get("type") == "text_delta":
+            self._console.print(Text(delta["text"]), end="", soft_wrap=True)
+            self._streamed = True
+
+    def _show_assistant(self, message: AssistantMessage) -> None:
+        for block in message.content:
+            if isinstance(block, TextBlock):
+                self._console.print("" if self._streamed else Text(block.text))
+                self._streamed = False
+            elif isinstance(block, ToolUseBlock):
+                self._console.print(f"[cyan]▸ {escape(block.name)}[/] [dim]{escape(fold(json_line(block.input)))}[/]")
+
+    def _show_results(self, message: UserMessage) -> None:
+        if isinstance(message.content, str):
+            return
+        for block in message.content:
+            if isinstance(block, ToolResultBlock):
+                style = "red" if block.is_error else "dim"
+                self._console.print(Text("  " + fold(result_text(block)), style=style))
+
+
+def result_text(block: ToolResultBlock) -> str:
+    """Return what a tool answered, as text."""
+    if isinstance(block.content, str):
+        return block.content
+    return " ".join(str(piece.get("text", piece.get("type"))) for piece in block.content or [])
+
+
+def fold(text: str, length: int = FOLDED_LENGTH) -> str:
+    """Return text as one line of at most this length."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def summary_of(result: ResultMessage | None) -> dict[str, Any]:
+    """Return what a run's last message says of it."""
+    if result is None:
+        return {"ok": False}
+    return {
+        "ok": not result.is_error,
+        "turns": result.num_turns,
+        "cost_usd": result.total_cost_usd,
+        "seconds": round(result.duration_ms / 1000, 1),
+    }

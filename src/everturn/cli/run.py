@@ -1,0 +1,101 @@
+"""`everturn run`: one durable run of a work item, streaming to the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import anyio
+import typer
+from claude_agent_sdk import ClaudeAgentOptions, PermissionMode, ResultMessage
+from rich.console import Console
+
+from everturn.cli.output import JsonRenderer, Renderer, TerminalRenderer, summary_of
+from everturn.errors import Invalid
+from everturn.model import WorkItem
+from everturn.runner import Run
+from everturn.runtime import Runtime
+from everturn.settings import Settings
+from everturn.telemetry import log_to_stderr
+
+PERMISSION_MODES = ("default", "acceptEdits", "bypassPermissions", "plan", "dontAsk", "auto")
+
+
+def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
+    agent: Annotated[str | None, typer.Option(help="Who works on it.")] = None,
+    repo: Annotated[str | None, typer.Option(help="The repository to work in: a URL or a path.")] = None,
+    issue: Annotated[str | None, typer.Option(help="The issue to work on.")] = None,
+    task: Annotated[str | None, typer.Option(help="The id of a task, in place of an issue.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What to say to an agent that begins.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="The same, from a file.")] = None,
+    resume_prompt: Annotated[
+        str | None, typer.Option(help="What to say to one that goes on; the prompt again if not given.")
+    ] = None,
+    resume_prompt_file: Annotated[Path | None, typer.Option(help="The same, from a file.")] = None,
+    cwd: Annotated[Path | None, typer.Option(help="Where to work, without --repo; default: here.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model; default: the agent command's own.")] = None,
+    permission_mode: Annotated[
+        str | None, typer.Option(help=f"What the agent may do unasked: {', '.join(PERMISSION_MODES)}.")
+    ] = None,
+    allow_tool: Annotated[list[str] | None, typer.Option(help="A tool it may use unasked; may be repeated.")] = None,
+    max_turns: Annotated[int | None, typer.Option(help="How many turns it may take.", min=1)] = None,
+    store: Annotated[str | None, typer.Option(help="Where transcripts go: s3://… or file:///…")] = None,
+    registry: Annotated[str | None, typer.Option(help="Who owns which session: sqlite:///…")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print messages as JSON, one a line.")] = False,
+) -> int:
+    """Run a work item: begin it, or go on where any worker left it.
+
+    The transcript is stored frame by frame. If this worker dies, run the same command on another one.
+    """
+    settings = Settings.load(store=store, registry=registry)
+    log_to_stderr(settings.log_level if settings.log_level != "info" else "warning")
+    work = WorkItem(agent, repo, issue) if task is None else WorkItem.task(task, agent=agent, repo=repo)
+    if task is not None and issue is not None:
+        raise Invalid("both --task and --issue are given", hint="give one of the two")
+    options = ClaudeAgentOptions(
+        cwd=cwd,
+        model=model,
+        permission_mode=_permission_mode(permission_mode),
+        allowed_tools=allow_tool or [],
+        max_turns=max_turns,
+        include_partial_messages=not as_json,
+    )
+    run = Runtime(settings).run(
+        work,
+        prompt=_text("prompt", prompt, prompt_file) or "",
+        resume_prompt=_text("resume prompt", resume_prompt, resume_prompt_file),
+        options=options,
+    )
+    renderer: Renderer = JsonRenderer() if as_json else TerminalRenderer(Console(highlight=False))
+    return anyio.run(_stream, run, renderer)
+
+
+async def _stream(run: Run, renderer: Renderer) -> int:
+    result: ResultMessage | None = None
+    try:
+        async for message in run:
+            renderer.show(message)
+            if isinstance(message, ResultMessage):
+                result = message
+    finally:
+        await run.aclose()
+    summary = {"session": run.session_id, "resumed": run.resumed, "epoch": run.epoch, "cwd": str(run.cwd)}
+    renderer.finish({**summary, **summary_of(result)})
+    return 1 if result is None or result.is_error else 0
+
+
+def _text(name: str, text: str | None, file: Path | None) -> str | None:
+    if text is not None and file is not None:
+        raise Invalid(f"the {name} is given twice", hint="give it as text or as a file")
+    if file is None:
+        return text
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"the {name} cannot be read from {file}: {error}", hint="name a text file in UTF-8") from None
+
+
+def _permission_mode(name: str | None) -> PermissionMode | None:
+    if name is not None and name not in PERMISSION_MODES:
+        raise Invalid(f"there is no permission mode {name!r}", hint=f"use one of {', '.join(PERMISSION_MODES)}")
+    return cast("PermissionMode | None", name)

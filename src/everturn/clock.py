@@ -1,0 +1,89 @@
+"""Time and randomness, in the one place that may touch them.
+
+Everything else takes a `Clock` and `Ids` as arguments, so that a test can turn the time by hand and a seed
+reproduces a run.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells the time and waits."""
+
+    def now(self) -> float:
+        """Return seconds since the Unix epoch. It may jump; use it for display and age, never for order."""
+
+    def elapsed(self) -> float:
+        """Return seconds since some fixed start. It never goes back, and counts while a machine is suspended."""
+
+    def sleep(self, seconds: float) -> None:
+        """Block the calling thread for this many seconds."""
+
+
+class SystemClock:
+    """The real clock of the machine."""
+
+    def now(self) -> float:
+        """Return seconds since the Unix epoch."""
+        return time.time()
+
+    def elapsed(self) -> float:
+        """Return seconds since boot, suspended time included where the system can tell (Linux)."""
+        if hasattr(time, "CLOCK_BOOTTIME"):
+            return time.clock_gettime(time.CLOCK_BOOTTIME)
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Block the calling thread."""
+        time.sleep(seconds)
+
+
+class ManualClock:
+    """A clock that stands still until it is told to move. Sleeping moves it."""
+
+    def __init__(self, start: float = 1_700_000_000.0) -> None:
+        self._now = start
+
+    def now(self) -> float:
+        """Return the time that was set."""
+        return self._now
+
+    def elapsed(self) -> float:
+        """Return the time that was set."""
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        """Move the clock instead of waiting."""
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward by this many seconds."""
+        self._now += seconds
+
+
+class Ids:
+    """Fresh identifiers and jitter.
+
+    Args:
+        seed: Makes every id and every jitter reproducible. `None`, the default, asks the operating system.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)
+
+    def token(self) -> str:
+        """Return 16 random hexadecimal digits."""
+        return f"{self._random.getrandbits(64):016x}"
+
+    def session_id(self) -> str:
+        """Return a random UUID (version 4), the form the agent command takes for session ids."""
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+    def jitter(self, seconds: float) -> float:
+        """Return a random duration between nothing and this many seconds ("full jitter")."""
+        return self._random.uniform(0, seconds)

@@ -1,0 +1,283 @@
+"""The performance: two machines, one death, and a verdict that is computed from what really happened."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+from claude_agent_sdk import project_key_for_directory
+
+from everturn.clock import Clock, SystemClock
+from everturn.demo import story
+from everturn.demo.machine import Event, Machine
+from everturn.demo.worker import Plan
+from everturn.errors import Invalid
+from everturn.model import WorkItem
+from everturn.runtime import Runtime
+from everturn.settings import Settings, inherited_environment
+from everturn.testing import ScriptedModel, cli_environment, compare, read_receipts
+from everturn.workdirs.git import Git
+
+TURN_TIMEOUT_S = 60.0
+LIVE_TIMEOUT_S = 600.0
+LIVE_VARIABLES = ("ANTHROPIC_", "CLAUDE_CODE_", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT")
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What may differ from one performance to the next.
+
+    Attributes:
+        store: URL of the object store; a folder of the demo's own if `None`.
+        live: Whether to use the real model; needs `ANTHROPIC_API_KEY`.
+        model: The real model's name, or `None` for the agent command's own choice.
+        keep: Whether to leave the demo's folder where it is.
+    """
+
+    store: str | None = None
+    live: bool = False
+    model: str | None = None
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of it.
+
+    Attributes:
+        entries_acknowledged: How many transcript entries the two workers were told are durable.
+        entries_recovered: How many of them the store returns, equal and in order.
+        entries_lost: How many it does not.
+        resumed: Whether worker B went on with worker A's conversation: with the scripted model, whether the model was
+            sent it again; live, whether B's entries continue A's in the transcript.
+        session_id: The conversation.
+        seconds: How long it took.
+        finished: Whether the bug is mended and committed in worker B's checkout.
+        store: Where the transcript lies.
+        killed_processes: How many processes died with worker A.
+        folder: The demo's folder, if it was kept.
+    """
+
+    entries_acknowledged: int
+    entries_recovered: int
+    entries_lost: int
+    resumed: bool
+    session_id: str
+    seconds: float
+    finished: bool
+    store: str
+    killed_processes: int
+    folder: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is as promised."""
+        return self.entries_lost == 0 and self.entries_acknowledged > 0 and self.resumed and self.finished
+
+
+@dataclass
+class _Stage:
+    """Everything that is set up before the curtain."""
+
+    folder: Path
+    settings: Settings
+    environment: dict[str, str]
+    work: WorkItem
+    model: ScriptedModel | None
+    git: Git
+    plan: Callable[[str], Plan] = field(init=False)
+
+    def receipts(self, worker: str) -> Path:
+        return self.folder / f"receipts-{worker}.jsonl"
+
+
+Tell = Callable[[str, Event], None]
+
+
+def perform(options: DemoOptions, tell: Tell, clock: Clock | None = None) -> Report:
+    """Run the demo.
+
+    Args:
+        options: What may differ.
+        tell: Called with the name of who acts (`demo`, `worker-a`, `worker-b`) and each event, as it happens.
+        clock: Measures how long it takes.
+
+    Raises:
+        EverturnError: The store cannot be used, or a worker failed in a way that the demo did not plan.
+    """
+    clock = clock or SystemClock()
+    started = clock.elapsed()
+    with _set(options) as stage:
+        # The store is tried out first: what is wrong with it is better heard from us than from a worker.
+        Runtime(stage.settings).open_store(stage.work.key)
+        tell("demo", {"event": "set", "store": stage.settings.store_url(), "folder": str(stage.folder)})
+        killed = _first_act(stage, tell)
+        events = _second_act(stage, tell)
+        return _judge(stage, options, events, killed, clock.elapsed() - started)
+
+
+@contextlib.contextmanager
+def _set(options: DemoOptions) -> Iterator[_Stage]:
+    folder = Path(tempfile.mkdtemp(prefix="everturn-demo-")).resolve()
+    try:
+        with contextlib.ExitStack() as stack:
+            git = Git(inherited_environment(), timeout_s=TURN_TIMEOUT_S)
+            story.make_repository(folder / "shapes", git)
+            settings = Settings.load(
+                store=options.store or (folder / "store").as_uri(),
+                registry=f"sqlite://{folder / 'registry.db'}",
+                state=folder,
+            )
+            model = None if options.live else story.scripted_model()
+            environment = _environment(settings, stack.enter_context(model.serve()) if model else None)
+            work = WorkItem(story.AGENT, str(folder / "shapes"), story.ISSUE)
+            stage = _Stage(folder, settings, environment, work, model, git)
+            stage.plan = partial(_plan, stage, options.model)
+            yield stage
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment(settings: Settings, model_url: str | None) -> dict[str, str]:
+    """Return the variables of a machine: nothing of this one's but what reaches the store, and live the model."""
+    inherited = inherited_environment()
+    passed = ("AWS_",) if model_url else ("AWS_", *LIVE_VARIABLES)
+    environment = {name: value for name, value in inherited.items() if name.startswith(passed)}
+    environment |= cli_environment(model_url or "", "", path=inherited.get("PATH"))
+    if model_url is None:
+        if not inherited.get("ANTHROPIC_API_KEY"):
+            raise Invalid(
+                "--live needs ANTHROPIC_API_KEY", hint="set it, or leave out --live to use the scripted model"
+            )
+        environment |= {name: value for name, value in inherited.items() if name.startswith("ANTHROPIC_")}
+        if "ANTHROPIC_BASE_URL" not in inherited:
+            del environment["ANTHROPIC_BASE_URL"]
+    return {
+        **environment,
+        "EVERTURN_STORE": settings.store_url(),
+        "EVERTURN_REGISTRY": settings.registry_url(),
+        "GIT_AUTHOR_NAME": "Everturn demo",
+        "GIT_AUTHOR_EMAIL": "demo@everturn.invalid",
+        "GIT_COMMITTER_NAME": "Everturn demo",
+        "GIT_COMMITTER_EMAIL": "demo@everturn.invalid",
+    }
+
+
+def _plan(stage: _Stage, model: str | None, worker: str) -> Plan:
+    return Plan(
+        agent=story.AGENT,
+        repo=str(stage.work.repo),
+        issue=story.ISSUE,
+        prompt=story.PROMPT,
+        resume_prompt=story.RESUME_PROMPT,
+        receipts=str(stage.receipts(worker)),
+        model=model,
+    )
+
+
+def _first_act(stage: _Stage, tell: Tell) -> int:
+    """Worker A begins, uses a tool, and dies in mid-sentence. Return how many processes died."""
+    name = "worker-a"
+    tell("demo", {"event": "begin", "worker": name})
+    with Machine(stage.folder / name, stage.environment, stage.plan(name), partial(tell, name)) as machine:
+        machine.wait_for(_has_used_a_tool, LIVE_TIMEOUT_S if stage.model is None else TURN_TIMEOUT_S)
+        if stage.model is not None:
+            machine.wait_for(_has_spoken_since_the_tool, TURN_TIMEOUT_S)
+            stage.model.wait_until_streamed(story.FATAL_REQUEST, story.FATAL_CHUNKS, TURN_TIMEOUT_S)
+        killed = machine.kill()
+    tell("demo", {"event": "killed", "worker": name, "processes": len(killed)})
+    return len(killed)
+
+
+def _second_act(stage: _Stage, tell: Tell) -> list[Event]:
+    """Worker B, elsewhere, takes the work over and finishes it."""
+    name = "worker-b"
+    tell("demo", {"event": "begin", "worker": name})
+    with Machine(stage.folder / name, stage.environment, stage.plan(name), partial(tell, name)) as machine:
+        events = machine.wait(LIVE_TIMEOUT_S if stage.model is None else TURN_TIMEOUT_S)
+    tell("demo", {"event": "ended", "worker": name})
+    return events
+
+
+def _has_used_a_tool(events: list[Event]) -> bool:
+    return any(event["event"] == "tool_result" for event in events)
+
+
+def _has_spoken_since_the_tool(events: list[Event]) -> bool:
+    used = next(index for index, event in enumerate(events) if event["event"] == "tool_result")
+    return any(event["event"] == "delta" for event in events[used:])
+
+
+def _judge(stage: _Stage, options: DemoOptions, events: list[Event], killed: int, seconds: float) -> Report:
+    started = next(event for event in events if event["event"] == "started")
+    session_id = str(started["session_id"])
+    receipts_a, receipts_b = read_receipts(stage.receipts("worker-a")), read_receipts(stage.receipts("worker-b"))
+    stored = anyio.run(_load, stage, session_id, {*receipts_a, *receipts_b})
+    verdicts = [
+        compare(receipts_a.get(subpath, []) + receipts_b.get(subpath, []), entries)
+        for subpath, entries in stored.items()
+    ]
+    main_a, main_b = receipts_a.get(None, []), receipts_b.get(None, [])
+    return Report(
+        entries_acknowledged=sum(verdict.acknowledged for verdict in verdicts),
+        entries_recovered=sum(verdict.recovered for verdict in verdicts),
+        entries_lost=sum(verdict.lost for verdict in verdicts),
+        resumed=_was_sent_again(stage.model) if stage.model else _continues(main_a, main_b),
+        session_id=session_id,
+        seconds=round(seconds, 2),
+        finished=_is_mended(stage.git, Path(started["cwd"])),
+        store=stage.settings.store_url(),
+        killed_processes=killed,
+        folder=str(stage.folder) if options.keep else None,
+    )
+
+
+async def _load(stage: _Stage, session_id: str, subpaths: set[str | None]) -> dict[str | None, list[Any]]:
+    """Load what was acknowledged from the store, as a third machine would: from a directory of its own."""
+    async with Runtime(stage.settings).open_store(stage.work.key) as store:
+        found: dict[str | None, list[Any]] = {}
+        for subpath in subpaths:
+            project_key = project_key_for_directory(stage.folder)
+            entries = await store.load(
+                {"project_key": project_key, "session_id": session_id, "subpath": subpath}
+                if subpath
+                else {"project_key": project_key, "session_id": session_id}
+            )
+            found[subpath] = list(entries or [])
+        return found
+
+
+def _was_sent_again(model: ScriptedModel) -> bool:
+    """Tell whether, after the kill, the model was sent what had been said and done before it."""
+    requests = model.requests
+    if len(requests) <= story.FATAL_REQUEST:
+        return False
+    before, after = requests[story.FATAL_REQUEST - 1], requests[story.FATAL_REQUEST]
+    texts = "\n".join(after.texts())
+    return (
+        story.PROMPT in texts
+        and story.RESUME_PROMPT in texts
+        and {use[0] for use in before.tool_uses()} <= {use[0] for use in after.tool_uses()}
+        and set(before.tool_results()) <= set(after.tool_results())
+        and bool(before.tool_results())
+    )
+
+
+def _continues(first: list[Any], second: list[Any]) -> bool:
+    """Tell whether the second worker's entries hang on the first one's in the transcript."""
+    ours = {entry["uuid"] for entry in first if "uuid" in entry}
+    return any(entry.get("parentUuid") in ours for entry in second if entry.get("uuid") not in ours)
+
+
+def _is_mended(git: Git, checkout: Path) -> bool:
+    clean = git.run(["status", "--porcelain", "--untracked-files=no"], checkout) == ""
+    ahead = git.run(["rev-list", "--count", "origin/main..HEAD"], checkout).strip()
+    return clean and ahead != "0"

@@ -1,0 +1,60 @@
+"""The errors a caller can act on, named by what a handler would do.
+
+    EverturnError
+    ├── Invalid       the input or a setting is wrong: mend it, then call again
+    ├── Denied        the store or service refused the credentials: mend them
+    ├── NotFound      what was named is not there
+    ├── Conflict      somebody else has it, or has changed it: look, then decide
+    ├── Fenced        a newer owner has taken over: stop at once
+    ├── Unavailable   it did not answer in time: try again later
+    └── Corrupt       what is stored cannot be trusted: stop and repair
+
+Every error carries one sentence that says what happened and a hint that says what to do.
+"""
+
+from __future__ import annotations
+
+
+class EverturnError(Exception):
+    """The root of the tree.
+
+    Args:
+        message: One sentence, without a final full stop.
+        hint: What the reader can do about it.
+    """
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})"
+
+
+class Invalid(EverturnError):
+    """The input or a setting is wrong. Nothing was written."""
+
+
+class Denied(EverturnError):
+    """The credentials were refused, or there are none. Nothing was written."""
+
+
+class NotFound(EverturnError):
+    """A bucket, repository, session or file that was named does not exist."""
+
+
+class Conflict(EverturnError):
+    """Somebody else holds what was asked for, or changed it in between."""
+
+
+class Fenced(EverturnError):
+    """A newer owner has taken over the log. The writer must stop; what it had acknowledged is safe."""
+
+
+class Unavailable(EverturnError):
+    """A store or service did not answer in time. Whether the last write took effect is not known yet."""
+
+
+class Corrupt(EverturnError):
+    """Something stored is missing or damaged. Nothing was skipped or guessed."""

@@ -1,0 +1,1 @@
+"""An append-only log of JSON entries on an object store. It knows nothing about Claude."""

@@ -1,0 +1,227 @@
+"""Entries to lines and back, so that what is read equals what was appended, whatever it holds.
+
+Nearly every entry takes the fast way. What fast JSON libraries refuse or silently change (integers beyond 64 bits,
+unpaired surrogates, deep nesting, infinities) takes the exact way, which walks the value without recursion. Each
+line is read back when it is written: an entry that would not come back equal is refused there and then.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from json import decoder as json_decoder
+from json.encoder import encode_basestring_ascii
+from typing import Any, cast
+
+import orjson
+
+from everturn.errors import Corrupt, Invalid
+
+_FAST_OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_WORDS = {"true": True, "false": False, "null": None}
+_HINT = "entries are JSON values: text, numbers, true, false, null, lists, and objects with text keys"
+
+
+def encode_lines(entries: Sequence[Any]) -> tuple[bytes, bool]:
+    """Encode entries, one a line.
+
+    Returns:
+        The lines, and whether reading them takes the exact way.
+
+    Raises:
+        Invalid: An entry holds something that JSON cannot.
+    """
+    lines: list[bytes] = []
+    exact = False
+    for entry in entries:
+        line = _encode_fast(entry)
+        if line is None:
+            line, exact = _encode_exact(entry), True
+        lines.append(line)
+    return b"".join(line + b"\n" for line in lines), exact
+
+
+def decode_lines(lines: bytes, *, exact: bool) -> list[Any]:
+    """Decode what `encode_lines` made.
+
+    Raises:
+        Corrupt: The bytes are not lines of JSON.
+    """
+    if not lines:
+        return []
+    if not lines.endswith(b"\n"):
+        raise _corrupt("the last line is cut off")
+    rows = lines[:-1].split(b"\n")
+    try:
+        if exact:
+            return [_parse(row.decode()) for row in rows]
+        # One call for all lines is faster than one a line; a line of two values would change the count.
+        entries: list[Any] = orjson.loads(b"[" + b",".join(rows) + b"]")
+    except ValueError as error:
+        raise _corrupt(f"a line is not JSON: {error}") from None
+    if len(entries) != len(rows):
+        raise _corrupt("a line is not one JSON value")
+    return entries
+
+
+def _corrupt(what: str) -> Corrupt:
+    return Corrupt(what, hint="restore the object from a copy")
+
+
+def _encode_fast(entry: Any) -> bytes | None:
+    try:
+        line = orjson.dumps(entry, option=_FAST_OPTIONS)
+        return line if orjson.loads(line) == entry else None
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _encode_exact(entry: Any) -> bytes:
+    try:
+        text = "".join(_pieces(entry))
+    except ValueError as error:  # an integer of more digits than the interpreter converts
+        raise Invalid(f"an entry cannot be written as JSON: {error}", hint=_HINT) from None
+    if not _same(_parse(text), entry):
+        raise Invalid("an entry would not come back equal", hint=_HINT)
+    return text.encode()
+
+
+class _Text(str):
+    """Output that stands for itself, to tell it from text that is still to be encoded."""
+
+    __slots__ = ()
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    waiting: list[Any] = [value]
+    while waiting:
+        item = waiting.pop()
+        if type(item) is _Text:
+            yield item
+        elif type(item) is dict:
+            waiting.append(_Text("}"))
+            for index, (key, member) in enumerate(reversed(item.items())):
+                if type(key) is not str:
+                    raise Invalid(f"an entry has the key {key!r}, which is not text", hint=_HINT)
+                comma = "," if index < len(item) - 1 else ""
+                waiting += [member, _Text(f"{comma}{encode_basestring_ascii(key)}:")]
+            waiting.append(_Text("{"))
+        elif type(item) is list:
+            waiting.append(_Text("]"))
+            for index, member in enumerate(reversed(item)):
+                waiting += [member, _Text("," if index < len(item) - 1 else "")]
+            waiting.append(_Text("["))
+        else:
+            yield _scalar(item)
+
+
+def _scalar(value: Any) -> str:
+    if value is None or value is True or value is False:
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    if type(value) is int:
+        return str(value)
+    if type(value) is float and not math.isnan(value):
+        return repr(value) if math.isfinite(value) else ("1e999" if value > 0 else "-1e999")
+    raise Invalid(f"an entry holds {value!r}, which is not a JSON value", hint=_HINT)
+
+
+def _parse(text: str) -> Any:
+    """Parse JSON without recursion and without rounding integers. Takes no white space: we write none."""
+    outermost: list[Any] = []
+    containers: list[Any] = [outermost]
+    keys: list[str | None] = [None]
+    position = 0
+    while True:
+        value, position = _value_at(text, position)
+        opened = type(value) in (list, dict)
+        _put(containers[-1], keys[-1], value)
+        if opened:
+            closing = "]" if type(value) is list else "}"
+            if text[position : position + 1] == closing:
+                position, opened = position + 1, False
+            else:
+                containers.append(value)
+                keys.append(None)
+        if not opened:
+            position = _close(text, position, containers, keys)
+            if len(containers) == 1:
+                break
+        if type(containers[-1]) is dict:
+            keys[-1], position = _key_at(text, position)
+    if position != len(text):
+        raise ValueError(f"something follows the value at {position}")
+    return outermost[0]
+
+
+def _put(container: Any, key: str | None, value: Any) -> None:
+    if type(container) is dict:
+        container[key] = value
+    else:
+        container.append(value)
+
+
+def _close(text: str, position: int, containers: list[Any], keys: list[str | None]) -> int:
+    """Step over what ends a value: a comma, or the ends of containers up to the next comma."""
+    while len(containers) > 1:
+        char = text[position : position + 1]
+        position += 1
+        if char == ",":
+            return position
+        if char != ("]" if type(containers[-1]) is list else "}"):
+            raise ValueError(f"unexpected {char!r} at {position - 1}")
+        containers.pop()
+        keys.pop()
+    return position
+
+
+def _key_at(text: str, position: int) -> tuple[str, int]:
+    if text[position : position + 1] != '"':
+        raise ValueError(f"no key at {position}")
+    key, position = _text_at(text, position)
+    if text[position : position + 1] != ":":
+        raise ValueError(f"no colon at {position}")
+    return key, position + 1
+
+
+def _text_at(text: str, position: int) -> tuple[str, int]:
+    scan = json_decoder.scanstring  # type: ignore[attr-defined]  # documented nowhere, there since Python 2.6
+    return cast("tuple[str, int]", scan(text, position + 1))
+
+
+def _value_at(text: str, position: int) -> tuple[Any, int]:
+    char = text[position : position + 1]
+    if char == '"':
+        return _text_at(text, position)
+    if char == "[":
+        return [], position + 1
+    if char == "{":
+        return {}, position + 1
+    for word, value in _WORDS.items():
+        if text.startswith(word, position):
+            return value, position + len(word)
+    match = _NUMBER.match(text, position)
+    if match is None:
+        raise ValueError(f"no value at {position}")
+    number = int(match[0]) if match[1] is None and match[2] is None else float(match[0])
+    return number, match.end()
+
+
+def _same(left: Any, right: Any) -> bool:
+    waiting = [(left, right)]
+    while waiting:
+        one, other = waiting.pop()
+        if type(one) is dict and type(other) is dict:
+            if one.keys() != other.keys():
+                return False
+            waiting += [(one[key], other[key]) for key in one]
+        elif type(one) is list and type(other) is list:
+            if len(one) != len(other):
+                return False
+            waiting += zip(one, other, strict=True)
+        elif one != other:
+            return False
+    return True

@@ -1,0 +1,152 @@
+"""A registry in one SQLite file: the embedded default. Many processes of one machine may share it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from everturn.clock import Clock, Ids, SystemClock
+from everturn.errors import Corrupt, Denied, EverturnError, Fenced, Invalid, Unavailable
+from everturn.model import Claim, SessionRecord, WorkItem
+from everturn.telemetry import get_logger
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 10.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sessions (
+    work_key     TEXT PRIMARY KEY,
+    session_id   TEXT NOT NULL UNIQUE,
+    epoch        INTEGER NOT NULL,
+    worker       TEXT NOT NULL,
+    cwd          TEXT,
+    created_at   REAL NOT NULL,
+    last_used_at REAL NOT NULL
+) STRICT
+"""
+
+# One statement, so that two workers who claim at the same moment get two epochs.
+_CLAIM = """
+INSERT INTO sessions (work_key, session_id, epoch, worker, created_at, last_used_at)
+VALUES (:work_key, :session_id, 1, :worker, :now, :now)
+ON CONFLICT (work_key) DO UPDATE SET epoch = epoch + 1, worker = :worker
+RETURNING session_id, epoch
+"""
+
+
+class SqliteRegistry:
+    """A `Registry` in one SQLite file. Each call opens the file anew, so it may be used from any thread or fork.
+
+    Args:
+        path: The file. It and its folder are made at the first claim.
+        clock: Tells when.
+        ids: Makes session ids.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock | None = None, ids: Ids | None = None) -> None:
+        self._path = path
+        self._clock = clock or SystemClock()
+        self._ids = ids or Ids()
+        self._log = get_logger()
+
+    def claim(self, work: WorkItem, worker: str) -> Claim:
+        """See `Registry.claim`."""
+        values = {
+            "work_key": work.key,
+            "session_id": self._ids.session_id(),
+            "worker": worker,
+            "now": self._clock.now(),
+        }
+        with self._connected() as connection:
+            session_id, epoch = connection.execute(_CLAIM, values).fetchone()
+        self._log.info("claimed", work=work.key, session_id=session_id, epoch=epoch, worker=worker)
+        return Claim(work, session_id, epoch, is_new=session_id == values["session_id"])
+
+    def confirm(self, claim: Claim, cwd: str) -> None:
+        """See `Registry.confirm`."""
+        with self._connected() as connection:
+            changed = connection.execute(
+                "UPDATE sessions SET cwd = ?, last_used_at = ? WHERE work_key = ? AND session_id = ? AND epoch = ?",
+                (cwd, self._clock.now(), claim.work.key, claim.session_id, claim.epoch),
+            ).rowcount
+        if not changed:
+            raise Fenced(
+                f"{claim.work.key} was claimed again or dropped while epoch {claim.epoch} was running",
+                hint="stop; the work goes on elsewhere",
+            )
+
+    def get(self, work: WorkItem) -> SessionRecord | None:
+        """See `Registry.get`."""
+        if not self._path.exists():
+            return None
+        with self._connected() as connection:
+            row = connection.execute(
+                "SELECT work_key, session_id, epoch, worker, cwd, created_at, last_used_at"
+                " FROM sessions WHERE work_key = ?",
+                (work.key,),
+            ).fetchone()
+        return None if row is None else SessionRecord(*row)
+
+    def drop(self, work: WorkItem, session_id: str, reason: str) -> bool:
+        """See `Registry.drop`."""
+        with self._connected() as connection:
+            dropped = connection.execute(
+                "DELETE FROM sessions WHERE work_key = ? AND session_id = ?", (work.key, session_id)
+            ).rowcount
+        self._log.info("dropped", work=work.key, session_id=session_id, reason=reason, found=bool(dropped))
+        return bool(dropped)
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """Open the file, run one transaction, close it."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
+                self._prepare(connection)
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            raise self._translate(error) from error
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise Invalid(
+                f"the registry {self._path} has version {version}, this release knows version {SCHEMA_VERSION}",
+                hint="use a newer release of Everturn, or another file",
+            )
+        connection.execute("PRAGMA synchronous = FULL")
+        if version < SCHEMA_VERSION:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _translate(self, error: Exception) -> EverturnError:
+        text = str(error)
+        if isinstance(error, PermissionError) or "readonly" in text or "unable to open" in text:
+            return Denied(f"cannot use the registry {self._path}: {text}", hint="check the folder's permissions")
+        if "locked" in text or "busy" in text:
+            return Unavailable(f"the registry {self._path} is busy: {text}", hint="try again")
+        if "not a database" in text or "malformed" in text:
+            return Corrupt(
+                f"the registry {self._path} is damaged: {text}", hint="restore it from a copy, or move it away"
+            )
+        return Unavailable(f"the registry {self._path} failed: {text}", hint="check the disk")
+
+
+def open_registry(url: str) -> SqliteRegistry:
+    """Return the registry behind a URL. Nothing is read or written yet.
+
+    Args:
+        url: `sqlite:///absolute/path.db`.
+
+    Raises:
+        Invalid: It is another kind of URL.
+    """
+    scheme, separator, path = url.partition("://")
+    if scheme != "sqlite" or not separator or not path.startswith("/"):
+        raise Invalid(f"cannot make a registry of {url!r}", hint="use sqlite:///absolute/path.db")
+    return SqliteRegistry(Path(path))

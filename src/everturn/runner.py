@@ -1,0 +1,176 @@
+"""One durable run of a work item: workdir, claim, fence, agent, confirm."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol, Self, TypeVar
+
+import anyio.to_thread
+from claude_agent_sdk import ClaudeAgentOptions, Message, project_key_for_directory
+from structlog.contextvars import bound_contextvars
+
+from everturn.agent import converse, refuse_options, session_of
+from everturn.errors import Conflict, Invalid
+from everturn.model import Claim, WorkItem
+from everturn.registry import Registry
+from everturn.telemetry import get_logger
+from everturn.transcripts import TranscriptStore
+from everturn.workdirs import Workdirs
+
+Result = TypeVar("Result")
+
+
+class Stores(Protocol):
+    """Where a run gets its transcript store from. Methods block; they are called in a thread."""
+
+    def admit(self, scope: str) -> None:
+        """Check that the store may be used for a scope. Raises what `TranscriptStore.open` does."""
+
+    def claimed(self, scope: str, epoch: int) -> TranscriptStore:
+        """Return the store of a scope for the holder of a claim. It has been admitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run is asked to do.
+
+    Attributes:
+        work: The work item.
+        prompt: What to say to an agent that has not worked on it yet.
+        resume_prompt: What to say to one that has; the prompt again if it is `None`.
+        options: What the caller wants of the agent.
+    """
+
+    work: WorkItem
+    prompt: str
+    resume_prompt: str | None
+    options: ClaudeAgentOptions
+
+    def check(self) -> None:
+        """Refuse what cannot be run, before anything is touched.
+
+        Raises:
+            Invalid: A prompt is empty, an option is not the caller's to set, or the directory does not exist.
+        """
+        for name, text in (("prompt", self.prompt), ("resume prompt", self.resume_prompt)):
+            if text is not None and not text.strip():
+                raise Invalid(f"the {name} is empty", hint="say what the agent is to do")
+        refuse_options(self.options)
+        if self.options.cwd is not None and not Path(self.options.cwd).is_dir():
+            raise Invalid(f"there is no directory {self.options.cwd}", hint="make it, or name another one")
+        if self.options.cwd is not None and self.work.repo:
+            raise Invalid(
+                "a work item with a repository brings its own directory",
+                hint="leave out the option cwd, or the repository",
+            )
+
+
+class Run:
+    """A run in progress: an async iterator of the agent's messages.
+
+    Attributes:
+        session_id: The conversation; `None` until the work item is claimed.
+        resumed: Whether it goes on from an earlier run; `None` until that is known.
+        epoch: The claim's number; `None` until there is one.
+        cwd: Where the agent works; `None` until it is open.
+    """
+
+    def __init__(self, messages: Callable[[Run], AsyncGenerator[Message, None]]) -> None:
+        self.session_id: str | None = None
+        self.resumed: bool | None = None
+        self.epoch: int | None = None
+        self.cwd: Path | None = None
+        self._messages = messages(self)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        return await anext(self._messages)
+
+    async def aclose(self) -> None:
+        """End the run where it is: the agent is disconnected, and what it had said is stored."""
+        await self._messages.aclose()
+
+
+class Runner:
+    """Carries out runs.
+
+    Args:
+        registry: Who owns which session.
+        stores: Where transcripts go.
+        workdirs: Where repositories are checked out.
+        worker: The name of this worker.
+    """
+
+    def __init__(self, *, registry: Registry, stores: Stores, workdirs: Workdirs, worker: str) -> None:
+        self._registry = registry
+        self._stores = stores
+        self._workdirs = workdirs
+        self._worker = worker
+        self._log = get_logger()
+
+    def run(self, request: Request) -> Run:
+        """Return a run; it begins when it is iterated.
+
+        Raises:
+            Invalid: The request cannot be run. Nothing was touched.
+        """
+        request.check()
+        return Run(partial(self._messages, request))
+
+    async def _messages(self, request: Request, run: Run) -> AsyncGenerator[Message, None]:
+        run.cwd = await self._directory(request)
+        # The store is tried out before the claim: one that is refused must leave no trace in the registry.
+        await _in_thread(partial(self._stores.admit, request.work.key))
+        claim = await _in_thread(partial(self._registry.claim, request.work, self._worker))
+        run.session_id, run.epoch = claim.session_id, claim.epoch
+        with bound_contextvars(task_id=request.work.key, session_id=claim.session_id, epoch=claim.epoch):
+            async with self._stores.claimed(request.work.key, claim.epoch) as store:
+                async for message in self._talk(request, run, claim, store, run.cwd):
+                    yield message
+
+    async def _talk(
+        self, request: Request, run: Run, claim: Claim, store: TranscriptStore, cwd: Path
+    ) -> AsyncIterator[Message]:
+        # Fence first, look second: what the agent is shown can no longer change behind its back.
+        run.resumed = await store.take_over(project_key_for_directory(cwd), claim.session_id)
+        self._log.info("run_started", resumed=run.resumed, cwd=str(cwd))
+        messages = converse(
+            request.options,
+            store=store,
+            session_id=claim.session_id,
+            resume=run.resumed,
+            cwd=cwd,
+            prompt=(request.resume_prompt or request.prompt) if run.resumed else request.prompt,
+        )
+        async for message in messages:
+            if store.observer.fenced is not None:
+                raise store.observer.fenced
+            await self._confirm(claim, message, cwd)
+            yield message
+        await store.flush()
+        self._log.info("run_ended", failed_appends=store.observer.failed_appends)
+
+    async def _confirm(self, claim: Claim, message: Message, cwd: Path) -> None:
+        stated = session_of(message)
+        if stated is None:
+            return
+        if stated != claim.session_id:
+            raise Conflict(
+                f"the agent answered as session {stated}, not as {claim.session_id}",
+                hint="look for options or hooks that change the session id",
+            )
+        await _in_thread(partial(self._registry.confirm, claim, str(cwd)))
+
+    async def _directory(self, request: Request) -> Path:
+        if request.work.repo:
+            return await _in_thread(partial(self._workdirs.open, request.work))
+        return await _in_thread(Path(request.options.cwd or ".").absolute)
+
+
+async def _in_thread(work: Callable[[], Result]) -> Result:
+    return await anyio.to_thread.run_sync(work)

@@ -1,0 +1,113 @@
+"""`Runtime`: the only place where the parts are wired together. Settings in, components out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from claude_agent_sdk import ClaudeAgentOptions
+
+from everturn.log.objects import run as run_blocking
+from everturn.log.stores import admit, connect
+from everturn.model import WorkItem
+from everturn.registry import Registry, open_registry
+from everturn.runner import Request, Run, Runner
+from everturn.settings import Settings, inherited_environment
+from everturn.transcripts import TranscriptStore
+from everturn.workdirs import Workdirs
+from everturn.workdirs.git import Git
+
+
+class Runtime:
+    """Runs work items so that another worker can go on with them.
+
+    Args:
+        settings: Where things are; read from the environment and `everturn.toml` if not given.
+        make_store: Makes the transcript stores, called like `TranscriptStore`; a subclass can watch them.
+
+    Raises:
+        Invalid: A setting is wrong, or a URL is not one we know. Nothing was written.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, make_store: Callable[..., TranscriptStore] = TranscriptStore
+    ) -> None:
+        self.settings = settings or Settings.load()
+        self.registry: Registry = open_registry(self.settings.registry_url())
+        self._stores = _Stores(self.settings, make_store)
+        self._runner = Runner(
+            registry=self.registry,
+            stores=self._stores,
+            workdirs=Workdirs(
+                self.settings.workdirs_path(),
+                Git(inherited_environment(), self.settings.git_timeout_s),
+                lock_timeout_s=self.settings.git_timeout_s,
+            ),
+            worker=self.settings.worker,
+        )
+
+    @classmethod
+    def open(cls, **given: Any) -> Runtime:
+        """Return a runtime; settings given here go before those of the environment.
+
+        Args:
+            given: Any of the settings in `docs/settings.md`: `store="s3://bucket/prefix"`, `worker="w1"`, …
+        """
+        return cls(Settings.load(**given))
+
+    def run(
+        self,
+        work: WorkItem,
+        *,
+        prompt: str,
+        resume_prompt: str | None = None,
+        options: ClaudeAgentOptions | None = None,
+    ) -> Run:
+        """Run a work item: begin its conversation, or go on with it if any worker has begun it before.
+
+        The session id is stored before the agent starts, each frame of the transcript as it comes. Whoever ran the
+        work item before can write nothing to the transcript from then on, and stops with `Fenced` when it tries.
+
+        Args:
+            work: The work item.
+            prompt: What to say to an agent that has not worked on it yet.
+            resume_prompt: What to say to one that has; the prompt again if not given.
+            options: What you want of the agent: tools, permissions, model. The conversation, its store and, with a
+                repository, the directory are the run's own to decide.
+
+        Returns:
+            An async iterator of the SDK's messages, with `session_id`, `resumed`, `epoch` and `cwd`.
+
+        Raises:
+            Invalid: The request cannot be run; raised at once. All other errors come with the first message.
+        """
+        return self._runner.run(Request(work, prompt, resume_prompt, options or ClaudeAgentOptions()))
+
+    def open_store(self, scope: str) -> TranscriptStore:
+        """Open the transcript store of a scope, to read it, or to write as a guest.
+
+        Blocks for two requests, or five if the store is new.
+
+        Args:
+            scope: The scope; a run's is its work item's key.
+
+        Raises:
+            EverturnError: As `TranscriptStore.open`.
+        """
+        self._stores.admit(scope)
+        return self._stores.claimed(scope, epoch=0)
+
+
+class _Stores:
+    """One connection to the object store, shared by all runs."""
+
+    def __init__(self, settings: Settings, make_store: Callable[..., TranscriptStore]) -> None:
+        self._settings = settings
+        self._make_store = make_store
+        self._objects = connect(settings.store_url(), settings)
+
+    def admit(self, scope: str) -> None:
+        run_blocking(admit(self._objects, scope, self._settings.store_url()))
+
+    def claimed(self, scope: str, epoch: int) -> TranscriptStore:
+        return self._make_store(self._objects, scope=scope, any_cwd=True, epoch=epoch, settings=self._settings)

@@ -1,0 +1,112 @@
+"""Settings: the only reader of the environment and of config files.
+
+A setting comes from the keyword it is given, else from the environment (`EVERTURN_STORE`, …), else from
+`everturn.toml` in the current folder, else from its default. `docs/settings.md` lists them all.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from everturn.errors import Invalid
+
+CONFIG_FILE = "everturn.toml"
+
+
+def _state_folder() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
+    return Path(base) / "everturn"
+
+
+def _alias(name: str) -> AliasChoices:
+    return AliasChoices(name.lower(), name)
+
+
+class Settings(BaseSettings):
+    """All settings of a process, as one value. Read it once, hand it down."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EVERTURN_", toml_file=CONFIG_FILE, extra="forbid", frozen=True, populate_by_name=True
+    )
+
+    state: Path = Field(default_factory=_state_folder, description="folder for what stays on this machine")
+    store: str | None = Field(None, description="URL of the object store; default: a folder inside `state`")
+    registry: str | None = Field(None, description="URL of the registry; default: an SQLite file inside `state`")
+    workdirs: Path | None = Field(None, description="folder for checkouts; default: inside `state`")
+    worker: str = Field(default_factory=platform.node, description="the name of this worker, for people")
+    request_timeout_s: float = Field(8.0, gt=0, le=30, description="how long one request to the store may take")
+    append_deadline_s: float = Field(20.0, gt=0, le=30, description="how long one append may take, retries included")
+    summary_pause_s: float = Field(2.0, gt=0, description="how long a session is quiet before its summary is written")
+    git_timeout_s: float = Field(600.0, gt=0, description="how long one git command may take")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
+    aws_endpoint_url: str | None = Field(None, validation_alias=_alias("AWS_ENDPOINT_URL"), description="as in AWS")
+    aws_endpoint_url_s3: str | None = Field(
+        None,
+        validation_alias=_alias("AWS_ENDPOINT_URL_S3"),
+        description="as in AWS; goes before the general one",
+    )
+    aws_profile: str | None = Field(
+        None, validation_alias=_alias("AWS_PROFILE"), description="as in AWS; needs boto3"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Keywords go before the environment, the environment before the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def load(cls, **given: Any) -> Settings:
+        """Read the settings.
+
+        Args:
+            given: Settings that go before all others; those that are `None` are left out.
+
+        Raises:
+            Invalid: A value has the wrong type, or `everturn.toml` has an unknown key or is not TOML.
+        """
+        try:
+            return cls(**{name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(piece) for piece in first["loc"])
+            raise Invalid(
+                f"the setting {name} is wrong: {first['msg']}",
+                hint=f"see docs/settings.md; it comes from EVERTURN_{name.upper()} or {CONFIG_FILE}",
+            ) from None
+        except ValueError as error:
+            raise Invalid(f"{CONFIG_FILE} cannot be read: {error}", hint="it has to be TOML") from None
+
+    def store_url(self) -> str:
+        """Return the URL of the object store."""
+        return self.store or (self.state.absolute() / "store").as_uri()
+
+    def registry_url(self) -> str:
+        """Return the URL of the registry."""
+        return self.registry or f"sqlite://{self.state.absolute() / 'registry.db'}"
+
+    def workdirs_path(self) -> Path:
+        """Return the folder for checkouts."""
+        return (self.workdirs or self.state / "workdirs").absolute()
+
+
+def inherited_environment() -> dict[str, str]:
+    """Return a copy of this process's environment, for children that are meant to inherit it."""
+    return dict(os.environ)

@@ -1,0 +1,25 @@
+"""Tools for tests of durable runs: ours, and those of Everturn's users (docs/testing.md)."""
+
+from everturn.testing.machines import kill_machine
+from everturn.testing.messages_api import Disconnect, Failure, ModelRequest, Reply, Text, Thinking, ToolUse
+from everturn.testing.model import ScriptedModel, cli_environment
+from everturn.testing.receipts import ReceiptedStore, Verdict, compare, read_receipts
+from everturn.testing.s3 import LoopbackS3
+
+__all__ = [
+    "Disconnect",
+    "Failure",
+    "LoopbackS3",
+    "ModelRequest",
+    "ReceiptedStore",
+    "Reply",
+    "ScriptedModel",
+    "Text",
+    "Thinking",
+    "ToolUse",
+    "Verdict",
+    "cli_environment",
+    "compare",
+    "kill_machine",
+    "read_receipts",
+]

@@ -1,0 +1,62 @@
+"""One home per session: the project key it was first written under (docs/format.md, section 8).
+
+The SDK derives the project key from the working directory, so a session that is resumed elsewhere arrives under
+another one. The note that says where it lives is created once and never changed, which also settles it when two
+writers begin the same session under two keys at the same time.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from everturn.errors import Conflict, Corrupt
+from everturn.log.objects import Objects
+from everturn.log.reader import list_spans
+from everturn.transcripts.layout import Layout, names_in
+
+
+async def find_home(objects: Objects, layout: Layout, session_id: str, arriving: str) -> str | None:
+    """Return the project key a session lives under, or `None` if it has not been written yet.
+
+    Args:
+        objects: The store.
+        layout: The scope's layout.
+        session_id: The session.
+        arriving: The project key it was asked for under; preferred where plain stores wrote it under several.
+
+    Raises:
+        Conflict: Plain stores wrote it under several project keys, and not under this one.
+    """
+    note = await objects.get(layout.home(session_id))
+    if note is not None:
+        return _project_key(note.data, layout.home(session_id))
+    found = [
+        project_key
+        for project_key in names_in(await objects.list_folders(layout.projects))
+        if await list_spans(objects, layout.log(project_key, session_id, None))
+    ]
+    if arriving in found:
+        return arriving
+    if len(found) > 1:
+        raise Conflict(
+            f"session {session_id} was written under {len(found)} project keys: {', '.join(found)}",
+            hint="load it with a plain store (any_cwd=False) from one of the directories it was written in",
+        )
+    return found[0] if found else None
+
+
+async def settle_home(objects: Objects, layout: Layout, session_id: str, arriving: str) -> str:
+    """Return the project key a session lives under, making it the arriving one if it has none. Durable on return."""
+    home = await find_home(objects, layout, session_id, arriving) or arriving
+    key = layout.home(session_id)
+    if await objects.create(key, orjson.dumps({"v": 1, "project_key": home})):
+        return home
+    note = await objects.get(key)
+    return home if note is None else _project_key(note.data, key)
+
+
+def _project_key(data: bytes, key: str) -> str:
+    try:
+        return str(orjson.loads(data)["project_key"])
+    except (ValueError, KeyError, TypeError):
+        raise Corrupt(f"{key} is damaged", hint="delete it; it is made anew from where the session lies") from None

@@ -1,0 +1,54 @@
+"""Where a scope's transcripts lie (docs/format.md, section 1)."""
+
+from __future__ import annotations
+
+from everturn.log.names import escape, unescape
+
+
+class Layout:
+    """The keys and folders of one scope.
+
+    Args:
+        scope: The task or work item.
+
+    Raises:
+        Invalid: The scope is not a usable name. The same goes for every name given to a method.
+    """
+
+    def __init__(self, scope: str) -> None:
+        self._scope = escape(scope, "scope")
+
+    @property
+    def projects(self) -> str:
+        """The folder that holds one folder per project key."""
+        return f"sessions/{self._scope}"
+
+    def sessions(self, project_key: str) -> str:
+        """The folder that holds one folder per session."""
+        return f"{self.projects}/{escape(project_key, 'project key')}"
+
+    def session(self, project_key: str, session_id: str) -> str:
+        """The folder of one session."""
+        return f"{self.sessions(project_key)}/{escape(session_id, 'session id')}"
+
+    def log(self, project_key: str, session_id: str, subpath: str | None) -> str:
+        """The folder of a log: the main transcript, or a sub-transcript."""
+        session = self.session(project_key, session_id)
+        return f"{session}/main" if subpath is None else f"{session}/sub/{escape(subpath, 'subpath')}"
+
+    def summaries(self, project_key: str) -> str:
+        """The folder that holds one summary per session."""
+        return f"summaries/{self._scope}/{escape(project_key, 'project key')}"
+
+    def summary(self, project_key: str, session_id: str) -> str:
+        """The key of a session's summary."""
+        return f"{self.summaries(project_key)}/{escape(session_id, 'session id')}.json"
+
+    def home(self, session_id: str) -> str:
+        """The key of the note that says where a session lives."""
+        return f"homes/{self._scope}/{escape(session_id, 'session id')}.json"
+
+
+def names_in(segments: list[str]) -> list[str]:
+    """Return the names behind path segments, in order, without segments that are not ours."""
+    return sorted(name for segment in segments if (name := unescape(segment)) is not None)

@@ -1,0 +1,114 @@
+"""Listing sessions and sub-transcripts without reading them.
+
+A session is found by its folder, so none is missed, and described by its summary, so that listing costs requests in
+proportion to sessions, not parts. Only a session whose summary was never written (its worker died first) is read.
+"""
+
+from __future__ import annotations
+
+from claude_agent_sdk import SessionStoreListEntry, SessionSummaryEntry
+
+from everturn.log.names import parse_file_name
+from everturn.log.objects import Item, Objects
+from everturn.log.reader import read
+from everturn.transcripts.layout import Layout, names_in
+from everturn.transcripts.summaries import decode_summary, fold_log
+
+# A fence or truncation is smaller than this, so a larger last part holds entries, and nothing need be read.
+SMALL_PART_BYTES = 1024
+
+
+async def projects(objects: Objects, layout: Layout) -> list[str]:
+    """Return the project keys of a scope."""
+    return names_in(await objects.list_folders(layout.projects))
+
+
+async def list_sessions(objects: Objects, layout: Layout, project_keys: list[str]) -> list[SessionStoreListEntry]:
+    """List the sessions of some projects, each with the time of its last change."""
+    found: list[SessionStoreListEntry] = []
+    for project_key in project_keys:
+        written = await _summary_items(objects, layout, project_key)
+        for session_id in await _session_ids(objects, layout, project_key):
+            if session_id in written:
+                found.append({"session_id": session_id, "mtime": written[session_id].modified_ms})
+                continue
+            items = _parts(await objects.listing(layout.log(project_key, session_id, None)))
+            if await _exists(objects, layout.log(project_key, session_id, None), items):
+                found.append({"session_id": session_id, "mtime": _newest_ms(items)})
+    return found
+
+
+async def list_summaries(objects: Objects, layout: Layout, project_keys: list[str]) -> list[SessionSummaryEntry]:
+    """Return the summaries of the sessions of some projects."""
+    found: list[SessionSummaryEntry] = []
+    for project_key in project_keys:
+        written = await _summary_items(objects, layout, project_key)
+        session_ids = await _session_ids(objects, layout, project_key)
+        keys = [written[session_id].key for session_id in session_ids if session_id in written]
+        stored = dict(zip(keys, await objects.get_many(keys), strict=True))
+        for session_id in session_ids:
+            item = written.get(session_id)
+            object_ = stored.get(item.key) if item else None
+            summary = decode_summary(object_) if object_ else None
+            summary = summary or await _summary_of(objects, layout, project_key, session_id)
+            if summary is not None:
+                found.append(summary)
+    return found
+
+
+async def list_subpaths(
+    objects: Objects, layout: Layout, project_key: str, session_id: str, *, all_logs: bool = False
+) -> list[str]:
+    """Return the subpaths of a session's sub-transcripts.
+
+    Args:
+        objects: The store.
+        layout: The scope's layout.
+        project_key: The session's project key.
+        session_id: The session.
+        all_logs: Take in those that hold nothing but fences and truncations.
+    """
+    folder = f"{layout.session(project_key, session_id)}/sub"
+    items: dict[str, list[Item]] = {}
+    for item in _parts(await objects.listing(folder)):
+        items.setdefault(item.key.split("/")[-2], []).append(item)
+    names = names_in(list(items))
+    if all_logs:
+        return names
+    logs = {name: layout.log(project_key, session_id, name) for name in names}
+    return [name for name, log in logs.items() if await _exists(objects, log, items[log.rsplit("/", 1)[-1]])]
+
+
+async def _session_ids(objects: Objects, layout: Layout, project_key: str) -> list[str]:
+    return names_in(await objects.list_folders(layout.sessions(project_key)))
+
+
+async def _summary_items(objects: Objects, layout: Layout, project_key: str) -> dict[str, Item]:
+    items = await objects.listing(layout.summaries(project_key))
+    by_segment = {item.key.rsplit("/", 1)[-1].removesuffix(".json"): item for item in items}
+    return {name: by_segment[segment] for segment in by_segment for name in names_in([segment])}
+
+
+async def _summary_of(
+    objects: Objects, layout: Layout, project_key: str, session_id: str
+) -> SessionSummaryEntry | None:
+    folder = layout.log(project_key, session_id, None)
+    summary = fold_log((project_key, session_id), await read(objects, folder))
+    if summary is not None:
+        summary["mtime"] = _newest_ms(_parts(await objects.listing(folder)))
+    return summary
+
+
+async def _exists(objects: Objects, folder: str, items: list[Item]) -> bool:
+    if not items:
+        return False
+    last = max(items, key=lambda item: item.key)
+    return last.size_bytes > SMALL_PART_BYTES or (await read(objects, folder)).exists
+
+
+def _parts(items: list[Item]) -> list[Item]:
+    return [item for item in items if parse_file_name(item.key.rsplit("/", 1)[-1])]
+
+
+def _newest_ms(items: list[Item]) -> int:
+    return max((item.modified_ms for item in items), default=0)

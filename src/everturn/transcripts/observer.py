@@ -1,0 +1,65 @@
+"""What happens to transcripts, as log lines, and as counts the runner asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from everturn.errors import Fenced
+from everturn.log.format import Header
+from everturn.telemetry import get_logger
+
+
+@dataclass
+class StoreObserver:
+    """Logs what happens to a store's logs and remembers what a run must react to.
+
+    Failures are counted here, where they happen: the SDK may drop its own report of them when its buffer is full.
+
+    Attributes:
+        failed_appends: How many appends gave up.
+        fenced: The error that ended this store's right to write, if one did.
+    """
+
+    failed_appends: int = 0
+    fenced: Fenced | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        self._log = get_logger()
+
+    def wrote(self, folder: str, header: Header, size_bytes: int, seconds: float) -> None:
+        """A part is durable."""
+        self._log.debug(
+            "part_written",
+            log=folder,
+            kind=header.kind,
+            seq=header.span.first,
+            epoch=header.epoch,
+            entries=header.count,
+            size_bytes=size_bytes,
+            seconds=round(seconds, 6),
+        )
+
+    def passed(self, folder: str, other: Header | None) -> None:
+        """Two writers met on one log."""
+        self._log.warning(
+            "writers_met",
+            log=folder,
+            seq=other.span.first if other else None,
+            other_writer=other.writer if other else None,
+            other_epoch=other.epoch if other else None,
+        )
+
+    def failed(self, folder: str, count: int, error: Exception) -> None:
+        """An append gave up."""
+        self.failed_appends += 1
+        self._log.error("append_failed", log=folder, entries=count, error=str(error))
+
+    def stopped(self, error: Fenced) -> None:
+        """A newer owner has taken over."""
+        if self.fenced is None:
+            self._log.error("fenced", error=str(error))
+        self.fenced = error
+
+    def summary_failed(self, session_id: str, error: Exception) -> None:
+        """A summary was not written. It is derived: the next one, or a reader, makes up for it."""
+        self._log.warning("summary_failed", session_id=session_id, error=str(error))

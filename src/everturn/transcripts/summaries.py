@@ -1,0 +1,178 @@
+"""Summaries of sessions: derived, written when a session pauses, rebuilt from the log when in doubt.
+
+They keep listing cheap (docs/format.md, section 9). A summary that cannot be written is logged and let go: it is not
+worth a failed append, and whoever lists next reads the log instead.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from claude_agent_sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry, fold_session_summary
+
+from everturn.clock import Clock
+from everturn.errors import EverturnError
+from everturn.log.objects import Objects, Stored, run
+from everturn.log.reader import Log, read
+from everturn.transcripts.layout import Layout
+
+SessionName = tuple[str, str]  # project key, session id
+
+
+@dataclass
+class _State:
+    """What is known of one session: the fold of its main log up to a number, or that it must be read."""
+
+    summary: SessionSummaryEntry | None
+    upto: int
+    known: bool
+    dirty: bool = False
+
+
+class SummaryKeeper:
+    """Folds what one process appends, and writes the folds when a session has been quiet for a while.
+
+    Args:
+        objects: The store; it must block, as a thread of ours calls it.
+        layout: The scope's layout.
+        clock: Tells how long a session has been quiet.
+        pause_s: How long that has to be.
+        on_failure: Called with the session id and the error when a summary could not be written.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        layout: Layout,
+        *,
+        clock: Clock,
+        pause_s: float,
+        on_failure: Callable[[str, Exception], None],
+    ) -> None:
+        self._objects = objects
+        self._layout = layout
+        self._clock = clock
+        self._pause_s = pause_s
+        self._on_failure = on_failure
+        self._states: dict[SessionName, _State] = {}
+        self._changed = threading.Condition()
+        self._writing = threading.Lock()
+        self._touched = 0.0
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def begin(self, name: SessionName, tail: int) -> None:
+        """Take note that a session's main log is empty up to this number."""
+        with self._changed:
+            self._states[name] = _State(None, tail, known=True)
+
+    def note(self, name: SessionName, seq: int, entries: Sequence[Any]) -> None:
+        """Fold what was just written to a session's main log as part `seq`."""
+        with self._changed:
+            state = self._states.setdefault(name, _State(None, 0, known=True))
+            if state.known and state.upto == seq - 1:
+                state.summary = _fold(name, state.summary, entries)
+            else:  # somebody else has written in between
+                state.known, state.summary = False, None
+            state.upto = seq
+            state.dirty = True
+            self._touched = self._clock.elapsed()
+            self._watch()
+
+    def forget(self, name: SessionName) -> None:
+        """Drop what is known of a session, because it is deleted."""
+        with self._writing, self._changed:
+            self._states.pop(name, None)
+
+    async def flush(self) -> None:
+        """Write all summaries that are behind. Failures are reported, not raised."""
+        with self._writing:
+            for name, state in self._dirty():
+                try:
+                    await self._write(name, state)
+                except EverturnError as error:
+                    self._on_failure(name[1], error)
+
+    async def close(self) -> None:
+        """Write what is behind and end the thread."""
+        await self.flush()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+        atexit.unregister(self._flush_at_exit)
+
+    def _dirty(self) -> list[tuple[SessionName, _State]]:
+        with self._changed:
+            dirty = [(name, state) for name, state in self._states.items() if state.dirty]
+            for _, state in dirty:
+                state.dirty = False
+            return dirty
+
+    async def _write(self, name: SessionName, state: _State) -> None:
+        with self._changed:
+            known, summary, upto = state.known, state.summary, state.upto
+        if not known:
+            log = await read(self._objects, self._layout.log(*name, None))
+            summary, upto = fold_log(name, log), log.tail
+            with self._changed:
+                if state.upto == upto:
+                    state.known, state.summary = True, summary
+        if summary is not None:
+            await self._objects.put(self._layout.summary(*name), encode_summary(summary, upto))
+
+    def _watch(self) -> None:
+        if self._thread is None and not self._closing:
+            self._thread = threading.Thread(target=self._write_after_pauses, name="everturn-summaries", daemon=True)
+            self._thread.start()
+            atexit.register(self._flush_at_exit)
+
+    def _write_after_pauses(self) -> None:
+        while True:
+            with self._changed:
+                if self._closing or not any(state.dirty for state in self._states.values()):
+                    self._thread = None
+                    return
+                quiet_s = self._clock.elapsed() - self._touched
+                if quiet_s < self._pause_s:
+                    self._changed.wait(self._pause_s - quiet_s)
+                    continue
+            run(self.flush())
+
+    def _flush_at_exit(self) -> None:
+        run(self.flush())
+
+
+def fold_log(name: SessionName, log: Log) -> SessionSummaryEntry | None:
+    """Fold a whole main log, or return `None` if it does not exist."""
+    return _fold(name, None, log.entries()) if log.exists else None
+
+
+def encode_summary(summary: SessionSummaryEntry, upto: int) -> bytes:
+    """Return a summary as it is stored."""
+    record = {"v": 1, "session_id": summary["session_id"], "upto": upto, "data": summary["data"]}
+    return json.dumps(record, separators=(",", ":")).encode()
+
+
+def decode_summary(stored: Stored) -> SessionSummaryEntry | None:
+    """Return a stored summary, or `None` if it is damaged: it is derived, so it can be made anew."""
+    try:
+        record = json.loads(stored.data)
+        if not isinstance(record["data"], dict):
+            return None
+        return {"session_id": str(record["session_id"]), "mtime": stored.modified_ms, "data": record["data"]}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _fold(name: SessionName, summary: SessionSummaryEntry | None, entries: Sequence[Any]) -> SessionSummaryEntry:
+    key: SessionKey = {"project_key": name[0], "session_id": name[1]}
+    rows = [entry for entry in entries if isinstance(entry, dict)]
+    return fold_session_summary(summary, key, cast("list[SessionStoreEntry]", rows))

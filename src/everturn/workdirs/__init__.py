@@ -1,0 +1,5 @@
+"""Where agents work."""
+
+from everturn.workdirs.checkouts import Workdirs
+
+__all__ = ["Workdirs"]

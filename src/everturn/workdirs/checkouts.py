@@ -1,0 +1,81 @@
+"""One checkout per work item, at a path that stays the same, so that a resumed agent finds its files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from everturn.errors import Conflict, Invalid, Unavailable
+from everturn.model import WorkItem
+from everturn.telemetry import get_logger
+from everturn.workdirs.git import Git
+
+SLUG_LENGTH = 40
+
+
+class Workdirs:
+    """The checkouts below one folder.
+
+    Args:
+        root: The folder. It must be on a file system with working locks.
+        git: Runs git.
+        lock_timeout_s: How long to wait for another process that is opening the same checkout.
+    """
+
+    def __init__(self, root: Path, git: Git, *, lock_timeout_s: float) -> None:
+        self._root = root
+        self._git = git
+        self._lock_timeout_s = lock_timeout_s
+        self._log = get_logger()
+
+    def path(self, work: WorkItem) -> Path:
+        """Return where a work item's checkout is, or will be."""
+        slug = re.sub(r"[^a-z0-9]+", "-", work.key.lower()).strip("-")[-SLUG_LENGTH:].strip("-")
+        return self._root / f"{slug}-{hashlib.sha256(work.key.encode()).hexdigest()[:12]}"
+
+    def open(self, work: WorkItem) -> Path:
+        """Return a checkout of the work item's repository. Blocks; call it in a thread.
+
+        What an earlier run left in it is kept. A clone that was killed half-way is begun again.
+
+        Raises:
+            Invalid: The work item has no repository.
+            NotFound: There is no such repository. Nothing was made.
+            Conflict: Something else lies at the checkout's path.
+            Unavailable: git failed, or another process holds the checkout.
+        """
+        if not work.repo:
+            raise Invalid(f"{work.key} has no repository", hint="name one, or run in a directory of your own")
+        path = self.path(work)
+        self._root.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._root / f".{path.name}.lock", timeout=self._lock_timeout_s):
+                if not path.exists():
+                    self._clone(work.repo, path)
+        except Timeout:
+            raise Unavailable(
+                f"another process has been opening {path} for {self._lock_timeout_s:g} s",
+                hint="wait for it, or look what it is doing",
+            ) from None
+        if not (path / ".git").exists():
+            raise Conflict(f"{path} is not a checkout", hint="move it away")
+        return path
+
+    def _clone(self, repo: str, path: Path) -> None:
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+        try:
+            source = str(Path(repo).absolute()) if Path(repo).exists() else repo
+            # No hard links: an agent that damages its objects must not damage the repository they came from.
+            self._git.run(
+                ["clone", "--quiet", "--no-hardlinks", "--end-of-options", source, str(unfinished)], self._root
+            )
+            unfinished.rename(path)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self._log.info("cloned", path=str(path))

@@ -1,0 +1,93 @@
+"""The one place that runs git.
+
+Repositories are written by strangers and by agents, so git runs without a shell, without their hooks and helpers,
+without a terminal to ask on, and in a process group of its own that is killed as a whole when it takes too long.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from everturn.errors import Denied, EverturnError, NotFound, Unavailable
+
+_HARDENED = (
+    "-c", "core.hooksPath=/dev/null",
+    "-c", "core.fsmonitor=false",
+    "-c", "protocol.ext.allow=never",
+    "-c", "advice.detachedHead=false",
+)  # fmt: skip
+_NOT_FOUND = ("does not exist", "not found", "does not appear to be a git repository", "Could not resolve host")
+_DENIED = ("Authentication failed", "Permission denied", "could not read Username", "403")
+
+
+class Git:
+    """Runs git commands.
+
+    Args:
+        environment: The variables of this process; git sees them without those that steer git itself.
+        timeout_s: How long one command may take.
+    """
+
+    def __init__(self, environment: Mapping[str, str], timeout_s: float) -> None:
+        kept = {name: value for name, value in environment.items() if not name.startswith("GIT_")}
+        self._environment = {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "LC_ALL": "C.UTF-8"}
+        self._timeout_s = timeout_s
+
+    def run(self, arguments: Sequence[str], cwd: Path) -> str:
+        """Run one command and return what it printed.
+
+        Args:
+            arguments: The command without `git`. Text from outside belongs behind `--end-of-options`.
+            cwd: Where to run it.
+
+        Raises:
+            NotFound: There is no such repository, or no git.
+            Denied: The remote wants credentials that git does not have.
+            Unavailable: It failed in another way, or took too long.
+        """
+        try:
+            process = subprocess.Popen(
+                ["git", *_HARDENED, *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
+                cwd=cwd,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise NotFound("there is no git command", hint="install git, or put it on the PATH") from None
+        output, complaint = self._finish(process, arguments[0])
+        if process.returncode:
+            raise _failure(arguments[0], complaint)
+        return output
+
+    def _finish(self, process: subprocess.Popen[str], command: str) -> tuple[str, str]:
+        with process:
+            try:
+                return process.communicate(timeout=self._timeout_s)
+            except subprocess.TimeoutExpired:
+                raise Unavailable(
+                    f"git {command} took longer than {self._timeout_s:g} s",
+                    hint="check that the remote can be reached, or raise git_timeout_s",
+                ) from None
+            finally:
+                if process.returncode is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+def _failure(command: str, complaint: str) -> EverturnError:
+    lines = [line for line in complaint.splitlines() if line.startswith(("fatal:", "error:", "remote:"))]
+    reason = (lines or complaint.splitlines() or ["no reason given"])[0]
+    text = f"git {command} failed: {reason}"
+    if any(sign in complaint for sign in _NOT_FOUND):
+        return NotFound(text, hint="check the repository's name or path")
+    if any(sign in complaint for sign in _DENIED):
+        return Denied(text, hint="check the credentials that git uses for this remote")
+    return Unavailable(text, hint="it is safe to try again")

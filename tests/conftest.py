@@ -1,0 +1,53 @@
+"""What tests share: real stores on this machine, and settings that no environment reaches into."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from everturn.settings import Settings
+from everturn.testing import LoopbackS3
+from support import StorePlace
+
+# A test sees only what it sets itself: nobody's credentials, settings or agent configuration.
+KEPT_VARIABLES = {"PATH", "TMPDIR", "LANG", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in set(os.environ) - KEPT_VARIABLES:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[LoopbackS3]:
+    with LoopbackS3.start() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_place(s3_server: LoopbackS3, monkeypatch: pytest.MonkeyPatch) -> StorePlace:
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return StorePlace(f"s3://{s3_server.fresh_bucket()}/some/prefix", Settings.load())
+
+
+@pytest.fixture
+def file_place(tmp_path: Path) -> StorePlace:
+    return StorePlace((tmp_path / "store").as_uri(), Settings.load())
+
+
+@pytest.fixture
+def memory_place() -> StorePlace:
+    return StorePlace("memory://", Settings.load())
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def place(request: pytest.FixtureRequest) -> StorePlace:
+    """Each kind of store in turn."""
+    found: StorePlace = request.getfixturevalue(f"{request.param}_place")
+    return found

@@ -1,0 +1,691 @@
+"""The scripted model speaks the Messages API, keeps to its script, and the real agent command believes it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+
+from everturn.testing.model import (
+    Disconnect,
+    Failure,
+    ModelRequest,
+    Reply,
+    ScriptedModel,
+    Text,
+    Thinking,
+    ToolUse,
+    cli_environment,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WAIT_S = 20.0
+BASH = {"name": "Bash", "input_schema": {"type": "object"}}
+
+
+def ask(*messages: dict[str, Any] | str, **fields: Any) -> dict[str, Any]:
+    """Return the body of a main request; a string stands for a message of the user."""
+    said = [{"role": "user", "content": item} if isinstance(item, str) else item for item in messages]
+    return {"model": "m", "max_tokens": 100, "tools": [BASH], "messages": said or [ask_hi()], **fields}
+
+
+def ask_hi() -> dict[str, Any]:
+    return {"role": "user", "content": "hi"}
+
+
+@contextlib.contextmanager
+def served(model: ScriptedModel) -> Iterator[httpx2.Client]:
+    with (
+        model.serve() as url,
+        httpx2.Client(base_url=url, timeout=WAIT_S, trust_env=False) as client,
+    ):
+        yield client
+
+
+def post(client: httpx2.Client, body: dict[str, Any] | None = None, path: str = "/v1/messages") -> httpx2.Response:
+    return client.post(path, json=ask() if body is None else body)
+
+
+def events_of(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the `(name, data)` of server-sent events as they come."""
+    name = ""
+    for line in lines:
+        key, _, value = line.partition(": ")
+        if key == "event":
+            name = value
+        elif key == "data":
+            yield name, json.loads(value)
+
+
+def stream(client: httpx2.Client, body: dict[str, Any] | None = None) -> list[tuple[str, dict[str, Any]]]:
+    with client.stream("POST", "/v1/messages", json={**(body or ask()), "stream": True}) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        return list(events_of(response.iter_lines()))
+
+
+def deltas(events: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [data["delta"] for name, data in events if name == "content_block_delta"]
+
+
+def error_of(response: httpx2.Response) -> tuple[int, str, str]:
+    body = response.json()
+    assert body["type"] == "error"
+    return response.status_code, body["error"]["type"], body["error"]["message"]
+
+
+def test_a_streamed_message_opens_fills_and_closes_each_block_in_order() -> None:
+    with served(ScriptedModel([Reply("one two", ToolUse("Bash", {}))])) as client:
+        events = stream(client)
+    assert [name for name, _ in events] == [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_delta",
+        "content_block_stop",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert all(data["type"] == name for name, data in events)
+    assert [data["index"] for name, data in events if "block" in name] == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_a_streamed_message_starts_empty_and_ends_with_its_stop_reason_and_usage() -> None:
+    with served(ScriptedModel([Reply("done")])) as client:
+        events = stream(client, ask(model="some-model"))
+    start = events[0][1]["message"]
+    assert (start["model"], start["role"], start["content"], start["stop_reason"]) == (
+        "some-model",
+        "assistant",
+        [],
+        None,
+    )
+    assert start["usage"]["input_tokens"] > 0
+    assert events[-2][1]["delta"]["stop_reason"] == "end_turn"
+    assert events[-2][1]["usage"]["output_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("block", "pieces"),
+    [
+        (Text("  one two\n\nthree "), ["  ", "one ", "two\n\n", "three "]),
+        (Text("abcdefg", chunks=3), ["ab", "cd", "efg"]),
+        (Text("é🙂 x", chunks=1), ["é🙂 x"]),
+    ],
+)
+def test_text_is_streamed_word_by_word_or_in_as_many_chunks_as_asked(block: Text, pieces: list[str]) -> None:
+    with served(ScriptedModel([Reply(block)])) as client:
+        assert [delta["text"] for delta in deltas(stream(client))] == pieces
+
+
+def test_the_input_of_a_tool_call_is_streamed_as_pieces_of_json() -> None:
+    arguments = {"command": "echo " + "x" * 100, "deep": {"list": [1, None, "ü"]}}
+    with served(ScriptedModel([Reply(ToolUse("Bash", arguments, id="toolu_mine"))])) as client:
+        events = stream(client)
+    opening = events[1][1]["content_block"]
+    pieces = [delta["partial_json"] for delta in deltas(events)]
+    assert opening == {"type": "tool_use", "id": "toolu_mine", "name": "Bash", "input": {}}
+    assert len(pieces) > 1
+    assert json.loads("".join(pieces)) == arguments
+    assert events[-2][1]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_thinking_is_streamed_before_its_signature() -> None:
+    with served(ScriptedModel([Reply(Thinking("a b", signature="s"), "c")])) as client:
+        said = deltas(stream(client))
+    assert said == [
+        {"type": "thinking_delta", "thinking": "a "},
+        {"type": "thinking_delta", "thinking": "b"},
+        {"type": "signature_delta", "signature": "s"},
+        {"type": "text_delta", "text": "c"},
+    ]
+
+
+def test_a_request_that_does_not_stream_gets_the_whole_message() -> None:
+    reply = Reply(Thinking("hm", "s"), "look", ToolUse("Bash", {"a": 1}), stop_reason="max_tokens")
+    with served(ScriptedModel([reply])) as client:
+        message = post(client).json()
+    call_id = message["content"][2]["id"]
+    assert message["content"] == [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "look"},
+        {"type": "tool_use", "id": call_id, "name": "Bash", "input": {"a": 1}},
+    ]
+    assert call_id.startswith("toolu_")
+    assert message["stop_reason"] == "max_tokens"
+    assert set(message["usage"]) >= {"input_tokens", "output_tokens"}
+
+
+def test_the_same_script_gives_the_same_ids_and_no_id_twice() -> None:
+    def ids() -> list[str]:
+        found = []
+        with served(ScriptedModel(lambda _: Reply(ToolUse("Bash", {}), ToolUse("Bash", {})))) as client:
+            for _ in range(2):
+                message = post(client).json()
+                found += [message["id"], *(block["id"] for block in message["content"])]
+        return found
+
+    first = ids()
+    assert first == ids()
+    assert len(set(first)) == 6
+
+
+def test_a_second_model_gives_a_longer_conversation_ids_of_its_own() -> None:
+    script = [Reply(ToolUse("Bash", {}))]
+    with served(ScriptedModel(script)) as client:
+        before = post(client, ask("a")).json()
+    with served(ScriptedModel(script)) as client:
+        after = post(client, ask("a", {"role": "assistant", "content": "b"}, "c")).json()
+    assert before["id"] != after["id"]
+    assert before["content"][0]["id"] != after["content"][0]["id"]
+
+
+def test_usage_grows_with_what_is_said() -> None:
+    with served(ScriptedModel([Reply("x"), Reply("x" * 4000)])) as client:
+        short, long = (post(client, ask("y" * size)).json()["usage"] for size in (1, 4000))
+    assert long["input_tokens"] >= short["input_tokens"] + 900
+    assert long["output_tokens"] >= short["output_tokens"] + 900
+
+
+def test_a_failure_is_an_error_in_the_shape_of_the_api() -> None:
+    with served(ScriptedModel([Failure(), Failure(429, "rate_limit_error", "slow", 1.5), Reply("ok")])) as client:
+        overloaded, limited, fine = (post(client) for _ in range(3))
+    assert error_of(overloaded) == (529, "overloaded_error", "scripted failure")
+    assert "retry-after" not in overloaded.headers
+    assert error_of(limited) == (429, "rate_limit_error", "slow")
+    assert limited.headers["retry-after"] == "1.5"
+    assert fine.status_code == 200
+
+
+@pytest.mark.parametrize("chunks", [0, 2, 4])
+def test_a_disconnect_cuts_the_stream_after_its_chunks(chunks: int) -> None:
+    model = ScriptedModel([Disconnect(Reply("one two three four"), after_chunks=chunks), Reply("again")])
+    with served(model) as client:
+        with client.stream("POST", "/v1/messages", json=ask(stream=True)) as response:
+            events = events_of(response.iter_lines())
+            names = [next(events)[0] for _ in range(1 + bool(chunks) + chunks)]
+            with pytest.raises(httpx2.RemoteProtocolError):
+                next(events)
+        assert names.count("content_block_delta") == chunks
+        assert post(client).status_code == 200
+
+
+def test_a_disconnect_cuts_a_request_that_does_not_stream_before_its_body() -> None:
+    with (
+        served(ScriptedModel([Disconnect(Reply("lost"))])) as client,
+        pytest.raises(httpx2.RemoteProtocolError),
+    ):
+        post(client)
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_stalled_stream_is_silent_until_it_is_released(place: int) -> None:
+    model = ScriptedModel([Reply("one two three four", stall_after_chunks=place)])
+    with served(model) as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(stream, client)
+        model.wait_until_streamed(1, place, WAIT_S)
+        with pytest.raises(TimeoutError, match=f"for {place + 1} chunks: request 1 was sent {place} chunks"):
+            model.wait_until_streamed(1, place + 1, 0.05)
+        model.release()
+        assert "".join(delta["text"] for delta in deltas(answer.result(WAIT_S))) == "one two three four"
+
+
+def test_a_reader_has_what_was_streamed_before_the_stall() -> None:
+    model = ScriptedModel([Reply("one two three", stall_after_chunks=2)])
+    with served(model) as client, client.stream("POST", "/v1/messages", json=ask(stream=True)) as response:
+        events = events_of(response.iter_lines())
+        heard = [next(events) for _ in range(4)]
+        assert [delta["text"] for delta in deltas(heard)] == ["one ", "two "]
+        model.release()
+        assert [delta["text"] for delta in deltas(list(events))] == ["three"]
+
+
+def test_a_stall_holds_back_a_whole_message_too() -> None:
+    model = ScriptedModel([Reply("one two", stall_after_chunks=2)])
+    with served(model) as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, client)
+        model.wait_until_streamed(1, 0, WAIT_S)
+        assert not answer.done()
+        model.release()
+        assert answer.result(WAIT_S).json()["content"][0]["text"] == "one two"
+        model.wait_until_streamed(1, 2, WAIT_S)
+
+
+def test_one_of_several_stalls_can_be_released() -> None:
+    model = ScriptedModel(lambda _: Reply("a b", stall_after_chunks=1))
+    with served(model) as client, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(stream, client)
+        model.wait_until_streamed(1, 1, WAIT_S)
+        second = pool.submit(stream, client)
+        model.wait_until_streamed(2, 1, WAIT_S)
+        model.release(2)
+        second.result(WAIT_S)
+        assert not first.done()
+        model.release()
+        first.result(WAIT_S)
+
+
+def test_a_stall_can_be_released_before_it_comes() -> None:
+    model = ScriptedModel([Reply("a b", stall_after_chunks=1)])
+    model.release(1)
+    with served(model) as client:
+        assert len(deltas(stream(client))) == 2
+
+
+def test_a_client_that_leaves_a_stall_leaves_the_model_free() -> None:
+    model = ScriptedModel([Reply("a b", stall_after_chunks=1), Reply("next")])
+    with served(model) as client:
+        with client.stream("POST", "/v1/messages", json=ask(stream=True)):
+            model.wait_until_streamed(1, 1, WAIT_S)
+        assert post(client).json()["content"][0]["text"] == "next"
+        with pytest.raises(TimeoutError):
+            model.wait_until_streamed(1, 2, 0.05)
+
+
+def test_replies_come_no_sooner_than_their_delays() -> None:
+    model = ScriptedModel([Reply("a", delay_s=0.1), Reply("a b c", chunk_delay_s=0.05)])
+    with served(model) as client:
+        for least_s in (0.1, 0.15):
+            before_s = time.monotonic()
+            stream(client)
+            assert time.monotonic() - before_s >= least_s
+
+
+@pytest.mark.parametrize(
+    ("reply", "streaming"),
+    [
+        (Reply("a b", stall_after_chunks=1), True),
+        (Reply("a b", stall_after_chunks=1), False),
+        (Reply("a", delay_s=900), True),
+        (Reply("a", delay_s=900), False),
+        (Reply("a b", chunk_delay_s=900), True),
+    ],
+)
+def test_leaving_the_block_ends_whatever_is_still_open(reply: Reply, streaming: bool) -> None:
+    model = ScriptedModel([reply])
+    with httpx2.Client(timeout=WAIT_S, trust_env=False) as client, ThreadPoolExecutor(1) as pool:
+        with model.serve() as url:
+            answer = pool.submit(client.post, f"{url}/v1/messages", json=ask(stream=streaming))
+            model.wait_for_requests(1, WAIT_S)
+            left_s = time.monotonic()
+        assert time.monotonic() - left_s < 5
+        with pytest.raises(httpx2.RemoteProtocolError):
+            answer.result(WAIT_S)
+    assert "everturn-scripted-model" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_used_up_script_refuses_and_remembers() -> None:
+    model = ScriptedModel([Reply("only")])
+    with served(model) as client:
+        post(client)
+        refused = post(client, ask("one too many"))
+    status, kind, message = error_of(refused)
+    assert (status, kind) == (400, "invalid_request_error")
+    assert message == "the script has no reply left for request 2: it ends after 1"
+    assert [request.last_user_text() for request in model.overruns] == ["one too many"]
+    assert [request.index for request in model.requests] == [1, 2]
+
+
+def test_a_script_can_be_a_function_of_the_request() -> None:
+    def echo(request: ModelRequest) -> Reply | Failure:
+        return Failure(500, "api_error") if request.index == 2 else Reply(request.last_user_text().upper())
+
+    with served(ScriptedModel(echo)) as client:
+        answers = [post(client, ask(word)) for word in ("a", "b", "c")]
+    assert [answer.status_code for answer in answers] == [200, 500, 200]
+    assert answers[2].json()["content"][0]["text"] == "C"
+
+
+@pytest.mark.parametrize("returned", [None, "text"])
+def test_a_function_that_fails_refuses_and_its_error_is_kept(returned: object) -> None:
+    def script(_: ModelRequest) -> Any:
+        if returned is None:
+            raise KeyError("lost")
+        return returned
+
+    model = ScriptedModel(script)
+    with served(model) as client:
+        status, _, message = error_of(post(client))
+    [error] = model.script_errors
+    assert status == 400
+    assert repr(error) in message
+    assert isinstance(error, KeyError if returned is None else TypeError)
+    assert model.overruns == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ask(tools=[]),
+        ask(max_tokens=1),
+        ask(tools=[{"type": "web_search_20250305", "name": "web_search"}]),
+    ],
+    ids=["no tools", "one token", "only tools the server runs"],
+)
+@pytest.mark.parametrize("streaming", [True, False])
+def test_side_requests_leave_the_script_alone(body: dict[str, Any], streaming: bool) -> None:
+    model = ScriptedModel([Reply("main")], side_reply="aside")
+    with served(model) as client:
+        if streaming:
+            assert deltas(stream(client, body)) == [{"type": "text_delta", "text": "aside"}]
+        else:
+            assert post(client, body).json()["content"] == [{"type": "text", "text": "aside"}]
+        assert post(client).json()["content"][0]["text"] == "main"
+    assert [(request.main, request.index) for request in model.side_requests + model.requests] == [
+        (False, 1),
+        (True, 1),
+    ]
+
+
+def test_a_conversation_without_tools_is_still_main() -> None:
+    model = ScriptedModel([Reply("main")])
+    with served(model) as client:
+        post(client, ask(tools=[], context_management={"edits": []}))
+    assert len(model.requests) == 1
+
+
+def test_tokens_are_counted_without_touching_the_script() -> None:
+    model = ScriptedModel([])
+    with served(model) as client:
+        short, long = (
+            post(client, ask("x" * size), "/v1/messages/count_tokens").json()["input_tokens"] for size in (1, 4000)
+        )
+        assert error_of(client.post("/v1/messages/count_tokens", content=b"["))[0] == 400
+    assert 0 < short < long - 900
+    assert (model.requests, len(model.side_requests)) == ([], 2)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "expected"),
+    [
+        ("GET", "/v1/models", b"", (404, "not_found_error")),
+        ("GET", "/v1/messages", b"", (405, "invalid_request_error")),
+        ("POST", "/v1/messages", b'{"model": ', (400, "invalid_request_error")),
+        ("POST", "/v1/messages", b"\xff", (400, "invalid_request_error")),
+        ("POST", "/v1/messages", b"[]", (400, "invalid_request_error")),
+        ("POST", "/v1/messages", b'{"messages": []}', (400, "invalid_request_error")),
+        ("POST", "/v1/messages", b'{"model": "m", "messages": "hi"}', (400, "invalid_request_error")),
+        ("POST", "/v1/messages", b'{"model": "m", "messages": ["hi"]}', (400, "invalid_request_error")),
+    ],
+)
+def test_what_is_no_request_is_refused_and_costs_nothing(
+    method: str, path: str, body: bytes, expected: tuple[int, str]
+) -> None:
+    model = ScriptedModel([])
+    with served(model) as client:
+        assert error_of(client.request(method, path, content=body))[:2] == expected
+        assert client.head("/").status_code == 404
+    assert model.requests == model.side_requests == []
+
+
+def test_a_request_tells_what_was_said_called_and_answered() -> None:
+    conversation: list[dict[str, Any]] = [
+        {"role": "user", "content": "start"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "looking"},
+                {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "ls"}},
+                {"type": "tool_use", "id": "t2", "name": "Read", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": "a.txt"},
+                {"type": "tool_result", "tool_use_id": "t2", "content": [{"type": "text", "text": "b"}]},
+                {"type": "tool_result", "tool_use_id": "t3"},
+                {"type": "text", "text": "go"},
+                {"type": "text", "text": "on"},
+            ],
+        },
+        {"role": "system", "content": [{"type": "text", "text": "aside"}]},
+    ]
+    model = ScriptedModel([Reply("ok"), Reply("ok")])
+    before_s = time.monotonic()
+    with served(model) as client:
+        stream(client, ask(*conversation, system=[{"type": "text", "text": "be brief"}]))
+        post(client, ask({"role": "assistant", "content": "alone"}, system="be long"))
+    full, bare = model.requests
+    assert full.messages == conversation
+    assert full.last_user_text() == "go\non"
+    assert full.texts() == ["start", "looking", "go", "on", "aside"]
+    assert full.tool_uses() == [("t1", "Bash", {"command": "ls"}), ("t2", "Read", {})]
+    assert full.tool_results() == [("t1", "a.txt"), ("t2", "b"), ("t3", "")]
+    assert full.system_text() == "be brief"
+    assert (full.index, full.main, full.streaming) == (1, True, True)
+    assert before_s <= full.at_s <= bare.at_s <= time.monotonic()
+    assert (bare.last_user_text(), bare.system_text(), bare.streaming) == ("", "be long", False)
+
+
+def test_waiting_for_requests_returns_them_or_says_how_many_came() -> None:
+    model = ScriptedModel([Reply("ok")])
+    with served(model) as client:
+        with pytest.raises(TimeoutError, match="0 of 1 requests"):
+            model.wait_for_requests(1, 0.01)
+        with pytest.raises(TimeoutError, match="request 1 has not been answered yet"):
+            model.wait_until_streamed(1, 0, 0.01)
+        post(client)
+        assert [request.index for request in model.wait_for_requests(1, WAIT_S)] == [1]
+
+
+def test_many_clients_at_once_are_each_answered_once() -> None:
+    model = ScriptedModel([Reply(str(place)) for place in range(40)])
+    with served(model) as client, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: post(client).json()["content"][0]["text"], range(40)))
+    assert sorted(answers, key=int) == [str(place) for place in range(40)]
+    assert [request.index for request in model.requests] == list(range(1, 41))
+
+
+def test_a_model_has_an_address_only_while_it_is_served() -> None:
+    model = ScriptedModel([])
+    with pytest.raises(RuntimeError, match="not being served"):
+        _ = model.url
+    with model.serve() as url:
+        assert model.url == url
+        assert url.startswith("http://127.0.0.1:")
+        with pytest.raises(RuntimeError, match="already served"), model.serve():
+            pass
+    with pytest.raises(RuntimeError, match="not being served"):
+        _ = model.url
+
+
+def test_a_model_can_come_back_on_its_port_and_goes_on_in_its_script() -> None:
+    model = ScriptedModel([Reply("one"), Reply("two")])
+    with served(model) as client:
+        port = int(model.url.rpartition(":")[2])
+        post(client)
+    with model.serve(port) as url:
+        answer = httpx2.post(f"{url}/v1/messages", json=ask(), trust_env=False)
+    assert answer.json()["content"][0]["text"] == "two"
+
+
+def test_a_taken_port_is_an_error_at_once() -> None:
+    with ScriptedModel([]).serve() as url:
+        other = ScriptedModel([])
+        with pytest.raises(OSError, match="in use"), other.serve(int(url.rpartition(":")[2])):
+            pass
+        with other.serve():
+            pass
+
+
+def test_serving_leaves_signals_and_logs_alone(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    caplog.set_level(logging.WARNING)
+    with served(ScriptedModel([Disconnect(Reply("x"))])) as client:
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+        with pytest.raises(httpx2.RemoteProtocolError):
+            post(client)
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as killed:
+            killed.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Text(""),
+        lambda: Text("ab", chunks=0),
+        lambda: Text("ab", chunks=3),
+        lambda: Thinking(""),
+        Reply,
+        lambda: Reply("a", delay_s=-1),
+        lambda: Reply("a", chunk_delay_s=-1),
+        lambda: Reply("a b", stall_after_chunks=3),
+        lambda: Reply("a b", stall_after_chunks=-1),
+        lambda: Disconnect(Reply("a b"), after_chunks=3),
+        lambda: Failure(200),
+    ],
+)
+def test_a_script_that_cannot_be_played_is_refused_when_it_is_written(make: Any) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        make()
+
+
+def test_a_script_holds_only_steps() -> None:
+    with pytest.raises(TypeError, match="not 'hello'"):
+        ScriptedModel(["hello"])  # type: ignore[list-item]
+
+
+def test_replies_are_values() -> None:
+    assert Reply("a b") == Reply(Text("a b"))
+    assert Reply("a b", ToolUse("Bash", {})).chunk_count == 3
+    with pytest.raises(AttributeError):
+        Reply("a").delay_s = 1.0  # type: ignore[misc]
+
+
+def test_the_environment_of_the_command_is_whole_and_owes_nothing_to_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "a real one")
+    monkeypatch.setenv("PATH", "/somewhere")
+    environment = cli_environment("http://127.0.0.1:1", tmp_path)
+    assert environment["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:1"
+    assert environment["ANTHROPIC_API_KEY"] == "scripted"
+    assert environment["HOME"] == str(tmp_path)
+    assert environment["PATH"] == "/usr/local/bin:/usr/bin:/bin"
+    assert "TMPDIR" not in environment
+    changed = cli_environment("http://127.0.0.1:1", tmp_path, path="/bin", tmpdir=tmp_path / "t")
+    assert (changed["PATH"], changed["TMPDIR"]) == ("/bin", str(tmp_path / "t"))
+
+
+# The SDK lays its options over the environment of its process, so each turn has a process of its own.
+TURN = textwrap.dedent(
+    """
+    import asyncio, json, sys
+    from claude_agent_sdk import ClaudeAgentOptions, query
+
+    async def turn():
+        options = ClaudeAgentOptions(cwd=sys.argv[1], permission_mode="bypassPermissions", setting_sources=[])
+        async for message in query(prompt=sys.argv[2], options=options):
+            said = {"type": type(message).__name__, "subtype": getattr(message, "subtype", None)}
+            print(json.dumps(said | {"result": getattr(message, "result", None)}))
+
+    asyncio.run(turn())
+    """
+)
+
+
+def run_turn(model: ScriptedModel, tmp_path: Path, prompt: str, *, quiet: bool = True) -> list[dict[str, Any]]:
+    """Run one turn of the real agent command and return what the SDK's messages were."""
+    home, cwd, tmpdir = (tmp_path / name for name in ("home", "work", "tmp"))
+    for directory in (home, cwd, tmpdir):
+        directory.mkdir()
+    with model.serve() as url:
+        environment = cli_environment(url, home, tmpdir=tmpdir)
+        if not quiet:
+            del environment["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"]
+            # A proxy that is not there keeps whatever else it now asks for on this machine.
+            environment["HTTPS_PROXY"] = "http://127.0.0.1:9"
+        done = subprocess.run(
+            [sys.executable, "-c", TURN, str(cwd), prompt],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.cli
+def test_the_real_command_takes_a_turn(tmp_path: Path) -> None:
+    model = ScriptedModel([Reply(Thinking("a greeting"), "Hello there.")])
+    messages = run_turn(model, tmp_path, "Say hello to me")
+    assert (messages[0]["type"], messages[0]["subtype"]) == ("SystemMessage", "init")
+    assert messages[-1] == {"type": "ResultMessage", "subtype": "success", "result": "Hello there."}
+    [request] = model.requests
+    assert request.streaming
+    assert "Say hello to me" in request.last_user_text()
+    assert model.side_requests == []
+
+
+@pytest.mark.cli
+def test_the_real_command_runs_a_tool_and_brings_back_its_result(tmp_path: Path) -> None:
+    call = ToolUse("Bash", {"command": "echo from-$((40 + 2)) > made; cat made", "description": "Make a file"})
+    model = ScriptedModel([Reply("Let me see.", call), Reply("Done.")])
+    messages = run_turn(model, tmp_path, "Make it")
+    assert messages[-1]["result"] == "Done."
+    _, second = model.requests
+    [(call_id, name, _)] = second.tool_uses()
+    assert name == "Bash"
+    assert second.tool_results() == [(call_id, "from-42")]
+    assert (tmp_path / "work" / "made").read_text() == "from-42\n"
+
+
+@pytest.mark.cli
+def test_the_real_command_tries_again_after_a_failure_and_a_cut(tmp_path: Path) -> None:
+    model = ScriptedModel([Failure(), Disconnect(Reply("one two three"), after_chunks=2), Reply("At last.")])
+    messages = run_turn(model, tmp_path, "Try")
+    assert [message["type"] for message in messages if message["subtype"] == "api_retry"] == ["SystemMessage"] * 2
+    assert messages[-1]["result"] == "At last."
+    assert len(model.requests) == 3
+
+
+@pytest.mark.cli
+def test_the_steps_of_a_subagent_of_the_real_command_are_in_the_script(tmp_path: Path) -> None:
+    delegate = {"description": "Count", "prompt": "COUNT THEM", "run_in_background": False}
+
+    def script(request: ModelRequest) -> Reply:
+        if "COUNT THEM" in request.last_user_text():
+            return Reply("There are seven.")
+        return Reply("Seven.") if request.tool_results() else Reply(ToolUse("Agent", delegate))
+
+    model = ScriptedModel(script)
+    messages = run_turn(model, tmp_path, "How many?")
+    assert messages[-1]["result"] == "Seven."
+    first, inner, last = model.requests
+    assert inner.system_text() != first.system_text()
+    assert "There are seven." in last.tool_results()[0][1]
+
+
+@pytest.mark.cli
+def test_the_real_command_asks_on_the_side_for_a_title_only_when_it_may(tmp_path: Path) -> None:
+    model = ScriptedModel([Reply("Fixed.")], side_reply='{"title": "Flaky login"}')
+    messages = run_turn(model, tmp_path, "Please fix the flaky login test", quiet=False)
+    assert messages[-1]["result"] == "Fixed."
+    assert len(model.requests) == 1
+    [title] = model.side_requests
+    assert "fix the flaky login test" in title.last_user_text()
