@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from everturn.clock import Clock, Ids, SystemClock
 from everturn.errors import Corrupt, Denied, EverturnError, Fenced, Invalid, Unavailable
@@ -14,6 +15,7 @@ from everturn.telemetry import get_logger
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 10.0
+BUSY_PAUSE_S = 0.05
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -34,6 +36,10 @@ VALUES (:work_key, :session_id, 1, :worker, :now, :now)
 ON CONFLICT (work_key) DO UPDATE SET epoch = epoch + 1, worker = :worker
 RETURNING session_id, epoch
 """
+
+_CONFIRM = "UPDATE sessions SET cwd = ?, last_used_at = ? WHERE work_key = ? AND session_id = ? AND epoch = ?"
+_GET = "SELECT work_key, session_id, epoch, worker, cwd, created_at, last_used_at FROM sessions WHERE work_key = ?"
+_DROP = "DELETE FROM sessions WHERE work_key = ? AND session_id = ?"
 
 
 class SqliteRegistry:
@@ -59,19 +65,14 @@ class SqliteRegistry:
             "worker": worker,
             "now": self._clock.now(),
         }
-        with self._connected() as connection:
-            session_id, epoch = connection.execute(_CLAIM, values).fetchone()
+        session_id, epoch = self._write(lambda connection: connection.execute(_CLAIM, values).fetchone())
         self._log.info("claimed", work=work.key, session_id=session_id, epoch=epoch, worker=worker)
         return Claim(work, session_id, epoch, is_new=session_id == values["session_id"])
 
     def confirm(self, claim: Claim, cwd: str) -> None:
         """See `Registry.confirm`."""
-        with self._connected() as connection:
-            changed = connection.execute(
-                "UPDATE sessions SET cwd = ?, last_used_at = ? WHERE work_key = ? AND session_id = ? AND epoch = ?",
-                (cwd, self._clock.now(), claim.work.key, claim.session_id, claim.epoch),
-            ).rowcount
-        if not changed:
+        values = (cwd, self._clock.now(), claim.work.key, claim.session_id, claim.epoch)
+        if not self._write(lambda connection: connection.execute(_CONFIRM, values).rowcount):
             raise Fenced(
                 f"{claim.work.key} was claimed again or dropped while epoch {claim.epoch} was running",
                 hint="stop; the work goes on elsewhere",
@@ -81,35 +82,41 @@ class SqliteRegistry:
         """See `Registry.get`."""
         if not self._path.exists():
             return None
-        with self._connected() as connection:
-            row = connection.execute(
-                "SELECT work_key, session_id, epoch, worker, cwd, created_at, last_used_at"
-                " FROM sessions WHERE work_key = ?",
-                (work.key,),
-            ).fetchone()
+        row = self._write(lambda connection: connection.execute(_GET, (work.key,)).fetchone())
         return None if row is None else SessionRecord(*row)
 
     def drop(self, work: WorkItem, session_id: str, reason: str) -> bool:
         """See `Registry.drop`."""
-        with self._connected() as connection:
-            dropped = connection.execute(
-                "DELETE FROM sessions WHERE work_key = ? AND session_id = ?", (work.key, session_id)
-            ).rowcount
+        values = (work.key, session_id)
+        dropped = self._write(lambda connection: connection.execute(_DROP, values).rowcount)
         self._log.info("dropped", work=work.key, session_id=session_id, reason=reason, found=bool(dropped))
         return bool(dropped)
 
-    @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        """Open the file, run one transaction, close it."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
-                self._prepare(connection)
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
-            raise self._translate(error) from error
+    def _write(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run one transaction, waiting for other processes.
+
+        SQLite's own busy handler does not wait everywhere: not while the journal mode is changed, and not while the
+        last connection of another process tidies up. All of that comes before the work begins, so it is tried again.
+        """
+        deadline = self._clock.elapsed() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                return self._try_write(work)
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or self._clock.elapsed() > deadline:
+                    raise self._translate(error) from error
+                self._clock.sleep(self._ids.jitter(BUSY_PAUSE_S))
+            except (sqlite3.Error, OSError) as error:
+                raise self._translate(error) from error
+
+    def _try_write(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
+            self._prepare(connection)
+            connection.execute("BEGIN IMMEDIATE")
+            result = work(connection)
+            connection.execute("COMMIT")
+            return result
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -128,13 +135,17 @@ class SqliteRegistry:
         text = str(error)
         if isinstance(error, PermissionError) or "readonly" in text or "unable to open" in text:
             return Denied(f"cannot use the registry {self._path}: {text}", hint="check the folder's permissions")
-        if "locked" in text or "busy" in text:
+        if _is_busy(error):
             return Unavailable(f"the registry {self._path} is busy: {text}", hint="try again")
         if "not a database" in text or "malformed" in text:
             return Corrupt(
                 f"the registry {self._path} is damaged: {text}", hint="restore it from a copy, or move it away"
             )
         return Unavailable(f"the registry {self._path} failed: {text}", hint="check the disk")
+
+
+def _is_busy(error: Exception) -> bool:
+    return "locked" in str(error) or "busy" in str(error)
 
 
 def open_registry(url: str) -> SqliteRegistry:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +32,8 @@ class ReceiptedStore(TranscriptStore):
         await super().append(key, entries)
         subpath = key.get("subpath")
         lines = "".join(json.dumps([subpath, entry]) + "\n" for entry in entries)
-        # One unbuffered write, so that a kill in between leaves whole lines or none.
-        descriptor = os.open(self._receipts, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, lines.encode())
-        finally:
-            os.close(descriptor)
+        with self._receipts.open("a", encoding="utf-8") as file:
+            file.write(lines)
 
 
 @dataclass(frozen=True)
@@ -55,10 +50,14 @@ class Verdict:
 
 
 def read_receipts(path: Path) -> dict[str | None, list[Any]]:
-    """Return the entries that were acknowledged, in order, by subpath (`None`: the main transcript)."""
+    """Return the entries that were acknowledged, in order, by subpath (`None`: the main transcript).
+
+    A last line that is cut off, because its worker was killed while writing it, is left out.
+    """
     found: dict[str | None, list[Any]] = {}
     if path.exists():
-        for line in path.read_text().splitlines():
+        whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+        for line in whole.split("\n") if whole else ():
             subpath, entry = json.loads(line)
             found.setdefault(subpath, []).append(entry)
     return found

@@ -75,10 +75,9 @@ class SummaryKeeper:
         """Fold what was just written to a session's main log as part `seq`."""
         with self._changed:
             state = self._states.setdefault(name, _State(None, 0, known=True))
-            if state.known and state.upto == seq - 1:
-                state.summary = _fold(name, state.summary, entries)
-            else:  # somebody else has written in between
-                state.known, state.summary = False, None
+            follows = state.known and state.upto == seq - 1  # otherwise somebody else has written in between
+            state.summary = _fold(name, state.summary, entries) if follows else None
+            state.known = state.summary is not None
             state.upto = seq
             state.dirty = True
             self._touched = self._clock.elapsed()
@@ -89,12 +88,18 @@ class SummaryKeeper:
         with self._writing, self._changed:
             self._states.pop(name, None)
 
-    async def flush(self) -> None:
-        """Write all summaries that are behind. Failures are reported, not raised."""
+    async def flush(self, *, may_read: bool = True) -> None:
+        """Write all summaries that are behind. Failures are reported, not raised.
+
+        Args:
+            may_read: Whether to read the logs of sessions that somebody else has written to in between. If not, their
+                summaries stay behind until somebody does.
+        """
         with self._writing:
             for name, state in self._dirty():
                 try:
-                    await self._write(name, state)
+                    if state.known or may_read:
+                        await self._write(name, state)
                 except EverturnError as error:
                     self._on_failure(name[1], error)
 
@@ -107,7 +112,6 @@ class SummaryKeeper:
             thread = self._thread
         if thread is not None:
             thread.join()
-        atexit.unregister(self._flush_at_exit)
 
     def _dirty(self) -> list[tuple[SessionName, _State]]:
         with self._changed:
@@ -139,6 +143,7 @@ class SummaryKeeper:
             with self._changed:
                 if self._closing or not any(state.dirty for state in self._states.values()):
                     self._thread = None
+                    atexit.unregister(self._flush_at_exit)
                     return
                 quiet_s = self._clock.elapsed() - self._touched
                 if quiet_s < self._pause_s:
@@ -147,7 +152,7 @@ class SummaryKeeper:
             run(self.flush())
 
     def _flush_at_exit(self) -> None:
-        run(self.flush())
+        run(self.flush(may_read=False))  # reading takes threads, and an interpreter that is leaving starts none
 
 
 def fold_log(name: SessionName, log: Log) -> SessionSummaryEntry | None:
@@ -172,7 +177,13 @@ def decode_summary(stored: Stored) -> SessionSummaryEntry | None:
         return None
 
 
-def _fold(name: SessionName, summary: SessionSummaryEntry | None, entries: Sequence[Any]) -> SessionSummaryEntry:
+def _fold(
+    name: SessionName, summary: SessionSummaryEntry | None, entries: Sequence[Any]
+) -> SessionSummaryEntry | None:
+    """Fold entries, or return `None` if the SDK's fold cannot digest one: no append may fail for it."""
     key: SessionKey = {"project_key": name[0], "session_id": name[1]}
     rows = [entry for entry in entries if isinstance(entry, dict)]
-    return fold_session_summary(summary, key, cast("list[SessionStoreEntry]", rows))
+    try:
+        return fold_session_summary(summary, key, cast("list[SessionStoreEntry]", rows))
+    except Exception:  # noqa: BLE001  # whatever it is, the entries are durable, and the summary is only derived
+        return None
