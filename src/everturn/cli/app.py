@@ -6,7 +6,6 @@ import sys
 from importlib.metadata import version
 from typing import Annotated
 
-import click
 import typer
 from claude_agent_sdk import ClaudeSDKError
 
@@ -22,7 +21,6 @@ EXIT_INTERRUPTED = 130
 app = typer.Typer(
     name="everturn",
     help="Keeps a coding agent's work alive when the worker that runs it dies.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -36,13 +34,15 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:
@@ -53,8 +53,8 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        complain(error.format_message().rstrip("."), "everturn --help lists what there is")
         return EXIT_REFUSED
     except EverturnError as error:
         complain(error.message, error.hint)
@@ -64,7 +64,7 @@ def _run(arguments: list[str]) -> int:
             f"the agent failed: {str(error).splitlines()[0]}", "what it had said is stored; run it again to go on"
         )
         return EXIT_FAILED
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         complain("interrupted", "what the agent had said is stored; run it again to go on")
         return EXIT_INTERRUPTED
     return code if isinstance(code, int) else EXIT_OK

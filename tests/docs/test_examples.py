@@ -1,0 +1,77 @@
+"""The examples run, and the README shows what they contain."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from everturn.testing import ModelRequest, Reply, ScriptedModel, Text, cli_environment
+from everturn.workdirs.git import Git
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+pytestmark = pytest.mark.cli
+
+
+def run(name: str, *arguments: str, environment: dict[str, str], cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        env=environment,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def remembers(request: ModelRequest) -> Reply:
+    """Say how much of the conversation is known."""
+    asked = sum(message["role"] == "user" for message in request.messages)
+    return Reply(Text(f"You have spoken {asked} times."))
+
+
+def test_store_in_sdk_goes_on_in_a_second_process_and_directory(tmp_path: Path) -> None:
+    arguments = ((tmp_path / "store").as_uri(), "task-42", "Hello")
+    model = ScriptedModel(remembers)
+    with model.serve() as url:
+        for number, home in enumerate(("one", "two"), 1):
+            (tmp_path / home).mkdir()
+            environment = cli_environment(url, tmp_path / home, path=os.environ["PATH"])
+            said = run("store_in_sdk.py", *arguments, environment=environment, cwd=tmp_path / home)
+            assert said == f"You have spoken {number} times.\n"
+
+
+def test_durable_run_goes_on_when_it_is_run_again(tmp_path: Path) -> None:
+    git = Git(os.environ, timeout_s=60)
+    repo = tmp_path / "web"
+    repo.mkdir()
+    git.run(["init", "--quiet"], repo)
+    git.run(["-c", "user.name=T", "-c", "user.email=t@t.invalid", "commit", "--allow-empty", "-qm", "Web"], repo)
+    with ScriptedModel(remembers).serve() as url:
+        environment = {
+            **cli_environment(url, tmp_path, path=os.environ["PATH"]),
+            "EVERTURN_STATE": str(tmp_path / "state"),
+        }
+        first = run("durable_run.py", str(repo), "42", environment=environment, cwd=tmp_path)
+        second = run("durable_run.py", str(repo), "42", environment=environment, cwd=tmp_path)
+    assert "began in" in first
+    assert "went on in" in second
+    assert "You have spoken 2 times." in second
+
+
+def test_scripted_agent_passes(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    assert run("scripted_agent.py", environment=environment, cwd=tmp_path) == "passed\n"
+
+
+def test_every_example_is_run_here() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"store_in_sdk.py", "durable_run.py", "scripted_agent.py"}
