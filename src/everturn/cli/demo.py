@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import fold, json_line
+from everturn.cli.output import fold, json_line, plain
 from everturn.demo import DemoOptions, Report, perform
 
 _WORKERS = {"worker-a": ("A", "magenta"), "worker-b": ("B", "cyan")}
@@ -41,6 +41,7 @@ class _Account:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._room = max(console.width - 10, 20)
         self._speaking = False
 
     def tell(self, who: str, event: dict[str, Any]) -> None:
@@ -78,7 +79,7 @@ class _Account:
         if not self._speaking:
             self._console.print(Text.assemble(*self._mark(who), ("“", "dim")), end="")
             self._speaking = True
-        self._console.print(Text(text), end="", soft_wrap=True)
+        self._console.print(Text(plain(text)), end="", soft_wrap=True)
 
     def _mark(self, who: str) -> list[tuple[str, str]]:
         letter, style = _WORKERS.get(who, ("", ""))
@@ -108,9 +109,9 @@ class _Account:
                 return [(f"{how} {event['session_id'][:8]}…", "bold"), (f"  (claim {event['epoch']})", "dim")]
             case "tool":
                 command = event["input"].get("command", json_line(event["input"]))
-                return [("$ ", "green"), (fold(command), "")]
+                return [("$ ", "green"), (fold(command, self._room), "")]
             case "tool_result":
-                return [("  " + fold(event["text"]), "dim")]
+                return [("  " + fold(event["text"], self._room), "dim")]
             case "result":
                 return [("done", "bold green")] if event["ok"] else [("failed", "bold red")]
             case "error":

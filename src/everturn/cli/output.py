@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-FOLDED_LENGTH = 100
+_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def complain(message: str, hint: str) -> None:
     """Print one line to standard error."""
-    line = f"error: {message} ({hint})".replace("\n", " ")
+    line = plain(f"error: {message} ({hint})".replace("\n", " "))
     sys.stderr.write(line + "\n")
 
 
@@ -83,22 +83,30 @@ class TerminalRenderer:
     def finish(self, summary: dict[str, Any]) -> None:
         """See `Renderer`."""
         self._console.rule(style="dim")
-        words = " · ".join(f"{name} {value}" for name, value in summary.items() if value is not None)
-        self._console.print(Text(words, style="dim"))
+        began = "went on with" if summary["resumed"] else "began"
+        self._console.print(Text(f"{began} session {summary['session']}, claim {summary['epoch']}", style="dim"))
+        self._console.print(Text(f"in {summary['cwd']}", style="dim"), soft_wrap=True)
+        if "turns" in summary:
+            cost = "" if summary["cost_usd"] is None else f" · ${summary['cost_usd']:.2f}"
+            turns = "1 turn" if summary["turns"] == 1 else f"{summary['turns']} turns"
+            text = f"{turns}{cost} · {summary['seconds']} s"
+            self._console.print(Text(text, style="dim" if summary["ok"] else "red"))
 
     def _show_delta(self, message: StreamEvent) -> None:
         delta = message.event.get("delta", {})
         if message.parent_tool_use_id is None and delta.get("type") == "text_delta":
-            self._console.print(Text(delta["text"]), end="", soft_wrap=True)
+            self._console.print(Text(plain(delta["text"])), end="", soft_wrap=True)
             self._streamed = True
 
     def _show_assistant(self, message: AssistantMessage) -> None:
         for block in message.content:
             if isinstance(block, TextBlock):
-                self._console.print("" if self._streamed else Text(block.text))
+                self._console.print("" if self._streamed else Text(plain(block.text)))
                 self._streamed = False
             elif isinstance(block, ToolUseBlock):
-                self._console.print(f"[cyan]▸ {escape(block.name)}[/] [dim]{escape(fold(json_line(block.input)))}[/]")
+                room = self._console.width - len(block.name) - 3
+                text = escape(fold(json_line(block.input), room))
+                self._console.print(f"[cyan]▸ {escape(block.name)}[/] [dim]{text}[/]")
 
     def _show_results(self, message: UserMessage) -> None:
         if isinstance(message.content, str):
@@ -106,7 +114,7 @@ class TerminalRenderer:
         for block in message.content:
             if isinstance(block, ToolResultBlock):
                 style = "red" if block.is_error else "dim"
-                self._console.print(Text("  " + fold(result_text(block)), style=style))
+                self._console.print(Text("  " + fold(result_text(block), self._console.width - 2), style=style))
 
 
 def result_text(block: ToolResultBlock) -> str:
@@ -116,9 +124,14 @@ def result_text(block: ToolResultBlock) -> str:
     return " ".join(str(piece.get("text", piece.get("type"))) for piece in block.content or [])
 
 
-def fold(text: str, length: int = FOLDED_LENGTH) -> str:
+def plain(text: str) -> str:
+    """Return text without what would make a terminal do something."""
+    return text.translate(_CONTROLS)
+
+
+def fold(text: str, length: int) -> str:
     """Return text as one line of at most this length."""
-    line = " ".join(text.split())
+    line = plain(" ".join(text.split()))
     return line if len(line) <= length else line[: length - 1] + "…"
 
 

@@ -34,7 +34,13 @@ class Workdirs:
 
     def path(self, work: WorkItem) -> Path:
         """Return where a work item's checkout is, or will be."""
-        slug = re.sub(r"[^a-z0-9]+", "-", work.key.lower()).strip("-")[-SLUG_LENGTH:].strip("-")
+        words = (
+            work.agent,
+            (work.repo or "").rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"),
+            work.issue or work.task_id,
+        )
+        readable = "-".join(str(word) for word in words if word).lower()
+        slug = re.sub(r"[^a-z0-9]+", "-", readable).strip("-")[:SLUG_LENGTH].strip("-")
         return self._root / f"{slug}-{hashlib.sha256(work.key.encode()).hexdigest()[:12]}"
 
     def open(self, work: WorkItem) -> Path:
