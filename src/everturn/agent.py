@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,11 @@ async def converse(
     resume: bool,
     cwd: Path,
     prompt: str,
-) -> AsyncIterator[Message]:
+) -> AsyncGenerator[Message, None]:
     """Hold one turn of a conversation and yield its messages, the `ResultMessage` last.
 
-    Entries are mirrored eagerly: each frame is in the store before the next one is taken from the agent's output, and
-    the whole turn before its `ResultMessage` is yielded.
+    Entries are mirrored eagerly. A message is yielded only when every frame that the agent sent before it is stored,
+    or has failed to be; the agent itself, and its tools, may be further on.
 
     Args:
         options: What the caller wants of the agent.
@@ -60,8 +60,13 @@ async def converse(
         cwd: The working directory.
         prompt: What to say.
     """
+    env = options.env
+    if "HOME" in env and "CLAUDE_CONFIG_DIR" not in env:
+        # The agent would write its transcript below that home; the SDK looks for it below ours, and stores nothing.
+        env = {**env, "CLAUDE_CONFIG_DIR": str(Path(env["HOME"], ".claude"))}
     options = replace(
         options,
+        env=env,
         session_store=store,
         session_store_flush="eager",
         cwd=cwd,
@@ -71,6 +76,7 @@ async def converse(
     async with ClaudeSDKClient(options) as client:
         await client.query(prompt)
         async for message in client.receive_response():
+            await store.settled()
             yield message
 
 

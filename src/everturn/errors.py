@@ -37,7 +37,7 @@ class Invalid(EverturnError):
 
 
 class Denied(EverturnError):
-    """The credentials were refused, or there are none. Nothing was written."""
+    """The credentials were refused, or there are none."""
 
 
 class NotFound(EverturnError):

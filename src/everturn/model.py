@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from everturn.errors import Invalid
+
+
+def check_name(name: str, what: str) -> None:
+    """Refuse a name from outside that could not safely become part of a path or a key.
+
+    Args:
+        name: The name.
+        what: What to call it in the error.
+
+    Raises:
+        Invalid: It is empty, has `.` or `..` as a component, has a control character, or is not valid Unicode.
+    """
+    if not name.strip():
+        raise Invalid(f"the {what} is empty", hint=f"give the {what} a name")
+    if any(piece in (".", "..") for piece in re.split(r"[/\\]", name)):
+        raise Invalid(f"the {what} {name!r} would climb out of its folder", hint="leave out '.' and '..'")
+    if any(ord(char) < 32 or ord(char) == 127 for char in name):
+        raise Invalid(f"the {what} {name!r} has a control character", hint="use printable characters")
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in name):
+        raise Invalid(f"the {what} {name!r} is not valid Unicode", hint="leave out unpaired surrogates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +54,7 @@ class WorkItem:
             self._check_task()
         else:
             self._check_issue()
+        self._check_repo()
 
     @classmethod
     def task(cls, task_id: str, *, agent: str | None = None, repo: str | None = None) -> WorkItem:
@@ -52,8 +75,7 @@ class WorkItem:
         return f"{self.agent}@{self.repo}#{self.issue}"
 
     def _check_task(self) -> None:
-        if not (self.task_id or "").strip():
-            raise Invalid("the work item has an empty task id", hint="give it an id: --task ID or WorkItem.task(id)")
+        check_name(self.task_id or "", "task id")
         if self.issue is not None:
             raise Invalid("the work item has both a task and an issue", hint="give one of the two")
 
@@ -64,10 +86,27 @@ class WorkItem:
             raise Invalid("the work item has an issue but no repository", hint="give --repo, or use --task instead")
         if not (self.agent or "").strip():
             raise Invalid("the work item has an issue but no agent", hint="give --agent, or use --task instead")
+        check_name(str(self.issue), "issue")
+        check_name(self.agent or "", "agent's name")
         if set("@:") & set(self.agent or ""):
             raise Invalid(f"the agent's name {self.agent!r} has '@' or ':' in it", hint="leave them out")
         if "#" in str(self.issue):
             raise Invalid(f"the issue {self.issue!r} has '#' in it", hint="give the number alone")
+
+    def _check_repo(self) -> None:
+        if self.repo is None:
+            return
+        if not self.repo.isprintable():
+            raise Invalid("the repository's name has a character that cannot be printed", hint="leave it out")
+        try:
+            secret = urlsplit(self.repo).password
+        except ValueError as error:
+            raise Invalid(f"the repository's URL is wrong: {error}", hint="give a URL or a path") from None
+        if secret:
+            raise Invalid(
+                "the repository's URL has a password in it",
+                hint="leave it out: it would stand in names and logs; let git's credential helper supply it",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from claude_agent_sdk import ClaudeAgentOptions, Message, project_key_for_direct
 from structlog.contextvars import bound_contextvars
 
 from everturn.agent import converse, refuse_options, session_of
-from everturn.errors import Conflict, Invalid
+from everturn.errors import Conflict, Invalid, Unavailable
 from everturn.model import Claim, WorkItem
 from everturn.registry import Registry
 from everturn.telemetry import get_logger
@@ -59,7 +60,7 @@ class Request:
             if text is not None and not text.strip():
                 raise Invalid(f"the {name} is empty", hint="say what the agent is to do")
         refuse_options(self.options)
-        if self.options.cwd is not None and not Path(self.options.cwd).is_dir():
+        if self.options.cwd is not None and not _is_directory(self.options.cwd):
             raise Invalid(f"there is no directory {self.options.cwd}", hint="make it, or name another one")
         if self.options.cwd is not None and self.work.repo:
             raise Invalid(
@@ -124,36 +125,56 @@ class Runner:
 
     async def _messages(self, request: Request, run: Run) -> AsyncGenerator[Message, None]:
         run.cwd = await self._directory(request)
-        # The store is tried out before the claim: one that is refused must leave no trace in the registry.
-        await _in_thread(partial(self._stores.admit, request.work.key))
-        claim = await _in_thread(partial(self._registry.claim, request.work, self._worker))
-        run.session_id, run.epoch = claim.session_id, claim.epoch
+        claim, store = await self._claim(request.work, run)
         with bound_contextvars(task_id=request.work.key, session_id=claim.session_id, epoch=claim.epoch):
-            async with self._stores.claimed(request.work.key, claim.epoch) as store:
-                async for message in self._talk(request, run, claim, store, run.cwd):
+            self._log.info("run_started", resumed=run.resumed, cwd=str(run.cwd))
+            async with store, aclosing(self._talk(request, run, claim, store)) as messages:
+                async for message in messages:
                     yield message
+            self._log.info("run_ended", unstored_entries=store.unstored_entries)
+
+    async def _claim(self, work: WorkItem, run: Run) -> tuple[Claim, TranscriptStore]:
+        claim, store = await self._claim_once(work, run)
+        if run.resumed or claim.is_new:
+            return claim, store
+        # A worker died before anything was stored. The agent of this machine may know the session id all the same,
+        # and would refuse to begin it a second time.
+        await store.aclose()
+        await _in_thread(partial(self._registry.drop, work, claim.session_id, "nothing was stored"))
+        return await self._claim_once(work, run)
+
+    async def _claim_once(self, work: WorkItem, run: Run) -> tuple[Claim, TranscriptStore]:
+        assert run.cwd is not None
+        claim = await _in_thread(partial(self._registry.claim, work, self._worker))
+        run.session_id, run.epoch = claim.session_id, claim.epoch
+        store = self._stores.claimed(work.key, claim.epoch)
+        # Fence first, look second: what the agent is shown can no longer change behind its back.
+        run.resumed = await store.take_over(project_key_for_directory(run.cwd), claim.session_id)
+        return claim, store
 
     async def _talk(
-        self, request: Request, run: Run, claim: Claim, store: TranscriptStore, cwd: Path
-    ) -> AsyncIterator[Message]:
-        # Fence first, look second: what the agent is shown can no longer change behind its back.
-        run.resumed = await store.take_over(project_key_for_directory(cwd), claim.session_id)
-        self._log.info("run_started", resumed=run.resumed, cwd=str(cwd))
-        messages = converse(
+        self, request: Request, run: Run, claim: Claim, store: TranscriptStore
+    ) -> AsyncGenerator[Message, None]:
+        assert run.cwd is not None
+        conversation = converse(
             request.options,
             store=store,
             session_id=claim.session_id,
-            resume=run.resumed,
-            cwd=cwd,
+            resume=bool(run.resumed),
+            cwd=run.cwd,
             prompt=(request.resume_prompt or request.prompt) if run.resumed else request.prompt,
         )
-        async for message in messages:
-            if store.observer.fenced is not None:
-                raise store.observer.fenced
-            await self._confirm(claim, message, cwd)
-            yield message
-        await store.flush()
-        self._log.info("run_ended", failed_appends=store.observer.failed_appends)
+        async with aclosing(conversation) as messages:
+            async for message in messages:
+                if store.observer.fenced is not None:
+                    raise store.observer.fenced
+                await self._confirm(claim, message, run.cwd)
+                yield message
+        if store.unstored_entries or not store.observer.parts_written:
+            raise Unavailable(
+                f"{store.unstored_entries or 'all'} entries of this turn are not known to be stored",
+                hint="the conversation in the store is incomplete; look at the log for what went wrong",
+            )
 
     async def _confirm(self, claim: Claim, message: Message, cwd: Path) -> None:
         stated = session_of(message)
@@ -167,9 +188,21 @@ class Runner:
         await _in_thread(partial(self._registry.confirm, claim, str(cwd)))
 
     async def _directory(self, request: Request) -> Path:
-        if request.work.repo:
-            return await _in_thread(partial(self._workdirs.open, request.work))
+        """Try everything out, then make the checkout: what is refused leaves no trace."""
+        work = request.work
+        if work.repo:
+            await _in_thread(partial(self._workdirs.check, work))
+        await _in_thread(partial(self._stores.admit, work.key))
+        if work.repo:
+            return await _in_thread(partial(self._workdirs.open, work))
         return await _in_thread(Path(request.options.cwd or ".").absolute)
+
+
+def _is_directory(path: str | Path) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):  # too long for a path, say
+        return False
 
 
 async def _in_thread(work: Callable[[], Result]) -> Result:

@@ -14,7 +14,7 @@ from everturn.registry import Registry, open_registry
 from everturn.runner import Request, Run, Runner
 from everturn.settings import Settings, inherited_environment
 from everturn.transcripts import TranscriptStore
-from everturn.workdirs import Workdirs
+from everturn.workdirs import Workdirs, located
 from everturn.workdirs.git import Git
 
 
@@ -79,9 +79,10 @@ class Runtime:
             An async iterator of the SDK's messages, with `session_id`, `resumed`, `epoch` and `cwd`.
 
         Raises:
-            Invalid: The request cannot be run; raised at once. All other errors come with the first message.
+            Invalid: The request cannot be run; raised at once. All other errors come while it is iterated: at the
+                first message, or after the last one if something of the turn could not be stored.
         """
-        return self._runner.run(Request(work, prompt, resume_prompt, options or ClaudeAgentOptions()))
+        return self._runner.run(Request(located(work), prompt, resume_prompt, options or ClaudeAgentOptions()))
 
     def open_store(self, scope: str) -> TranscriptStore:
         """Open the transcript store of a scope, to read it, or to write as a guest.

@@ -22,6 +22,7 @@ from pydantic_settings import (
 from everturn.errors import Invalid
 
 CONFIG_FILE = "everturn.toml"
+PREFIX = "EVERTURN_"
 
 
 def _state_folder() -> Path:
@@ -37,7 +38,12 @@ class Settings(BaseSettings):
     """All settings of a process, as one value. Read it once, hand it down."""
 
     model_config = SettingsConfigDict(
-        env_prefix="EVERTURN_", toml_file=CONFIG_FILE, extra="forbid", frozen=True, populate_by_name=True
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        toml_file=CONFIG_FILE,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
     )
 
     state: Path = Field(default_factory=_state_folder, description="folder for what stays on this machine")
@@ -45,10 +51,13 @@ class Settings(BaseSettings):
     registry: str | None = Field(None, description="URL of the registry; default: an SQLite file inside `state`")
     workdirs: Path | None = Field(None, description="folder for checkouts; default: inside `state`")
     worker: str = Field(default_factory=platform.node, description="the name of this worker, for people")
-    request_timeout_s: float = Field(8.0, gt=0, le=30, description="how long one request to the store may take")
-    append_deadline_s: float = Field(20.0, gt=0, le=30, description="how long one append may take, retries included")
-    summary_pause_s: float = Field(2.0, gt=0, description="how long a session is quiet before its summary is written")
-    git_timeout_s: float = Field(600.0, gt=0, description="how long one git command may take")
+    request_timeout_s: float = Field(8.0, gt=0, le=15, description="how long one request to the store may take")
+    upload_timeout_s: float = Field(35.0, gt=0, le=35, description="how long one upload of more than 1 MiB may take")
+    append_deadline_s: float = Field(20.0, gt=0, le=20, description="how long an append goes on trying")
+    summary_pause_s: float = Field(
+        2.0, gt=0, le=3600, description="how long a session is quiet before its summary is written"
+    )
+    git_timeout_s: float = Field(600.0, gt=0, le=86400, description="how long one git command may take")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
     aws_endpoint_url: str | None = Field(None, validation_alias=_alias("AWS_ENDPOINT_URL"), description="as in AWS")
     aws_endpoint_url_s3: str | None = Field(
@@ -80,8 +89,15 @@ class Settings(BaseSettings):
             given: Settings that go before all others; those that are `None` are left out.
 
         Raises:
-            Invalid: A value has the wrong type, or `everturn.toml` has an unknown key or is not TOML.
+            Invalid: A value has the wrong type, a variable or a key of `everturn.toml` is unknown, or the file is not
+                TOML.
         """
+        known = {PREFIX + name.upper() for name in cls.model_fields}
+        for name in os.environ:
+            if name.startswith(PREFIX) and name not in known:
+                raise Invalid(
+                    f"there is no setting {name}", hint="check its spelling; docs/settings.md lists them all"
+                )
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:

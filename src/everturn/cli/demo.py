@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import fold, json_line, plain
+from everturn.cli.output import fold, json_line, plain, refuse_memory
 from everturn.demo import DemoOptions, Report, perform
 
 _WORKERS = {"worker-a": ("A", "magenta"), "worker-b": ("B", "cyan")}
@@ -29,11 +30,17 @@ def command(
 
     The last line is one JSON object with what was counted; the exit code is 0 if nothing was lost.
     """
+    refuse_memory(store or "")
+    signal.signal(signal.SIGTERM, _as_interrupt)  # so that everything that was started is stopped
     account = _Account(Console(highlight=False, quiet=as_json))
     report = perform(DemoOptions(store, live, model, keep), account.tell)
     account.conclude(report)
     sys.stdout.write(json_line(dataclasses.asdict(report)) + "\n")
     return 0 if report.ok else 1
+
+
+def _as_interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 class _Account:

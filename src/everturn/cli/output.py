@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from everturn.errors import Invalid
+
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
@@ -29,6 +31,18 @@ def complain(message: str, hint: str) -> None:
     """Print one line to standard error."""
     line = plain(f"error: {message} ({hint})".replace("\n", " "))
     sys.stderr.write(line + "\n")
+
+
+def refuse_memory(url: str) -> None:
+    """Refuse a store that would end with this process.
+
+    Raises:
+        Invalid: It is `memory://`.
+    """
+    if url.startswith("memory:"):
+        raise Invalid(
+            "memory:// keeps nothing when the command ends", hint="use s3://bucket/prefix or file:///folder"
+        )
 
 
 def json_line(value: Any) -> str:

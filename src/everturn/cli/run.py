@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
 
 import anyio
 import typer
-from claude_agent_sdk import ClaudeAgentOptions, PermissionMode, ResultMessage
+from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKError, PermissionMode, ResultMessage
 from rich.console import Console
 
-from everturn.cli.output import JsonRenderer, Renderer, TerminalRenderer, summary_of
-from everturn.errors import Invalid
+from everturn.cli.output import JsonRenderer, Renderer, TerminalRenderer, complain, refuse_memory, summary_of
+from everturn.errors import EverturnError, Invalid
 from everturn.model import WorkItem
 from everturn.runner import Run
 from everturn.runtime import Runtime
@@ -48,6 +50,7 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
     The transcript is stored frame by frame. If this worker dies, run the same command on another one.
     """
     settings = Settings.load(store=store, registry=registry)
+    refuse_memory(settings.store_url())
     log_to_stderr(settings.log_level if settings.log_level != "info" else "warning")
     work = WorkItem(agent, repo, issue) if task is None else WorkItem.task(task, agent=agent, repo=repo)
     if task is not None and issue is not None:
@@ -71,17 +74,46 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
 
 
 async def _stream(run: Run, renderer: Renderer) -> int:
-    result: ResultMessage | None = None
-    try:
-        async for message in run:
-            renderer.show(message)
-            if isinstance(message, ResultMessage):
-                result = message
-    finally:
-        await run.aclose()
+    """Show a run to its end, or to a signal. Whatever ends it, the agent is let go of before this returns."""
+    outcome = _Outcome()
+    async with anyio.create_task_group() as group:
+        group.start_soon(_stop_on_signals, group.cancel_scope, outcome)
+        try:
+            async for message in run:
+                renderer.show(message)
+                if isinstance(message, ResultMessage):
+                    outcome.result = message
+        except (EverturnError, ClaudeSDKError) as error:
+            outcome.error = error  # raised below: the group would wrap it
+        finally:
+            with anyio.CancelScope(shield=True):
+                await run.aclose()
+        group.cancel_scope.cancel()
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.signal is not None:
+        complain(f"stopped by {outcome.signal.name}", "what the agent had said is stored; run it again to go on")
+        return 128 + outcome.signal
     summary = {"session": run.session_id, "resumed": run.resumed, "epoch": run.epoch, "cwd": str(run.cwd)}
-    renderer.finish({**summary, **summary_of(result)})
-    return 1 if result is None or result.is_error else 0
+    renderer.finish({**summary, **summary_of(outcome.result)})
+    return 1 if outcome.result is None or outcome.result.is_error else 0
+
+
+@dataclass
+class _Outcome:
+    """How a run ended."""
+
+    result: ResultMessage | None = None
+    error: Exception | None = None
+    signal: signal.Signals | None = None
+
+
+async def _stop_on_signals(scope: anyio.CancelScope, outcome: _Outcome) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
+        async for number in received:
+            outcome.signal = signal.Signals(number)
+            scope.cancel()
+            return
 
 
 def _text(name: str, text: str | None, file: Path | None) -> str | None:

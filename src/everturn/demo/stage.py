@@ -17,6 +17,7 @@ from claude_agent_sdk import project_key_for_directory
 from everturn.clock import Clock, SystemClock
 from everturn.demo import story
 from everturn.demo.machine import Event, Machine
+from everturn.demo.verdict import Report, continues, sent_not_stored, was_sent_again
 from everturn.demo.worker import Plan
 from everturn.errors import Invalid
 from everturn.model import WorkItem
@@ -45,41 +46,6 @@ class DemoOptions:
     live: bool = False
     model: str | None = None
     keep: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What came of it.
-
-    Attributes:
-        entries_acknowledged: How many transcript entries the two workers were told are durable.
-        entries_recovered: How many of them the store returns, equal and in order.
-        entries_lost: How many it does not.
-        resumed: Whether worker B went on with worker A's conversation: with the scripted model, whether the model was
-            sent it again; live, whether B's entries continue A's in the transcript.
-        session_id: The conversation.
-        seconds: How long it took.
-        finished: Whether the bug is mended and committed in worker B's checkout.
-        store: Where the transcript lies.
-        killed_processes: How many processes died with worker A.
-        folder: The demo's folder, if it was kept.
-    """
-
-    entries_acknowledged: int
-    entries_recovered: int
-    entries_lost: int
-    resumed: bool
-    session_id: str
-    seconds: float
-    finished: bool
-    store: str
-    killed_processes: int
-    folder: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether everything is as promised."""
-        return self.entries_lost == 0 and self.entries_acknowledged > 0 and self.resumed and self.finished
 
 
 @dataclass
@@ -220,7 +186,7 @@ def _judge(stage: _Stage, options: DemoOptions, events: list[Event], killed: int
     started = next(event for event in events if event["event"] == "started")
     session_id = str(started["session_id"])
     receipts_a, receipts_b = read_receipts(stage.receipts("worker-a")), read_receipts(stage.receipts("worker-b"))
-    stored = anyio.run(_load, stage, session_id, {*receipts_a, *receipts_b})
+    stored = anyio.run(_load, stage, session_id, {None, *receipts_a, *receipts_b})
     verdicts = [
         compare(receipts_a.get(subpath, []) + receipts_b.get(subpath, []), entries)
         for subpath, entries in stored.items()
@@ -230,7 +196,8 @@ def _judge(stage: _Stage, options: DemoOptions, events: list[Event], killed: int
         entries_acknowledged=sum(verdict.acknowledged for verdict in verdicts),
         entries_recovered=sum(verdict.recovered for verdict in verdicts),
         entries_lost=sum(verdict.lost for verdict in verdicts),
-        resumed=_was_sent_again(stage.model) if stage.model else _continues(main_a, main_b),
+        sent_not_stored=sent_not_stored(stage.model, stored[None]) if stage.model else 0,
+        resumed=was_sent_again(stage.model) if stage.model else continues(main_a, main_b),
         session_id=session_id,
         seconds=round(seconds, 2),
         finished=_is_mended(stage.git, Path(started["cwd"])),
@@ -253,28 +220,6 @@ async def _load(stage: _Stage, session_id: str, subpaths: set[str | None]) -> di
             )
             found[subpath] = list(entries or [])
         return found
-
-
-def _was_sent_again(model: ScriptedModel) -> bool:
-    """Tell whether, after the kill, the model was sent what had been said and done before it."""
-    requests = model.requests
-    if len(requests) <= story.FATAL_REQUEST:
-        return False
-    before, after = requests[story.FATAL_REQUEST - 1], requests[story.FATAL_REQUEST]
-    texts = "\n".join(after.texts())
-    return (
-        story.PROMPT in texts
-        and story.RESUME_PROMPT in texts
-        and {use[0] for use in before.tool_uses()} <= {use[0] for use in after.tool_uses()}
-        and set(before.tool_results()) <= set(after.tool_results())
-        and bool(before.tool_results())
-    )
-
-
-def _continues(first: list[Any], second: list[Any]) -> bool:
-    """Tell whether the second worker's entries hang on the first one's in the transcript."""
-    ours = {entry["uuid"] for entry in first if "uuid" in entry}
-    return any(entry.get("parentUuid") in ours for entry in second if entry.get("uuid") not in ours)
 
 
 def _is_mended(git: Git, checkout: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from json import decoder as json_decoder
 from json.encoder import encode_basestring_ascii
 from typing import Any, cast
@@ -24,11 +25,23 @@ _WORDS = {"true": True, "false": False, "null": None}
 _HINT = "entries are JSON values: text, numbers, true, false, null, lists, and objects with text keys"
 
 
-def encode_lines(entries: Sequence[Any]) -> tuple[bytes, bool]:
-    """Encode entries, one a line.
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Entries as lines: what is appended together.
 
-    Returns:
-        The lines, and whether reading them takes the exact way.
+    Attributes:
+        lines: One JSON value a line.
+        count: How many.
+        exact: Whether reading them takes the exact way.
+    """
+
+    lines: bytes
+    count: int
+    exact: bool
+
+
+def encode(entries: Sequence[Any]) -> Batch:
+    """Encode entries, one a line.
 
     Raises:
         Invalid: An entry holds something that JSON cannot.
@@ -40,11 +53,11 @@ def encode_lines(entries: Sequence[Any]) -> tuple[bytes, bool]:
         if line is None:
             line, exact = _encode_exact(entry), True
         lines.append(line)
-    return b"".join(line + b"\n" for line in lines), exact
+    return Batch(b"".join(line + b"\n" for line in lines), len(lines), exact)
 
 
 def decode_lines(lines: bytes, *, exact: bool) -> list[Any]:
-    """Decode what `encode_lines` made.
+    """Decode the lines of a batch.
 
     Raises:
         Corrupt: The bytes are not lines of JSON.
@@ -57,13 +70,9 @@ def decode_lines(lines: bytes, *, exact: bool) -> list[Any]:
     try:
         if exact:
             return [_parse(row.decode()) for row in rows]
-        # One call for all lines is faster than one a line; a line of two values would change the count.
-        entries: list[Any] = orjson.loads(b"[" + b",".join(rows) + b"]")
+        return [orjson.loads(row) for row in rows]
     except ValueError as error:
         raise _corrupt(f"a line is not JSON: {error}") from None
-    if len(entries) != len(rows):
-        raise _corrupt("a line is not one JSON value")
-    return entries
 
 
 def _corrupt(what: str) -> Corrupt:
@@ -94,27 +103,51 @@ class _Text(str):
     __slots__ = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Where a container ends."""
+
+    text: str
+    container: int
+
+
 def _pieces(value: Any) -> Iterator[str]:
     waiting: list[Any] = [value]
+    around: set[int] = set()  # the containers that we are inside of
     while waiting:
         item = waiting.pop()
         if type(item) is _Text:
             yield item
-        elif type(item) is dict:
-            waiting.append(_Text("}"))
-            for index, (key, member) in enumerate(reversed(item.items())):
-                if type(key) is not str:
-                    raise Invalid(f"an entry has the key {key!r}, which is not text", hint=_HINT)
-                comma = "," if index < len(item) - 1 else ""
-                waiting += [member, _Text(f"{comma}{encode_basestring_ascii(key)}:")]
-            waiting.append(_Text("{"))
-        elif type(item) is list:
-            waiting.append(_Text("]"))
-            for index, member in enumerate(reversed(item)):
-                waiting += [member, _Text("," if index < len(item) - 1 else "")]
-            waiting.append(_Text("["))
+        elif type(item) is _End:
+            around.discard(item.container)
+            yield item.text
+        elif type(item) in (dict, list):
+            if id(item) in around:
+                raise Invalid("an entry holds itself", hint=_HINT)
+            around.add(id(item))
+            waiting += _opened_up(item)
         else:
             yield _scalar(item)
+
+
+def _opened_up(container: Any) -> list[Any]:
+    """Return what is to be written for a container, last things first."""
+    is_dict = type(container) is dict
+    last = len(container) - 1
+    rest: list[Any] = [_End("}" if is_dict else "]", id(container))]
+    members = container.items() if is_dict else ((None, member) for member in container)
+    for index, (key, member) in reversed(list(enumerate(members))):
+        rest += [_Text("," if index < last else ""), member]
+        if is_dict:
+            rest.append(_key(key))
+    rest.append(_Text("{" if is_dict else "["))
+    return rest
+
+
+def _key(key: Any) -> _Text:
+    if type(key) is not str:
+        raise Invalid(f"an entry has the key {key!r}, which is not text", hint=_HINT)
+    return _Text(f"{encode_basestring_ascii(key)}:")
 
 
 def _scalar(value: Any) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
-
-import orjson
 
 from everturn.errors import Corrupt
 from everturn.log import entries as codec
@@ -22,6 +21,7 @@ else:
 
 VERSION = 1
 MAGIC = 0x184D2A5E
+MAX_NUMBER = 1 << 53
 MAX_HEADER_BYTES = 64 << 20  # a segment names all its parts in its header
 
 Kind = Literal["data", "fence", "truncate", "segment"]
@@ -67,23 +67,22 @@ class Part:
             raise _corrupt(f"it holds {len(found)} entries, its header says {self.header.count}")
         return found
 
-    def entries_after(self, seq: int) -> list[Any]:
-        """Parse the lines and return the entries that stand in parts with a higher number than this one.
-
-        Raises:
-            Corrupt: As `entries`.
-        """
-        span = self.header.span
-        if span.last <= seq:
-            return []
-        kept = self.header.parts[self.truncated_parts :]
-        passed_over = seq - span.first + 1 - self.truncated_parts
-        return self.entries()[sum(count for _, _, count, _ in kept[: max(passed_over, 0)]) :]
+    def count_after(self, seq: int) -> int:
+        """Return how many entries stand in parts with a higher number than this one."""
+        span, notes = self.header.span, self.header.parts
+        if seq < span.first or not notes:
+            return self.header.count if seq < span.last else 0
+        passed_over = max(seq - span.first + 1, self.truncated_parts)
+        return sum(count for _, _, count, _ in notes[passed_over:])
 
     @property
     def truncated_parts(self) -> int:
         """How many parts of a segment stand before the end of its last truncation: it holds none of their entries."""
-        return max((index for index, note in enumerate(self.header.parts, 1) if note[3] == "truncate"), default=0)
+        return _truncated(self.header.parts)
+
+
+def _truncated(notes: Sequence[PartNote]) -> int:
+    return max((index for index, note in enumerate(notes, 1) if note[3] == "truncate"), default=0)
 
 
 def encode_part(
@@ -94,8 +93,14 @@ def encode_part(
     Raises:
         Invalid: An entry is not a JSON value.
     """
-    lines, exact = codec.encode_lines(entries)
-    header = Header(Span(seq, seq), kind, epoch, writer, write_id, len(entries), len(lines), exact)
+    return encode_batch(seq, codec.encode(entries), epoch=epoch, writer=writer, write_id=write_id, kind=kind)
+
+
+def encode_batch(
+    seq: int, batch: codec.Batch, *, epoch: int, writer: str, write_id: str, kind: Kind = "data"
+) -> tuple[Header, bytes]:
+    """Return the header and the bytes of one part, of entries that are encoded already."""
+    header = Header(Span(seq, seq), kind, epoch, writer, write_id, batch.count, len(batch.lines), batch.exact)
     fields = {
         "v": VERSION,
         "kind": kind,
@@ -103,11 +108,11 @@ def encode_part(
         "epoch": epoch,
         "writer": writer,
         "write_id": write_id,
-        "count": len(entries),
-        "size": len(lines),
-        **({"exact": True} if exact else {}),
+        "count": batch.count,
+        "size": len(batch.lines),
+        **({"exact": True} if batch.exact else {}),
     }
-    return header, _assemble(fields, zstd.compress(lines, options=_OPTIONS))
+    return header, _assemble(fields, zstd.compress(batch.lines, options=_OPTIONS))
 
 
 def encode_segment(parts: Sequence[Part], *, writer: str, write_id: str) -> bytes:
@@ -155,7 +160,7 @@ def _note(header: Header) -> PartNote:
 
 
 def _assemble(header: dict[str, Any], frame: bytes) -> bytes:
-    line = orjson.dumps(header) + b"\n"
+    line = json.dumps(header, separators=(",", ":")).encode() + b"\n"  # ASCII, whatever the writer is called
     digest = hashlib.sha256(line)
     digest.update(frame)
     content = line + b"sha256:" + digest.hexdigest().encode() + b"\n"
@@ -184,11 +189,11 @@ def _verify_digest(data: bytes) -> tuple[bytes, bytes]:
 
 def _read_header(line: bytes) -> Header:
     try:
-        raw = orjson.loads(line)
+        raw = json.loads(line)
         if raw["v"] != VERSION:
             raise _corrupt(f"it has version {raw['v']!r} in a store of version {VERSION}")
         return _header_of(raw)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise _corrupt(f"its header is not as the format says: {error!r}") from None
 
 
@@ -198,8 +203,11 @@ def _header_of(raw: dict[str, Any]) -> Header:
     if raw["kind"] not in ("data", "fence", "truncate", "segment"):
         raise ValueError(f"unknown kind {raw['kind']!r}")
     numbers = (span.first, span.last, raw["epoch"], raw["count"], raw["size"])
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError("a number is missing or negative")
+    if not all(type(number) is int and 0 <= number < MAX_NUMBER for number in numbers):
+        raise ValueError("a number is missing, negative or too large")
+    notes = tuple((note[0], note[1], note[2], note[3]) for note in raw.get("parts", ()))
+    if segment:
+        _check_notes(notes, span, raw["count"])
     return Header(
         span,
         cast("Kind", raw["kind"]),
@@ -209,8 +217,14 @@ def _header_of(raw: dict[str, Any]) -> Header:
         raw["count"],
         raw["size"],
         raw.get("exact") is True,
-        tuple((note[0], note[1], note[2], note[3]) for note in raw.get("parts", ())),
+        notes,
     )
+
+
+def _check_notes(notes: Sequence[PartNote], span: Span, count: int) -> None:
+    truncated = _truncated(notes)
+    if len(notes) != span.last - span.first + 1 or sum(note[2] for note in notes[truncated:]) != count:
+        raise ValueError("its list of parts does not fit")
 
 
 def _decompress(frames: bytes, size: int, *, single: bool) -> bytes:

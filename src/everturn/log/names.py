@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass
 
 from everturn.errors import Invalid
+from everturn.model import check_name
 
 MAX_SEGMENT_BYTES = 240
 SUFFIX = ".jsonl.zst"
 
 _LITERAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-_FILE_NAME = re.compile(r"(\d{10})(?:-(\d{10}))?" + re.escape(SUFFIX))
+_FILE_NAME = re.compile(r"([0-9]{10})(?:-([0-9]{10}))?" + re.escape(SUFFIX))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,7 +60,7 @@ def escape(name: str, what: str) -> str:
         Invalid: The name is empty, not valid Unicode, too long, has a control character, or has `.` or `..`
             as a component.
     """
-    _refuse_unsafe(name, what)
+    check_name(name, what)
     escaped = "".join(_escape_char(char, at_start=index == 0) for index, char in enumerate(name))
     capitals = sum(1 << bit for bit, letter in enumerate(_letters(name)) if letter.isupper())
     if capitals:
@@ -78,19 +79,8 @@ def unescape(segment: str) -> str | None:
     try:
         name = re.sub(rb"!([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), body.encode()).decode()
         return name if escape(name, "name") == segment else None
-    except (Invalid, UnicodeDecodeError):
+    except (Invalid, UnicodeError):
         return None
-
-
-def _refuse_unsafe(name: str, what: str) -> None:
-    if not name:
-        raise Invalid(f"the {what} is empty", hint=f"give the {what} a name")
-    if any(piece in (".", "..") for piece in re.split(r"[/\\]", name)):
-        raise Invalid(f"the {what} {name!r} would climb out of its folder", hint="leave out '.' and '..'")
-    if any(ord(char) < 32 or ord(char) == 127 for char in name):
-        raise Invalid(f"the {what} {name!r} has a control character", hint="use printable characters")
-    if any(0xD800 <= ord(char) <= 0xDFFF for char in name):
-        raise Invalid(f"the {what} {name!r} is not valid Unicode", hint="leave out unpaired surrogates")
 
 
 def _escape_char(char: str, *, at_start: bool) -> str:

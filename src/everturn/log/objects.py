@@ -8,9 +8,12 @@ many, and one way serves asyncio, trio and programs with no event loop (docs/dec
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+import re
+import threading
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import obstore
@@ -18,12 +21,28 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from everturn.clock import Clock, SystemClock
-from everturn.errors import Denied, EverturnError, NotFound, Unavailable
+from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
 
 Result = TypeVar("Result")
 Store = S3Store | LocalStore | MemoryStore
 
 PARALLEL_GETS = 16
+LARGE_BYTES = 1 << 20
+
+_STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_NO_BUCKET = "<Code>NoSuchBucket</Code>"
+_OS_DENIED = "os error 13"
+_DENIED = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError)
+_DENIED_CODES = (
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+)
+_DENIED_STATUSES = ("401", "403")
+_REFUSED_STATUSES = ("301", "307", "400", "405", "413", "501")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,24 +107,36 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     raise RuntimeError("a coroutine that should have blocked has suspended")
 
 
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Clients of one store for different kinds of requests, which differ in their time-outs."""
+
+    read: Store
+    write: Store
+    write_large: Store
+
+
 class BlockingObjects:
     """`Objects` on obstore. Its coroutines block the calling thread and never suspend.
 
     Args:
-        store: Where the objects are.
+        store: Where the objects are, or how to get there at the first request.
         label: The store's URL, for messages.
         clock: What `wait` waits with.
     """
 
-    def __init__(self, store: Store, label: str, clock: Clock | None = None) -> None:
-        self._store = store
+    def __init__(self, store: Store | Callable[[], Clients], label: str, clock: Clock | None = None) -> None:
+        self._connect = store if callable(store) else partial(Clients, store, store, store)
+        self._connecting = threading.Lock()
+        self._connected: Clients | None = None
         self._label = label
         self._clock = clock or SystemClock()
 
     async def create(self, key: str, data: bytes) -> bool:
         """See `Objects.create`."""
+        store = self._writing(data)
         try:
-            obstore.put(self._store, key, data, mode="create", use_multipart=False)
+            obstore.put(store, key, data, mode="create", use_multipart=False)
         except exceptions.AlreadyExistsError:
             return False
         except Exception as error:
@@ -114,8 +145,9 @@ class BlockingObjects:
 
     async def put(self, key: str, data: bytes) -> None:
         """See `Objects.put`."""
+        store = self._writing(data)
         try:
-            obstore.put(self._store, key, data, use_multipart=False)
+            obstore.put(store, key, data, use_multipart=False)
         except Exception as error:
             raise self._translate(error, "write") from error
 
@@ -128,14 +160,18 @@ class BlockingObjects:
         if len(keys) < 2:
             return [self._get(key) for key in keys]
         with ThreadPoolExecutor(min(PARALLEL_GETS, len(keys)), "everturn-get") as pool:
-            return list(pool.map(self._get, keys))
+            try:
+                waiting = [pool.submit(self._get, key) for key in keys]
+            except RuntimeError:  # an interpreter that is shutting down starts no threads
+                return [self._get(key) for key in keys]
+            return [each.result() for each in waiting]
 
     async def listing(self, folder: str) -> list[Item]:
         """See `Objects.listing`."""
         try:
             return [
                 Item(row["path"], row["size"], int(row["last_modified"].timestamp() * 1000))
-                for page in obstore.list(self._store, folder or None)
+                for page in obstore.list(self._clients.read, folder or None)
                 for row in page
             ]
         except Exception as error:
@@ -144,7 +180,7 @@ class BlockingObjects:
     async def list_folders(self, folder: str) -> list[str]:
         """See `Objects.list_folders`."""
         try:
-            listing = obstore.list_with_delimiter(self._store, folder or None)
+            listing = obstore.list_with_delimiter(self._clients.read, folder or None)
             return [path.rsplit("/", 1)[-1] for path in listing["common_prefixes"]]
         except Exception as error:
             raise self._translate(error, "list") from error
@@ -152,8 +188,9 @@ class BlockingObjects:
     async def delete(self, keys: Sequence[str]) -> None:
         """See `Objects.delete`."""
         try:
-            obstore.delete(self._store, list(keys))
-        except FileNotFoundError:
+            obstore.delete(self._clients.write, list(keys))
+        except FileNotFoundError as error:
+            self._refuse_missing_bucket(error)
             for key in keys:  # the local folder stops at the first one that is gone
                 self._delete_one(key)
         except Exception as error:
@@ -165,7 +202,7 @@ class BlockingObjects:
 
     def _get(self, key: str) -> Stored | None:
         try:
-            result = obstore.get(self._store, key)
+            result = obstore.get(self._clients.read, key)
             modified_ms = int(result.meta["last_modified"].timestamp() * 1000)
             return Stored(bytes(result.bytes()), modified_ms)
         except FileNotFoundError as error:
@@ -176,21 +213,33 @@ class BlockingObjects:
 
     def _delete_one(self, key: str) -> None:
         try:
-            obstore.delete(self._store, key)
+            obstore.delete(self._clients.write, key)
         except FileNotFoundError:
             return
         except Exception as error:
             raise self._translate(error, "delete") from error
 
     def _refuse_missing_bucket(self, error: Exception) -> None:
-        if "NoSuchBucket" in str(error):
+        if _NO_BUCKET in str(error):
             raise self._translate(error, "read") from error
 
+    @property
+    def _clients(self) -> Clients:
+        with self._connecting:
+            if self._connected is None:
+                self._connected = self._connect()
+            return self._connected
+
+    def _writing(self, data: bytes) -> Store:
+        return self._clients.write_large if len(data) > LARGE_BYTES else self._clients.write
+
     def _translate(self, error: Exception, act: str) -> EverturnError:
-        """Turn what obstore raises into an error of ours. It tells some causes apart only in its text."""
+        """Turn what obstore raises into an error of ours. It tells many causes apart in its text only."""
         text = str(error)
-        reason = text.partition("\n")[0]
-        if "NoSuchBucket" in text:
+        where, reason = f"in {self._label}", _short(text.partition("\n")[0])
+        status = _STATUS.search(text)
+        code = _CODE.search(text)
+        if _NO_BUCKET in text:
             return NotFound(
                 f"there is no such bucket: {self._label}",
                 hint="create it, or check the name, AWS_REGION and AWS_ENDPOINT_URL",
@@ -200,13 +249,20 @@ class BlockingObjects:
                 f"no credentials were found for {self._label}",
                 hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role",
             )
-        if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError)):
+        if isinstance(error, _DENIED) or _OS_DENIED in text or (code and code[1] in _DENIED_CODES):
             return Denied(
-                f"not allowed to {act} in {self._label}: {_short(reason)}",
+                f"not allowed to {act} {where}: {code[1] if code else reason}",
                 hint="check the credentials and what they may do with this bucket and prefix",
             )
+        if status and status[1] in _DENIED_STATUSES:
+            return Denied(f"not allowed to {act} {where}: status {status[1]}", hint="check the credentials")
+        if status and status[1] in _REFUSED_STATUSES:
+            return Invalid(
+                f"the store refuses to {act} {where}: status {status[1]} {code[1] if code else ''}".rstrip(),
+                hint="check AWS_REGION, AWS_ENDPOINT_URL and the bucket's name",
+            )
         return Unavailable(
-            f"could not {act} in {self._label}: {_short(reason)}",
+            f"could not {act} {where}: {reason}",
             hint="check that the store can be reached; it is safe to try again",
         )
 

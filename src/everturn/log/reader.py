@@ -9,10 +9,11 @@ from typing import Any
 from everturn.errors import Corrupt
 from everturn.log.format import Part, decode
 from everturn.log.names import Span, parse_file_name
-from everturn.log.objects import Objects
+from everturn.log.objects import Item, Objects
 
 LISTINGS = 4
 RELIST_PAUSE_S = 0.05
+SMALL_PART_BYTES = 1024  # a fence or truncation is smaller, so a last part that is larger holds entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +23,28 @@ class Log:
     Attributes:
         folder: Where it was read.
         parts: The parts and segments that make up the log, in order, from its start or its last truncation on.
+        start: The first number that counts: 1, or the one after the last truncation.
         tail: The last number that is taken; 0 if none is.
+        epoch: The highest epoch that stands in the log, that of the last truncation included.
     """
 
     folder: str
     parts: tuple[Part, ...]
+    start: int
     tail: int
+    epoch: int
 
     @property
     def exists(self) -> bool:
         """Whether anything was written since the log was last deleted. A fence alone does not count."""
         return any(part.header.count for part in self.parts)
+
+    def has(self, write_id: str) -> bool:
+        """Tell whether a part with this write id is in the log, by itself or inside a segment."""
+        return any(
+            write_id == part.header.write_id or any(write_id == note[1] for note in part.header.parts)
+            for part in self.parts
+        )
 
     def entries(self, after: int = 0) -> list[Any]:
         """Return the entries in order, without those whose `uuid` came before.
@@ -45,30 +57,36 @@ class Log:
         """
         seen: set[str] = set()
         kept: list[Any] = []
+        done = 0
         for part in self.parts:
-            for entry in self._entries_of(part, after):
+            entries = self._entries_of(part)
+            fresh = len(entries) - part.count_after(done)  # segments may overlap
+            wanted = len(entries) - part.count_after(after)
+            for index, entry in enumerate(entries[fresh:], fresh):
                 uuid = entry.get("uuid") if type(entry) is dict else None
                 if type(uuid) is str:
                     if uuid in seen:
                         continue
                     seen.add(uuid)
-                kept.append(entry)
-            after = max(after, part.header.span.last)  # segments may overlap
+                if index >= wanted:
+                    kept.append(entry)
+            done = part.header.span.last
         return kept
 
-    def _entries_of(self, part: Part, after: int) -> list[Any]:
+    def _entries_of(self, part: Part) -> list[Any]:
         try:
-            return part.entries_after(after)
+            return part.entries()
         except Corrupt as error:
             raise _damaged(self.folder, part.header.span, error) from None
 
 
-async def read(objects: Objects, folder: str) -> Log:
+async def read(objects: Objects, folder: str, *, at_least: int = 0) -> Log:
     """Read a whole log. Reading writes nothing and disturbs no writer.
 
     Args:
         objects: Where the log is.
         folder: The log's folder.
+        at_least: A number that is known to be taken: a listing that does not show it is too old.
 
     Raises:
         Corrupt: A part is damaged, or a number is missing and stays missing. Names the object.
@@ -78,30 +96,43 @@ async def read(objects: Objects, folder: str) -> Log:
     for attempt in range(LISTINGS):
         if attempt:  # a listing can be older at its end than at its start: look again before judging
             await objects.wait(RELIST_PAUSE_S * 2**attempt)
-        spans = await list_spans(objects, folder)
-        runs = _runs(_uncovered(spans))
-        if not runs:
-            return Log(folder, (), 0)
-        parts, missing = await _fetch(objects, folder, runs[-1])
-        if missing is not None:
-            problem = f"{folder}/{missing.file_name} was listed, but it is gone"
-            continue
-        start = _after_truncation(parts)
-        if start is None and runs[-1][0].first == 1:
-            start = 0
-        if start is not None:
-            return Log(folder, tuple(parts[start:]), runs[-1][-1].last)
-        problem = f"{folder} has no part {runs[-1][0].first - 1}"
+        runs = _runs(_uncovered(await list_spans(objects, folder)))
+        if (runs[-1][-1].last if runs else 0) < at_least:
+            problem = f"{folder} has no part {at_least}"
+        elif not runs:
+            return Log(folder, (), 1, 0, 0)
+        else:
+            found = await _read_run(objects, folder, runs[-1])
+            if isinstance(found, Log):
+                return found
+            problem = found
     raise Corrupt(
         f"the log has a hole: {problem}",
         hint="restore the object; what comes after it is not shown without it",
     )
 
 
+async def log_exists(objects: Objects, folder: str) -> bool:
+    """Tell whether a log holds entries. One listing; only a log that ends in something small is read."""
+    items = await list_parts(objects, folder)
+    return bool(items) and (
+        max(items.items())[1].size_bytes > SMALL_PART_BYTES or (await read(objects, folder)).exists
+    )
+
+
+async def list_parts(objects: Objects, folder: str) -> dict[Span, Item]:
+    """Return the objects of a log, by what they cover."""
+    found: dict[Span, Item] = {}
+    for item in await objects.listing(folder):
+        span = parse_file_name(item.key.removeprefix(f"{folder}/"))
+        if span is not None:
+            found[span] = item
+    return found
+
+
 async def list_spans(objects: Objects, folder: str) -> list[Span]:
     """Return what the objects of a log cover, in order."""
-    found = [parse_file_name(item.key.rsplit("/", 1)[-1]) for item in await objects.listing(folder)]
-    return sorted(span for span in found if span is not None)
+    return sorted(await list_parts(objects, folder))
 
 
 async def read_part(objects: Objects, folder: str, span: Span) -> Part | None:
@@ -121,14 +152,27 @@ def _damaged(folder: str, span: Span, error: Corrupt) -> Corrupt:
     return Corrupt(f"{folder}/{span.file_name} is damaged: {error.message}", hint=error.hint)
 
 
-async def _fetch(objects: Objects, folder: str, run: Sequence[Span]) -> tuple[list[Part], Span | None]:
+async def _read_run(objects: Objects, folder: str, run: Sequence[Span]) -> Log | str:
+    """Fetch the parts of a run, or say what is missing. What stands before a truncation need not even be whole."""
     stored = await objects.get_many([f"{folder}/{span.file_name}" for span in run])
     parts: list[Part] = []
-    for span, object_ in zip(run, stored, strict=True):
+    start, epoch = 1, 0
+    for span, object_ in zip(reversed(run), reversed(stored), strict=True):
         if object_ is None:
-            return [], span
-        parts.append(_decode(object_.data, folder, span))
-    return parts, None
+            return f"{folder}/{span.file_name} was listed, but it is gone"
+        part = _decode(object_.data, folder, span)
+        epoch = max(epoch, part.header.epoch)
+        if part.header.kind == "truncate":
+            start = span.last + 1
+            break
+        parts.append(part)
+        if part.truncated_parts:
+            start = span.first + part.truncated_parts
+            break
+    else:
+        if run[0].first != 1:
+            return f"{folder} has no part {run[0].first - 1}"
+    return Log(folder, tuple(reversed(parts)), start, run[-1].last, epoch)
 
 
 def _uncovered(spans: Iterable[Span]) -> list[Span]:
@@ -150,13 +194,3 @@ def _runs(spans: Sequence[Span]) -> list[list[Span]]:
         else:
             runs.append([span])
     return runs
-
-
-def _after_truncation(parts: Sequence[Part]) -> int | None:
-    """Return the index of the first object that counts after the last truncation, or `None` without one."""
-    for index in range(len(parts) - 1, -1, -1):
-        if parts[index].truncated_parts:
-            return index
-        if parts[index].header.kind == "truncate":
-            return index + 1
-    return None

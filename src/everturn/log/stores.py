@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import orjson
+from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, S3Store
 
-from everturn.errors import Corrupt, Invalid
+from everturn.errors import Corrupt, Denied, Invalid, Unavailable
 from everturn.log.names import escape
-from everturn.log.objects import BlockingObjects, Objects, Store
+from everturn.log.objects import BlockingObjects, Clients, Objects
 from everturn.settings import Settings
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
 
 VERSION = 1
 FORMAT_KEY = "format.json"
 
 _FORMAT = orjson.dumps({"format": "everturn", "version": VERSION})
+_BUCKET = re.compile(r"[A-Za-z0-9._-]+")
 _URL_HINT = "use s3://bucket/prefix, file:///folder or memory://"
 
 
@@ -33,20 +40,23 @@ def connect(url: str, settings: Settings) -> BlockingObjects:
     Raises:
         Invalid: The URL is not one of these.
     """
-    pieces = urlsplit(url)
+    try:
+        pieces = urlsplit(url)
+    except ValueError as error:
+        raise Invalid(f"cannot make a store of {url!r}: {error}", hint=_URL_HINT) from None
     path = unquote(pieces.path)
-    if pieces.query or pieces.fragment:
-        raise Invalid(f"the store URL {url!r} has a query or a fragment", hint=_URL_HINT)
-    store: Store
-    if pieces.scheme == "s3" and pieces.netloc:
-        store = _s3(pieces.netloc, path.strip("/"), settings)
-    elif pieces.scheme == "file" and not pieces.netloc and path.startswith("/"):
-        store = _local(Path(path))
-    elif pieces.scheme == "memory" and not pieces.netloc and path in ("", "/"):
-        store = MemoryStore()
-    else:
-        raise Invalid(f"cannot make a store of {url!r}", hint=_URL_HINT)
-    return BlockingObjects(store, url)
+    if pieces.query or pieces.fragment or "\0" in path:
+        raise Invalid(f"the store URL {url!r} has a query, a fragment or a NUL", hint=_URL_HINT)
+    if pieces.scheme == "s3" and _BUCKET.fullmatch(pieces.netloc):
+        clients = _s3(pieces.netloc, path.strip("/"), settings)
+        return BlockingObjects(lambda: clients, url)
+    if pieces.scheme == "file" and not pieces.netloc and path.startswith("/"):
+        _check_folder(Path(path))
+        return BlockingObjects(partial(_local, Path(path)), url)  # the folder is made at the first request
+    if pieces.scheme == "memory" and not pieces.netloc and path in ("", "/"):
+        return BlockingObjects(MemoryStore(), url)
+    shown = url if "@" not in pieces.netloc else f"{pieces.scheme}://…"  # what stands before an @ may be a secret
+    raise Invalid(f"cannot make a store of {shown!r}", hint=_URL_HINT)
 
 
 async def admit(objects: Objects, scope: str, label: str) -> None:
@@ -62,9 +72,15 @@ async def admit(objects: Objects, scope: str, label: str) -> None:
     if gate is not None:
         _check_version(gate.data, label)
     await _probe(objects, f"probes/{escape(scope, 'scope')}.json", label)
-    if gate is None and not await objects.create(FORMAT_KEY, _FORMAT):
+    for pause_s in (0.1, 0.4, 1.6):
+        if gate is not None or await objects.create(FORMAT_KEY, _FORMAT):
+            return
         gate = await objects.get(FORMAT_KEY)
-        _check_version(gate.data if gate else b"", label)
+        if gate is not None:
+            _check_version(gate.data, label)
+        else:  # busy: somebody else is creating it
+            await objects.wait(pause_s)
+    raise Unavailable(f"{label} is busy", hint="it is safe to try again")
 
 
 def _check_version(data: bytes, label: str) -> None:
@@ -97,31 +113,45 @@ async def _probe(objects: Objects, key: str, label: str) -> None:
         )
 
 
-def _local(folder: Path) -> LocalStore:
-    if folder.exists() and not folder.is_dir():
-        raise Invalid(f"{folder} is a file", hint="name a folder in file:///folder")
+def _check_folder(folder: Path) -> None:
     try:
-        return LocalStore(prefix=folder, mkdir=True)
-    except Exception as error:
-        raise Invalid(f"cannot use the folder {folder}: {error}", hint="name a folder you may write to") from error
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    except (OSError, ValueError) as error:
+        raise Invalid(f"cannot use the folder {str(folder)!r}: {error}", hint="name one you may write to") from None
+    if not nearest.is_dir():
+        raise Invalid(f"{nearest} is a file", hint="name a folder in file:///folder")
 
 
-def _s3(bucket: str, prefix: str, settings: Settings) -> S3Store:
+def _local(folder: Path) -> Clients:
+    try:
+        store = LocalStore(prefix=folder, mkdir=True, automatic_cleanup=True)
+    except (OSError, exceptions.BaseError) as error:
+        reason = str(error).partition("\n")[0]
+        raise Denied(f"cannot use the folder {folder}: {reason}", hint="name one you may write to") from error
+    return Clients(store, store, store)
+
+
+def _s3(bucket: str, prefix: str, settings: Settings) -> Clients:
+    """Make clients that differ in their time-outs, none of which may outlast the SDK's patience of 60 s.
+
+    A download may take long, as long as bytes keep coming. An upload sends first and hears last, so it can only be
+    bounded as a whole, and a large one needs more than a small one.
+    """
     endpoint = settings.aws_endpoint_url_s3 or settings.aws_endpoint_url
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"checksum_algorithm": "SHA256"}
     if endpoint:
         options["endpoint"] = endpoint
     if settings.aws_profile:
         options["credential_provider"] = _profile(settings.aws_profile)
-    try:
+
+    def client(timeouts: ClientConfig) -> S3Store:
         return S3Store(
             bucket,
             prefix=prefix or None,
-            # A time-out may not outlast the deadline of an append, or the SDK gives up first (DESIGN 8).
             client_options={
                 "allow_http": bool(endpoint and endpoint.startswith("http://")),
                 "connect_timeout": timedelta(seconds=settings.request_timeout_s / 2),
-                "timeout": timedelta(seconds=settings.request_timeout_s),
+                **timeouts,
             },
             retry_config={
                 "max_retries": 3,
@@ -132,11 +162,19 @@ def _s3(bucket: str, prefix: str, settings: Settings) -> S3Store:
                 },
                 "retry_timeout": timedelta(seconds=settings.request_timeout_s),
             },
-            checksum_algorithm="SHA256",
             **options,
         )
-    except Exception as error:
-        raise Invalid(f"cannot use the bucket {bucket!r}: {error}", hint=_URL_HINT) from error
+
+    quick, patient = timedelta(seconds=settings.request_timeout_s), timedelta(seconds=settings.upload_timeout_s)
+    try:
+        return Clients(
+            read=client({"read_timeout": quick, "timeout": timedelta(hours=1)}),
+            write=client({"timeout": quick}),
+            write_large=client({"timeout": patient}),
+        )
+    except (ValueError, exceptions.BaseError) as error:
+        reason = str(error).partition("\n")[0]
+        raise Invalid(f"cannot use the bucket {bucket!r}: {reason}", hint=_URL_HINT) from error
 
 
 def _profile(name: str) -> Any:

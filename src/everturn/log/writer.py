@@ -6,24 +6,30 @@ effect without our hearing of it), or a newer owner's (we are fenced), or simply
 If we do not hear at all, the same bytes go to the same number again until we do; an append that runs out of time
 leaves its attempt behind, and the next call settles that first. So an entry is never written twice and an
 acknowledged one is never lost (docs/format.md, section 5).
+
+One trap is left: a number that was taken and then freed, by compaction, can be taken again. Numbers are freed only a
+grace period after they were the last, so a writer whose knowledge of the tail is older than that looks again before
+it believes that what it has created counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from everturn.clock import Clock, Ids
-from everturn.errors import Corrupt, Fenced, Unavailable
-from everturn.log.entries import encode_lines
-from everturn.log.format import Header, Kind, decode, encode_part
+from everturn.errors import Corrupt, Fenced, Invalid, Unavailable
+from everturn.log.entries import Batch, encode
+from everturn.log.format import Header, Kind, encode_batch
 from everturn.log.names import Span, part
 from everturn.log.objects import Objects
+from everturn.log.patience import Patience
 from everturn.log.reader import Log, list_spans, read, read_part
 
-BACKOFF_START_S = 0.1
-BACKOFF_LIMIT_S = 2.0
+GRACE_S = 60.0
+_UNREADABLE = ""  # the write id of what cannot be read
 
 
 class Observer(Protocol):
@@ -43,18 +49,13 @@ class Observer(Protocol):
 class _Attempt:
     """A part that we have begun to write."""
 
-    entries: Sequence[Any]
+    batch: Batch
     header: Header
     data: bytes
 
     @property
     def seq(self) -> int:
         return self.header.span.first
-
-    def is_for(self, entries: Sequence[Any], kind: Kind) -> bool:
-        """Tell whether it writes the same batch. Compares lines: entries may be too deep for `==`."""
-        lines = decode(self.data, self.header.span).lines
-        return self.header.kind == kind and lines == encode_lines(entries)[0]
 
 
 class LogWriter:
@@ -68,7 +69,7 @@ class LogWriter:
         observer: Is told what happens.
         epoch: 0 for a guest. From 1 on, call `open` first.
         writer: A name for people.
-        deadline_s: How long one append may take. Give-up comes as `Unavailable`.
+        deadline_s: How long an append goes on trying. Give-up comes as `Unavailable`.
     """
 
     def __init__(
@@ -92,98 +93,140 @@ class LogWriter:
         self._writer = writer
         self._deadline_s = deadline_s
         self._tail: int | None = None
+        self._tail_known_at = 0.0
         self._unresolved: _Attempt | None = None
+        self._fenced: Fenced | None = None
 
     @property
     def tail(self) -> int | None:
         """The last number this writer knows to be taken; `None` before it has looked."""
         return self._tail
 
-    async def open(self) -> Log:
+    @property
+    def unresolved(self) -> str | None:
+        """The write id of an attempt whose outcome is not known, or `None`. The next append settles it."""
+        return None if self._unresolved is None else self._unresolved.header.write_id
+
+    def patience(self) -> Patience:
+        """Return the patience for one append. Steps that belong to it may be taken before it, and share it."""
+        return Patience(self._objects, self._clock, self._ids, self._deadline_s)
+
+    async def open(self, patience: Patience | None = None) -> Log:
         """Write the fence of this writer's epoch, then read the log.
 
         In this order: what is returned can no longer change behind the caller's back, but for guests.
 
         Raises:
             Fenced: The log has seen a higher epoch already.
+            Unavailable: The store did not answer in time.
+            Corrupt: Something in the log is missing or damaged.
         """
-        await self._append((), "fence")
-        log = await read(self._objects, self._folder)
-        for newer in log.parts:
-            if newer.header.epoch > self._epoch:
-                raise self._fenced(newer.header)
+        patience = patience or self.patience()
+        fence = await self._append(encode(()), "fence", patience)
+        log = await patience.insist(partial(read, self._objects, self._folder, at_least=fence))
+        if log.epoch > self._epoch:
+            raise self._stopped("a newer claim", log.epoch)
         return log
 
-    async def append(self, entries: Sequence[Any]) -> int:
+    async def check(self, patience: Patience | None = None) -> None:
+        """Look whether a newer owner has taken over since the last append.
+
+        Raises:
+            Fenced: One has.
+        """
+        patience = patience or self.patience()
+        for span in await patience.insist(partial(list_spans, self._objects, self._folder)):
+            if span.last > (self._tail or 0):
+                found = await patience.insist(partial(read_part, self._objects, self._folder, span))
+                if found is not None and self._is_overtaken_by(found.header):
+                    raise self._stopped(found.header.writer, found.header.epoch)
+
+    async def append(self, entries: Sequence[Any], patience: Patience | None = None) -> int:
         """Append entries as one part. On return they are durable. No entries, no part.
+
+        Args:
+            entries: JSON values.
+            patience: That of the operation this append belongs to, if it has begun already.
 
         Returns:
             The part's number.
 
         Raises:
-            Invalid: An entry is not a JSON value. Nothing was written.
+            Invalid: An entry is not a JSON value, or the store takes no object like this. Nothing was written.
             Fenced: A newer owner has taken over, or the log was deleted under a claimed writer.
-            Unavailable: The store did not settle the write in time. Calling again with the same entries is safe.
+            Unavailable: The store did not settle the write in time. It is safe to call again with the same entries.
             Corrupt: A claimed writer cannot read the part that took its number.
         """
         if not entries:
             return self._tail or 0
-        return await self._append(entries, "data")
+        return await self._append(encode(entries), "data", patience or self.patience())
 
     async def truncate(self) -> int:
-        """Append the mark that deletes everything before it, and return its number."""
-        return await self._append((), "truncate")
+        """Append the mark that deletes everything before it, and return its number.
 
-    async def _append(self, entries: Sequence[Any], kind: Kind) -> int:
-        started = self._clock.elapsed()
+        It carries this writer's epoch, which has to be the highest in the log, so that no older claim opens it again.
+        """
+        return await self._append(encode(()), "truncate", self.patience())
+
+    async def _append(self, batch: Batch, kind: Kind, patience: Patience) -> int:
+        if self._fenced is not None:
+            raise self._fenced
         try:
             left_over = self._unresolved
             if left_over is not None:
-                seq = await self._settle(left_over, started)
-                if left_over.is_for(entries, kind):
+                seq = await self._settle(left_over, patience)
+                if left_over.header.kind == kind and left_over.batch.lines == batch.lines:
                     return seq
             if self._tail is None:
-                self._tail = await self._find_tail()
-            return await self._settle(self._attempt(self._tail + 1, kind, entries, self._ids.token()), started)
+                await patience.insist(self._find_tail)
+            return await self._settle(self._attempt((self._tail or 0) + 1, kind, batch, self._ids.token()), patience)
         except Unavailable as error:
-            self._observer.failed(self._folder, len(entries), error)
+            self._observer.failed(self._folder, batch.count, error)
             raise
 
-    def _attempt(self, seq: int, kind: Kind, entries: Sequence[Any], write_id: str) -> _Attempt:
-        return _Attempt(
-            entries,
-            *encode_part(seq, entries, epoch=self._epoch, writer=self._writer, write_id=write_id, kind=kind),
-        )
+    def _attempt(self, seq: int, kind: Kind, batch: Batch, write_id: str) -> _Attempt:
+        header, data = encode_batch(seq, batch, epoch=self._epoch, writer=self._writer, write_id=write_id, kind=kind)
+        return _Attempt(batch, header, data)
 
-    async def _find_tail(self) -> int:
-        return max((span.last for span in await list_spans(self._objects, self._folder)), default=0)
+    async def _find_tail(self) -> None:
+        looked_at = self._clock.elapsed()
+        spans = await list_spans(self._objects, self._folder)
+        self._learn(max((span.last for span in spans), default=0), looked_at)
 
-    async def _settle(self, attempt: _Attempt, started: float) -> int:
+    def _learn(self, tail: int, known_at: float) -> None:
+        self._tail = tail
+        self._tail_known_at = known_at
+
+    async def _settle(self, attempt: _Attempt, patience: Patience) -> int:
         """Bring an attempt to its end: at its own number, or at the first one after it that is free."""
-        backoff_s = BACKOFF_START_S
         while True:
             self._unresolved = attempt
-            problem = await self._try(attempt)
-            if isinstance(problem, Header):
-                self._unresolved = None  # the number holds something else: these bytes did not take effect
-                attempt = self._after(attempt, problem)
-                continue
-            if problem is None:
-                self._settled(attempt, started)
-                return attempt.seq
-            if self._clock.elapsed() - started + backoff_s > self._deadline_s:
-                raise problem
-            await self._objects.wait(backoff_s / 2 + self._ids.jitter(backoff_s / 2))
-            backoff_s = min(backoff_s * 2, BACKOFF_LIMIT_S)
+            sent_at = self._clock.elapsed()
+            outcome = await self._try(attempt)
+            if isinstance(outcome, Unavailable):
+                await patience.wait(outcome)
+            elif outcome is not None:
+                attempt = self._go_further(attempt, outcome)
+            else:
+                freed = await self._took_a_freed_number(attempt, patience)
+                if freed is None:
+                    self._unresolved = None
+                    self._learn(attempt.seq, sent_at)
+                    self._observer.wrote(self._folder, attempt.header, len(attempt.data), patience.used_s)
+                    return attempt.seq
+                attempt = freed
 
     async def _try(self, attempt: _Attempt) -> Header | Unavailable | None:
-        """Try once. `None`: it is written. A header: somebody else's part stands there. An error: not known yet."""
+        """Try once. `None`: it is written. A header: somebody else's part is there. An error: not known yet."""
         try:
             if await self._objects.create(f"{self._folder}/{part(attempt.seq).file_name}", attempt.data):
                 return None
             there = await self._standing_at(attempt.seq)
         except Unavailable as error:
             return error
+        except Invalid:
+            self._unresolved = None  # the store will never take it, and must not be asked for ever
+            raise
         if there is None:
             return Unavailable(
                 f"the store says that part {attempt.seq} of {self._folder} exists, but does not show it",
@@ -200,25 +243,39 @@ class LogWriter:
             # that a fence stood here.
             if self._epoch:
                 raise
-            self._observer.passed(self._folder, None)
-            return Header(Span(seq, seq), "data", 0, "", "", 0, 0)
+            return Header(Span(seq, seq), "data", 0, "", _UNREADABLE, 0, 0)
         return None if found is None else found.header
 
-    def _after(self, attempt: _Attempt, other: Header) -> _Attempt:
-        if self._epoch and (other.epoch > self._epoch or other.kind == "truncate"):
-            raise self._fenced(other)
-        self._observer.passed(self._folder, other)
-        self._tail = attempt.seq
-        return self._attempt(attempt.seq + 1, attempt.header.kind, attempt.entries, attempt.header.write_id)
+    def _go_further(self, attempt: _Attempt, other: Header) -> _Attempt:
+        """Return the attempt at the next number: this one holds something else, so our bytes took no effect."""
+        self._unresolved = None
+        if self._is_overtaken_by(other, opening=attempt.header.kind == "fence"):
+            raise self._stopped(other.writer, other.epoch)
+        self._observer.passed(self._folder, None if other.write_id == _UNREADABLE else other)
+        self._learn(attempt.seq, self._clock.elapsed())
+        return self._attempt(attempt.seq + 1, attempt.header.kind, attempt.batch, attempt.header.write_id)
 
-    def _fenced(self, other: Header) -> Fenced:
-        return Fenced(
-            f"{other.writer or 'another worker'} has taken over {self._folder} with epoch {other.epoch}",
+    async def _took_a_freed_number(self, attempt: _Attempt, patience: Patience) -> _Attempt | None:
+        """Return the attempt to make instead if this one took a number that others had taken and freed before."""
+        if self._clock.elapsed() - self._tail_known_at < GRACE_S:
+            return None
+        looked_at = self._clock.elapsed()
+        log = await patience.insist(partial(read, self._objects, self._folder, at_least=attempt.seq))
+        if log.has(attempt.header.write_id):
+            return None
+        self._unresolved = None
+        if self._epoch and (log.epoch > self._epoch or log.start > attempt.seq):
+            raise self._stopped("a newer claim", log.epoch)
+        self._learn(log.tail, looked_at)
+        return self._attempt(log.tail + 1, attempt.header.kind, attempt.batch, attempt.header.write_id)
+
+    def _is_overtaken_by(self, other: Header, *, opening: bool = False) -> bool:
+        """Tell whether a part ends this writer's claim: a newer claim, or a deletion that it did not begin after."""
+        return self._epoch > 0 and (other.epoch > self._epoch or (other.kind == "truncate" and not opening))
+
+    def _stopped(self, by: str, epoch: int) -> Fenced:
+        self._fenced = Fenced(
+            f"{by or 'another worker'} has taken over {self._folder} with epoch {epoch}",
             hint="stop; the work goes on there",
         )
-
-    def _settled(self, attempt: _Attempt, started: float) -> None:
-        self._unresolved = None
-        self._tail = attempt.seq
-        seconds = self._clock.elapsed() - started
-        self._observer.wrote(self._folder, attempt.header, len(attempt.data), seconds)
+        return self._fenced

@@ -1,5 +1,6 @@
 """Tools for tests of durable runs: ours, and those of Everturn's users (docs/testing.md)."""
 
+from everturn.testing.faults import Fault, FaultyObjects
 from everturn.testing.machines import kill_machine
 from everturn.testing.messages_api import Disconnect, Failure, ModelRequest, Reply, Text, Thinking, ToolUse
 from everturn.testing.model import ScriptedModel, cli_environment
@@ -9,6 +10,8 @@ from everturn.testing.s3 import LoopbackS3
 __all__ = [
     "Disconnect",
     "Failure",
+    "Fault",
+    "FaultyObjects",
     "LoopbackS3",
     "ModelRequest",
     "ReceiptedStore",

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import orjson
 
-from everturn.errors import Conflict, Corrupt
+from everturn.errors import Conflict, Corrupt, Unavailable
 from everturn.log.objects import Objects
-from everturn.log.reader import list_spans
+from everturn.log.reader import log_exists
 from everturn.transcripts.layout import Layout, names_in
 
 
@@ -33,7 +33,7 @@ async def find_home(objects: Objects, layout: Layout, session_id: str, arriving:
     found = [
         project_key
         for project_key in names_in(await objects.list_folders(layout.projects))
-        if await list_spans(objects, layout.log(project_key, session_id, None))
+        if await log_exists(objects, layout.log(project_key, session_id, None))
     ]
     if arriving in found:
         return arriving
@@ -46,13 +46,18 @@ async def find_home(objects: Objects, layout: Layout, session_id: str, arriving:
 
 
 async def settle_home(objects: Objects, layout: Layout, session_id: str, arriving: str) -> str:
-    """Return the project key a session lives under, making it the arriving one if it has none. Durable on return."""
+    """Return the project key a session lives under, making it the arriving one if it has none.
+
+    Durable on return. May be done twice: the note is created once, whoever comes first.
+    """
     home = await find_home(objects, layout, session_id, arriving) or arriving
     key = layout.home(session_id)
     if await objects.create(key, orjson.dumps({"v": 1, "project_key": home})):
         return home
     note = await objects.get(key)
-    return home if note is None else _project_key(note.data, key)
+    if note is None:
+        raise Unavailable(f"the store is busy with {key}", hint="it is safe to try again")
+    return _project_key(note.data, key)
 
 
 def _project_key(data: bytes, key: str) -> str:

@@ -6,16 +6,15 @@ proportion to sessions, not parts. Only a session whose summary was never writte
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from claude_agent_sdk import SessionStoreListEntry, SessionSummaryEntry
 
-from everturn.log.names import parse_file_name
+from everturn.errors import Corrupt
 from everturn.log.objects import Item, Objects
-from everturn.log.reader import read
+from everturn.log.reader import list_parts, log_exists, read
 from everturn.transcripts.layout import Layout, names_in
 from everturn.transcripts.summaries import decode_summary, fold_log
-
-# A fence or truncation is smaller than this, so a larger last part holds entries, and nothing need be read.
-SMALL_PART_BYTES = 1024
 
 
 async def projects(objects: Objects, layout: Layout) -> list[str]:
@@ -32,9 +31,9 @@ async def list_sessions(objects: Objects, layout: Layout, project_keys: list[str
             if session_id in written:
                 found.append({"session_id": session_id, "mtime": written[session_id].modified_ms})
                 continue
-            items = _parts(await objects.listing(layout.log(project_key, session_id, None)))
-            if await _exists(objects, layout.log(project_key, session_id, None), items):
-                found.append({"session_id": session_id, "mtime": _newest_ms(items)})
+            folder = layout.log(project_key, session_id, None)
+            if await _is_there(objects, folder):
+                found.append({"session_id": session_id, "mtime": await _newest_ms(objects, folder)})
     return found
 
 
@@ -50,7 +49,9 @@ async def list_summaries(objects: Objects, layout: Layout, project_keys: list[st
             item = written.get(session_id)
             object_ = stored.get(item.key) if item else None
             summary = decode_summary(object_) if object_ else None
-            summary = summary or await _summary_of(objects, layout, project_key, session_id)
+            if summary is None:
+                with suppress(Corrupt):  # it is listed; whoever loads it is told what is wrong with it
+                    summary = await _summary_of(objects, layout, project_key, session_id)
             if summary is not None:
                 found.append(summary)
     return found
@@ -69,14 +70,10 @@ async def list_subpaths(
         all_logs: Take in those that hold nothing but fences and truncations.
     """
     folder = f"{layout.session(project_key, session_id)}/sub"
-    items: dict[str, list[Item]] = {}
-    for item in _parts(await objects.listing(folder)):
-        items.setdefault(item.key.split("/")[-2], []).append(item)
-    names = names_in(list(items))
+    names = names_in(await objects.list_folders(folder))
     if all_logs:
         return names
-    logs = {name: layout.log(project_key, session_id, name) for name in names}
-    return [name for name, log in logs.items() if await _exists(objects, log, items[log.rsplit("/", 1)[-1]])]
+    return [name for name in names if await _is_there(objects, layout.log(project_key, session_id, name))]
 
 
 async def _session_ids(objects: Objects, layout: Layout, project_key: str) -> list[str]:
@@ -95,20 +92,17 @@ async def _summary_of(
     folder = layout.log(project_key, session_id, None)
     summary = fold_log((project_key, session_id), await read(objects, folder))
     if summary is not None:
-        summary["mtime"] = _newest_ms(_parts(await objects.listing(folder)))
+        summary["mtime"] = await _newest_ms(objects, folder)
     return summary
 
 
-async def _exists(objects: Objects, folder: str, items: list[Item]) -> bool:
-    if not items:
-        return False
-    last = max(items, key=lambda item: item.key)
-    return last.size_bytes > SMALL_PART_BYTES or (await read(objects, folder)).exists
+async def _is_there(objects: Objects, folder: str) -> bool:
+    """Tell whether a log exists. One that cannot be read does: whoever loads it is told what is wrong with it."""
+    try:
+        return await log_exists(objects, folder)
+    except Corrupt:
+        return True
 
 
-def _parts(items: list[Item]) -> list[Item]:
-    return [item for item in items if parse_file_name(item.key.rsplit("/", 1)[-1])]
-
-
-def _newest_ms(items: list[Item]) -> int:
-    return max((item.modified_ms for item in items), default=0)
+async def _newest_ms(objects: Objects, folder: str) -> int:
+    return max((item.modified_ms for item in (await list_parts(objects, folder)).values()), default=0)

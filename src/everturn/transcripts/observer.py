@@ -16,10 +16,12 @@ class StoreObserver:
     Failures are counted here, where they happen: the SDK may drop its own report of them when its buffer is full.
 
     Attributes:
+        parts_written: How many parts with entries are durable.
         failed_appends: How many appends gave up.
         fenced: The error that ended this store's right to write, if one did.
     """
 
+    parts_written: int = 0
     failed_appends: int = 0
     fenced: Fenced | None = field(default=None)
 
@@ -28,6 +30,7 @@ class StoreObserver:
 
     def wrote(self, folder: str, header: Header, size_bytes: int, seconds: float) -> None:
         """A part is durable."""
+        self.parts_written += header.kind == "data"
         self._log.debug(
             "part_written",
             log=folder,

@@ -22,19 +22,23 @@ from claude_agent_sdk import (
 )
 
 from everturn.clock import Clock, Ids, SystemClock
-from everturn.errors import Fenced
+from everturn.errors import EverturnError, Fenced
 from everturn.log.objects import Objects, run
+from everturn.log.patience import Patience
 from everturn.log.reader import Log, list_spans, read
 from everturn.log.stores import admit, connect
 from everturn.log.writer import LogWriter
 from everturn.settings import Settings
-from everturn.transcripts import deletion, listing
+from everturn.transcripts import listing
+from everturn.transcripts.deletion import delete_log
 from everturn.transcripts.homes import find_home, settle_home
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.observer import StoreObserver
 from everturn.transcripts.summaries import SummaryKeeper
 
 Result = TypeVar("Result")
+
+QUIET_ROUNDS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,14 @@ class _Handle:
         self.writer = writer
         self.opened = False
         self.lock = threading.Lock()  # appends from several event loops take turns
+
+
+@dataclass(frozen=True, slots=True)
+class _Unstored:
+    """A batch that could not be stored; the write id of the attempt that was left unresolved, if it came so far."""
+
+    entries: list[SessionStoreEntry]
+    write_id: str | None
 
 
 class TranscriptStore(SessionStore):
@@ -99,6 +111,9 @@ class TranscriptStore(SessionStore):
         self._ids = ids or Ids()
         self.observer = observer or StoreObserver()
         self._handles: dict[_Target, _Handle] = {}
+        self._unstored: dict[int, _Unstored] = {}
+        self._in_flight = 0
+        self._landed = anyio.Event()
         self._handles_lock = threading.Lock()
         self._homes: dict[str, str] = {}
         self._gates = anyio.lowlevel.RunVar[dict[_Target, anyio.Lock]](f"everturn-gates-{id(self)}")
@@ -160,8 +175,13 @@ class TranscriptStore(SessionStore):
         target = self._target(key)
         if not entries:
             return
-        async with self._turn(target):
-            await _in_thread(partial(self._append, target, entries))
+        self._in_flight += 1
+        try:
+            async with self._turn(target):
+                await _in_thread(partial(self._append, target, entries))
+        finally:
+            self._in_flight -= 1
+            self._landed.set()
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """Return all entries in order, or `None` if there are none.
@@ -199,12 +219,33 @@ class TranscriptStore(SessionStore):
             session_id: The session.
 
         Returns:
-            Whether there is a transcript to resume.
+            Whether there is a conversation to resume: something that was said, not only the agent's notes to itself.
 
         Raises:
             Fenced: A newer claim has been here already.
         """
         return await _in_thread(partial(self._take_over, self._target_of(project_key, session_id, None)))
+
+    async def settled(self) -> None:
+        """Wait until everything that the SDK has taken from the agent so far is stored, or has failed.
+
+        The SDK appends in tasks of its own, one after the other. It starts them as soon as it has a frame, so when
+        the event loop has gone round a few times and nothing is under way, nothing is left.
+        """
+        quiet_rounds = 0
+        while quiet_rounds < QUIET_ROUNDS:
+            if self._in_flight:
+                quiet_rounds = 0
+                self._landed = anyio.Event()
+                await self._landed.wait()
+            else:
+                quiet_rounds += 1
+                await anyio.lowlevel.checkpoint()
+
+    @property
+    def unstored_entries(self) -> int:
+        """How many entries were handed over and are not known to be in the store."""
+        return sum(len(missing.entries) for missing in self._unstored.values())
 
     async def flush(self) -> None:
         """Write the summaries that are behind. Entries need no flush: `append` is durable."""
@@ -231,17 +272,42 @@ class TranscriptStore(SessionStore):
     # --- Inside a worker thread -----------------------------------------------------------------------------------
 
     async def _append(self, target: _Target, entries: list[SessionStoreEntry]) -> None:
+        before = after = None
+        try:
+            patience = Patience(self._objects, self._clock, self._ids, self._settings.append_deadline_s)
+            place = await self._home_for(target, patience)
+            handle = self._handle(place)
+            with handle.lock, self._noting_fences():
+                before = after = handle.writer.unresolved
+                try:
+                    await self._open_for_writing(place, handle, patience)
+                    seq = await handle.writer.append(entries, patience)
+                finally:
+                    after = handle.writer.unresolved
+                if place.subpath is None:
+                    self._summaries.note((place.project_key, place.session_id), seq, entries)
+        except EverturnError:
+            self._unstored.setdefault(id(entries), _Unstored(entries, after if after != before else None))
+            raise
+        self._unstored.pop(id(entries), None)
+        if before is not None:  # an earlier batch was left unresolved, and has been settled first
+            self._unstored = {key: each for key, each in self._unstored.items() if each.write_id != before}
+
+    async def _home_for(self, target: _Target, patience: Patience) -> _Target:
+        """Return where to write to. A session that has no home yet gets one."""
         if self._any_cwd and target.session_id not in self._homes:
-            home = await settle_home(self._objects, self._layout, target.session_id, target.project_key)
-            self._homes[target.session_id] = home
-        place = await self._place(target)
-        handle = self._handle(place)
-        with handle.lock, self._noting_fences():
-            if not handle.opened and self._epoch:
-                self._opened(place, handle, await handle.writer.open())
-            seq = await handle.writer.append(entries)
-            if place.subpath is None:
-                self._summaries.note((place.project_key, place.session_id), seq, entries)
+            self._homes[target.session_id] = await patience.insist(
+                partial(settle_home, self._objects, self._layout, target.session_id, target.project_key)
+            )
+        return await self._place(target)
+
+    async def _open_for_writing(self, place: _Target, handle: _Handle, patience: Patience) -> None:
+        if not self._epoch or handle.opened:
+            return
+        main = self._handle(_Target(place.project_key, place.session_id, None))
+        if place.subpath is not None and main.opened:
+            await main.writer.check(patience)  # a sub-transcript may be new to a takeover; the main one never is
+        self._opened(place, handle, await handle.writer.open(patience))
 
     async def _load(self, target: _Target) -> list[SessionStoreEntry] | None:
         place = await self._place(target)
@@ -263,7 +329,7 @@ class TranscriptStore(SessionStore):
         with handle.lock, self._noting_fences():
             log = await handle.writer.open()
             self._opened(place, handle, log)
-        return log.exists
+        return any(_is_said(entry) for part in log.parts for entry in part.entries())
 
     async def _list(
         self, project_key: str, how: Callable[[Objects, Layout, list[str]], Awaitable[list[Result]]]
@@ -280,17 +346,21 @@ class TranscriptStore(SessionStore):
         place = await self._place(target)
         name = (place.project_key, place.session_id)
         if place.subpath is not None:
-            await deletion.delete_log(self._guest(place), self._objects, self._folder(place))
+            await self._delete_log(place)
             return
         self._summaries.forget(name)
         subpaths = await listing.list_subpaths(self._objects, self._layout, *name, all_logs=True)
         for subpath in (None, *subpaths):
-            log = _Target(*name, subpath)
-            await deletion.delete_log(self._guest(log), self._objects, self._folder(log))
+            await self._delete_log(_Target(*name, subpath))
         await self._objects.delete([self._layout.summary(*name)])
         if self._any_cwd:
             await self._objects.delete([self._layout.home(place.session_id)])
             self._homes.pop(place.session_id, None)
+
+    async def _delete_log(self, place: _Target) -> None:
+        await delete_log(self._objects, self._folder(place), partial(self._writer, place))
+        with self._handles_lock:  # with the writer goes what it had left unresolved
+            self._handles.pop(place, None)
 
     async def _place(self, target: _Target) -> _Target:
         """Return where a target really is: with `any_cwd`, under its session's home."""
@@ -321,9 +391,6 @@ class TranscriptStore(SessionStore):
             if place not in self._handles:
                 self._handles[place] = _Handle(self._writer(place, self._epoch))
             return self._handles[place]
-
-    def _guest(self, place: _Target) -> LogWriter:
-        return self._writer(place, 0)
 
     def _writer(self, place: _Target, epoch: int) -> LogWriter:
         return LogWriter(
@@ -367,6 +434,10 @@ class _FenceNoting:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, Fenced):
             self._observer.stopped(error)
+
+
+def _is_said(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("type") in ("user", "assistant")
 
 
 async def _in_thread(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:

@@ -18,7 +18,7 @@ from claude_agent_sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry,
 from everturn.clock import Clock
 from everturn.errors import EverturnError
 from everturn.log.objects import Objects, Stored, run
-from everturn.log.reader import Log, read
+from everturn.log.reader import Log, log_exists, read
 from everturn.transcripts.layout import Layout
 
 SessionName = tuple[str, str]  # project key, session id
@@ -88,18 +88,12 @@ class SummaryKeeper:
         with self._writing, self._changed:
             self._states.pop(name, None)
 
-    async def flush(self, *, may_read: bool = True) -> None:
-        """Write all summaries that are behind. Failures are reported, not raised.
-
-        Args:
-            may_read: Whether to read the logs of sessions that somebody else has written to in between. If not, their
-                summaries stay behind until somebody does.
-        """
+    async def flush(self) -> None:
+        """Write all summaries that are behind. Failures are reported, not raised."""
         with self._writing:
             for name, state in self._dirty():
                 try:
-                    if state.known or may_read:
-                        await self._write(name, state)
+                    await self._write(name, state)
                 except EverturnError as error:
                     self._on_failure(name[1], error)
 
@@ -129,8 +123,12 @@ class SummaryKeeper:
             with self._changed:
                 if state.upto == upto:
                     state.known, state.summary = True, summary
-        if summary is not None:
-            await self._objects.put(self._layout.summary(*name), encode_summary(summary, upto))
+        if summary is None:
+            return
+        await self._objects.put(self._layout.summary(*name), encode_summary(summary, upto))
+        # Somebody may have deleted the session in the meantime, summary and all: then this one must not stay.
+        if not await log_exists(self._objects, self._layout.log(*name, None)):
+            await self._objects.delete([self._layout.summary(*name)])
 
     def _watch(self) -> None:
         if self._thread is None and not self._closing:
@@ -152,7 +150,7 @@ class SummaryKeeper:
             run(self.flush())
 
     def _flush_at_exit(self) -> None:
-        run(self.flush(may_read=False))  # reading takes threads, and an interpreter that is leaving starts none
+        run(self.flush())
 
 
 def fold_log(name: SessionName, log: Log) -> SessionSummaryEntry | None:

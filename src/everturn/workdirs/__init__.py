@@ -1,5 +1,5 @@
 """Where agents work."""
 
-from everturn.workdirs.checkouts import Workdirs
+from everturn.workdirs.checkouts import Workdirs, located
 
-__all__ = ["Workdirs"]
+__all__ = ["Workdirs", "located"]

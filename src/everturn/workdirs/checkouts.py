@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from tempfile import mkdtemp
 
 from filelock import FileLock, Timeout
 
@@ -43,6 +45,17 @@ class Workdirs:
         slug = re.sub(r"[^a-z0-9]+", "-", readable).strip("-")[:SLUG_LENGTH].strip("-")
         return self._root / f"{slug}-{hashlib.sha256(work.key.encode()).hexdigest()[:12]}"
 
+    def check(self, work: WorkItem) -> None:
+        """Make sure that the repository can be reached, if it is still to be cloned. Makes nothing.
+
+        Raises:
+            NotFound: There is no such repository.
+            Denied: It wants credentials that git does not have.
+            Unavailable: git failed, or took too long.
+        """
+        if not self.path(work).exists():
+            self._git.run(["ls-remote", "--quiet", "--end-of-options", _source(work), "HEAD"], Path("/"))
+
     def open(self, work: WorkItem) -> Path:
         """Return a checkout of the work item's repository. Blocks; call it in a thread.
 
@@ -51,17 +64,15 @@ class Workdirs:
         Raises:
             Invalid: The work item has no repository.
             NotFound: There is no such repository. Nothing was made.
-            Conflict: Something else lies at the checkout's path.
+            Conflict: Something else lies at the checkout's path, or a checkout of another repository.
             Unavailable: git failed, or another process holds the checkout.
         """
-        if not work.repo:
-            raise Invalid(f"{work.key} has no repository", hint="name one, or run in a directory of your own")
-        path = self.path(work)
+        path, source = self.path(work), _source(work)
         self._root.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self._root / f".{path.name}.lock", timeout=self._lock_timeout_s):
                 if not path.exists():
-                    self._clone(work.repo, path)
+                    self._clone(source, path)
         except Timeout:
             raise Unavailable(
                 f"another process has been opening {path} for {self._lock_timeout_s:g} s",
@@ -69,14 +80,19 @@ class Workdirs:
             ) from None
         if not (path / ".git").exists():
             raise Conflict(f"{path} is not a checkout", hint="move it away")
+        origin = self._git.run(["config", "--get", "remote.origin.url"], path).strip()
+        if origin != source:
+            raise Conflict(
+                f"{path} is a checkout of {origin}, not of {source}", hint="move it away, or use its repository"
+            )
         return path
 
-    def _clone(self, repo: str, path: Path) -> None:
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
+    def _clone(self, source: str, path: Path) -> None:
+        # A folder of its own for each try: the git of one that was killed may still be writing into its.
+        for leftover in self._root.glob(f".{path.name}.unfinished-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        unfinished = Path(mkdtemp(prefix=f".{path.name}.unfinished-", dir=self._root))
         try:
-            source = str(Path(repo).absolute()) if Path(repo).exists() else repo
             # No hard links: an agent that damages its objects must not damage the repository they came from.
             self._git.run(
                 ["clone", "--quiet", "--no-hardlinks", "--end-of-options", source, str(unfinished)], self._root
@@ -85,3 +101,23 @@ class Workdirs:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         self._log.info("cloned", path=str(path))
+
+
+def located(work: WorkItem) -> WorkItem:
+    """Return a work item whose repository, if it is a local path, is an absolute one: the same from everywhere."""
+    if work.repo and _is_local(work.repo):
+        return replace(work, repo=str(Path(work.repo).resolve()))
+    return work
+
+
+def _source(work: WorkItem) -> str:
+    if not work.repo:
+        raise Invalid(f"{work.key} has no repository", hint="name one, or run in a directory of your own")
+    return work.repo
+
+
+def _is_local(repo: str) -> bool:
+    try:
+        return Path(repo).exists()
+    except (OSError, ValueError):  # too long for a path, say
+        return False
