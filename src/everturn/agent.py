@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, Message, ResultMessage, SystemMessage
+import anyio
+from claude_agent_sdk import (
+    ClaudeAgentOptions,
+    ClaudeSDKClient,
+    ClaudeSDKError,
+    Message,
+    ResultMessage,
+    SystemMessage,
+)
 
 from everturn.errors import Invalid
 from everturn.transcripts import TranscriptStore
+
+INTERRUPT_TIMEOUT_S = 5.0
 
 # What a durable run decides itself, with the value that means "not given".
 _OURS: dict[str, Any] = {
@@ -22,6 +33,7 @@ _OURS: dict[str, Any] = {
     "resume_session_at": None,
     "enable_file_checkpointing": False,
 }
+_OUR_ARGUMENTS = {"resume", "session-id", "continue", "fork-session", "no-session-persistence"}
 
 
 def refuse_options(options: ClaudeAgentOptions) -> None:
@@ -30,12 +42,13 @@ def refuse_options(options: ClaudeAgentOptions) -> None:
     Raises:
         Invalid: One of them is set.
     """
-    for name, unset in _OURS.items():
-        if getattr(options, name) != unset:
-            raise Invalid(
-                f"the option {name} cannot be set for a durable run",
-                hint="leave it out: the work item decides which conversation goes on, and where it is stored",
-            )
+    given = [name for name, unset in _OURS.items() if getattr(options, name) != unset]
+    given += sorted(_OUR_ARGUMENTS & set(options.extra_args))
+    if given:
+        raise Invalid(
+            f"the option {given[0]} cannot be set for a durable run",
+            hint="leave it out: the work item decides which conversation goes on, and where it is stored",
+        )
 
 
 async def converse(
@@ -49,8 +62,9 @@ async def converse(
 ) -> AsyncGenerator[Message, None]:
     """Hold one turn of a conversation and yield its messages, the `ResultMessage` last.
 
-    Entries are mirrored eagerly. A message is yielded only when every frame that the agent sent before it is stored,
-    or has failed to be; the agent itself, and its tools, may be further on.
+    Entries are mirrored eagerly. A message is yielded only when every frame that came before it is stored, or has
+    failed to be. The agent sends frames about every 100 ms, so a message can come a little before its own frame; the
+    `ResultMessage` comes after all of them. Closing the iterator early interrupts the agent and stores what it said.
 
     Args:
         options: What the caller wants of the agent.
@@ -75,9 +89,24 @@ async def converse(
     )
     async with ClaudeSDKClient(options) as client:
         await client.query(prompt)
-        async for message in client.receive_response():
-            await store.settled()
-            yield message
+        ended = False
+        try:
+            async for message in client.receive_response():
+                await store.settled()
+                ended = isinstance(message, ResultMessage)
+                yield message
+        finally:
+            if not ended:
+                await _interrupt(client, store)
+
+
+async def _interrupt(client: ClaudeSDKClient, store: TranscriptStore) -> None:
+    """Have the agent end its turn, and hear it out: its last frames hold what was shown; they precede the result."""
+    with anyio.move_on_after(INTERRUPT_TIMEOUT_S, shield=True), suppress(ClaudeSDKError):
+        await client.interrupt()
+        async for _ in client.receive_response():
+            pass
+        await store.settled()
 
 
 def session_of(message: Message) -> str | None:

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
             Invalid: A value has the wrong type, a variable or a key of `everturn.toml` is unknown, or the file is not
                 TOML.
         """
-        known = {PREFIX + name.upper() for name in cls.model_fields}
+        known = {PREFIX + name.upper() for name, field in cls.model_fields.items() if field.validation_alias is None}
         for name in os.environ:
             if name.startswith(PREFIX) and name not in known:
                 raise Invalid(

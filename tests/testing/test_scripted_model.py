@@ -1,16 +1,9 @@
-"""The scripted model speaks the Messages API, keeps to its script, and the real agent command believes it."""
+"""The scripted model speaks the Messages API and keeps to its script."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import signal
-import socket
-import subprocess
-import sys
-import textwrap
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -27,12 +20,10 @@ from everturn.testing.model import (
     Text,
     Thinking,
     ToolUse,
-    cli_environment,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 WAIT_S = 20.0
 BASH = {"name": "Bash", "input_schema": {"type": "object"}}
@@ -254,6 +245,7 @@ def test_a_reader_has_what_was_streamed_before_the_stall() -> None:
         events = events_of(response.iter_lines())
         heard = [next(events) for _ in range(4)]
         assert [delta["text"] for delta in deltas(heard)] == ["one ", "two "]
+        model.wait_until_streamed(1, 2, WAIT_S)  # heard is not yet stalled
         model.release()
         assert [delta["text"] for delta in deltas(list(events))] == ["three"]
 
@@ -307,29 +299,6 @@ def test_replies_come_no_sooner_than_their_delays() -> None:
             before_s = time.monotonic()
             stream(client)
             assert time.monotonic() - before_s >= least_s
-
-
-@pytest.mark.parametrize(
-    ("reply", "streaming"),
-    [
-        (Reply("a b", stall_after_chunks=1), True),
-        (Reply("a b", stall_after_chunks=1), False),
-        (Reply("a", delay_s=900), True),
-        (Reply("a", delay_s=900), False),
-        (Reply("a b", chunk_delay_s=900), True),
-    ],
-)
-def test_leaving_the_block_ends_whatever_is_still_open(reply: Reply, streaming: bool) -> None:
-    model = ScriptedModel([reply])
-    with httpx2.Client(timeout=WAIT_S, trust_env=False) as client, ThreadPoolExecutor(1) as pool:
-        with model.serve() as url:
-            answer = pool.submit(client.post, f"{url}/v1/messages", json=ask(stream=streaming))
-            model.wait_for_requests(1, WAIT_S)
-            left_s = time.monotonic()
-        assert time.monotonic() - left_s < 5
-        with pytest.raises(httpx2.RemoteProtocolError):
-            answer.result(WAIT_S)
-    assert "everturn-scripted-model" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_used_up_script_refuses_and_remembers() -> None:
@@ -493,199 +462,3 @@ def test_many_clients_at_once_are_each_answered_once() -> None:
         answers = list(pool.map(lambda _: post(client).json()["content"][0]["text"], range(40)))
     assert sorted(answers, key=int) == [str(place) for place in range(40)]
     assert [request.index for request in model.requests] == list(range(1, 41))
-
-
-def test_a_model_has_an_address_only_while_it_is_served() -> None:
-    model = ScriptedModel([])
-    with pytest.raises(RuntimeError, match="not being served"):
-        _ = model.url
-    with model.serve() as url:
-        assert model.url == url
-        assert url.startswith("http://127.0.0.1:")
-        with pytest.raises(RuntimeError, match="already served"), model.serve():
-            pass
-    with pytest.raises(RuntimeError, match="not being served"):
-        _ = model.url
-
-
-def test_a_model_can_come_back_on_its_port_and_goes_on_in_its_script() -> None:
-    model = ScriptedModel([Reply("one"), Reply("two")])
-    with served(model) as client:
-        port = int(model.url.rpartition(":")[2])
-        post(client)
-    with model.serve(port) as url:
-        answer = httpx2.post(f"{url}/v1/messages", json=ask(), trust_env=False)
-    assert answer.json()["content"][0]["text"] == "two"
-
-
-def test_a_taken_port_is_an_error_at_once() -> None:
-    with ScriptedModel([]).serve() as url:
-        other = ScriptedModel([])
-        with pytest.raises(OSError, match="in use"), other.serve(int(url.rpartition(":")[2])):
-            pass
-        with other.serve():
-            pass
-
-
-def test_serving_leaves_signals_and_logs_alone(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    caplog.set_level(logging.WARNING)
-    with served(ScriptedModel([Disconnect(Reply("x"))])) as client:
-        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-        with pytest.raises(httpx2.RemoteProtocolError):
-            post(client)
-        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as killed:
-            killed.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
-    assert caplog.records == []
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Text(""),
-        lambda: Text("ab", chunks=0),
-        lambda: Text("ab", chunks=3),
-        lambda: Thinking(""),
-        Reply,
-        lambda: Reply("a", delay_s=-1),
-        lambda: Reply("a", chunk_delay_s=-1),
-        lambda: Reply("a b", stall_after_chunks=3),
-        lambda: Reply("a b", stall_after_chunks=-1),
-        lambda: Disconnect(Reply("a b"), after_chunks=3),
-        lambda: Failure(200),
-    ],
-)
-def test_a_script_that_cannot_be_played_is_refused_when_it_is_written(make: Any) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        make()
-
-
-def test_a_script_holds_only_steps() -> None:
-    with pytest.raises(TypeError, match="not 'hello'"):
-        ScriptedModel(["hello"])  # type: ignore[list-item]
-
-
-def test_replies_are_values() -> None:
-    assert Reply("a b") == Reply(Text("a b"))
-    assert Reply("a b", ToolUse("Bash", {})).chunk_count == 3
-    with pytest.raises(AttributeError):
-        Reply("a").delay_s = 1.0  # type: ignore[misc]
-
-
-def test_the_environment_of_the_command_is_whole_and_owes_nothing_to_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "a real one")
-    monkeypatch.setenv("PATH", "/somewhere")
-    environment = cli_environment("http://127.0.0.1:1", tmp_path)
-    assert environment["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:1"
-    assert environment["ANTHROPIC_API_KEY"] == "scripted"
-    assert environment["HOME"] == str(tmp_path)
-    assert environment["PATH"] == "/usr/local/bin:/usr/bin:/bin"
-    assert "TMPDIR" not in environment
-    changed = cli_environment("http://127.0.0.1:1", tmp_path, path="/bin", tmpdir=tmp_path / "t")
-    assert (changed["PATH"], changed["TMPDIR"]) == ("/bin", str(tmp_path / "t"))
-
-
-# The SDK lays its options over the environment of its process, so each turn has a process of its own.
-TURN = textwrap.dedent(
-    """
-    import asyncio, json, sys
-    from claude_agent_sdk import ClaudeAgentOptions, query
-
-    async def turn():
-        options = ClaudeAgentOptions(cwd=sys.argv[1], permission_mode="bypassPermissions", setting_sources=[])
-        async for message in query(prompt=sys.argv[2], options=options):
-            said = {"type": type(message).__name__, "subtype": getattr(message, "subtype", None)}
-            print(json.dumps(said | {"result": getattr(message, "result", None)}))
-
-    asyncio.run(turn())
-    """
-)
-
-
-def run_turn(model: ScriptedModel, tmp_path: Path, prompt: str, *, quiet: bool = True) -> list[dict[str, Any]]:
-    """Run one turn of the real agent command and return what the SDK's messages were."""
-    home, cwd, tmpdir = (tmp_path / name for name in ("home", "work", "tmp"))
-    for directory in (home, cwd, tmpdir):
-        directory.mkdir()
-    with model.serve() as url:
-        environment = cli_environment(url, home, tmpdir=tmpdir)
-        if not quiet:
-            del environment["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"]
-            # A proxy that is not there keeps whatever else it now asks for on this machine.
-            environment["HTTPS_PROXY"] = "http://127.0.0.1:9"
-        done = subprocess.run(
-            [sys.executable, "-c", TURN, str(cwd), prompt],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-@pytest.mark.cli
-def test_the_real_command_takes_a_turn(tmp_path: Path) -> None:
-    model = ScriptedModel([Reply(Thinking("a greeting"), "Hello there.")])
-    messages = run_turn(model, tmp_path, "Say hello to me")
-    assert (messages[0]["type"], messages[0]["subtype"]) == ("SystemMessage", "init")
-    assert messages[-1] == {"type": "ResultMessage", "subtype": "success", "result": "Hello there."}
-    [request] = model.requests
-    assert request.streaming
-    assert "Say hello to me" in request.last_user_text()
-    assert model.side_requests == []
-
-
-@pytest.mark.cli
-def test_the_real_command_runs_a_tool_and_brings_back_its_result(tmp_path: Path) -> None:
-    call = ToolUse("Bash", {"command": "echo from-$((40 + 2)) > made; cat made", "description": "Make a file"})
-    model = ScriptedModel([Reply("Let me see.", call), Reply("Done.")])
-    messages = run_turn(model, tmp_path, "Make it")
-    assert messages[-1]["result"] == "Done."
-    _, second = model.requests
-    [(call_id, name, _)] = second.tool_uses()
-    assert name == "Bash"
-    assert second.tool_results() == [(call_id, "from-42")]
-    assert (tmp_path / "work" / "made").read_text() == "from-42\n"
-
-
-@pytest.mark.cli
-def test_the_real_command_tries_again_after_a_failure_and_a_cut(tmp_path: Path) -> None:
-    model = ScriptedModel([Failure(), Disconnect(Reply("one two three"), after_chunks=2), Reply("At last.")])
-    messages = run_turn(model, tmp_path, "Try")
-    assert [message["type"] for message in messages if message["subtype"] == "api_retry"] == ["SystemMessage"] * 2
-    assert messages[-1]["result"] == "At last."
-    assert len(model.requests) == 3
-
-
-@pytest.mark.cli
-def test_the_steps_of_a_subagent_of_the_real_command_are_in_the_script(tmp_path: Path) -> None:
-    delegate = {"description": "Count", "prompt": "COUNT THEM", "run_in_background": False}
-
-    def script(request: ModelRequest) -> Reply:
-        if "COUNT THEM" in request.last_user_text():
-            return Reply("There are seven.")
-        return Reply("Seven.") if request.tool_results() else Reply(ToolUse("Agent", delegate))
-
-    model = ScriptedModel(script)
-    messages = run_turn(model, tmp_path, "How many?")
-    assert messages[-1]["result"] == "Seven."
-    first, inner, last = model.requests
-    assert inner.system_text() != first.system_text()
-    assert "There are seven." in last.tool_results()[0][1]
-
-
-@pytest.mark.cli
-def test_the_real_command_asks_on_the_side_for_a_title_only_when_it_may(tmp_path: Path) -> None:
-    model = ScriptedModel([Reply("Fixed.")], side_reply='{"title": "Flaky login"}')
-    messages = run_turn(model, tmp_path, "Please fix the flaky login test", quiet=False)
-    assert messages[-1]["result"] == "Fixed."
-    assert len(model.requests) == 1
-    [title] = model.side_requests
-    assert "fix the flaky login test" in title.last_user_text()

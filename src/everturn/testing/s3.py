@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from threading import Thread
 from typing import Any, Self
@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 from everturn.settings import inherited_environment
 
 REGION = "us-east-1"
+
+_numbers = count(1)  # moto keeps its buckets by process, not by server
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,6 @@ class LoopbackS3:
     """
 
     url: str
-    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -75,7 +76,7 @@ class LoopbackS3:
 
     def fresh_bucket(self) -> str:
         """Make a bucket that nobody else uses and return its name."""
-        return self.create_bucket(f"bucket-{next(self._numbers)}")
+        return self.create_bucket(f"bucket-{next(_numbers)}")
 
     def _client(self) -> Any:
         import boto3  # noqa: PLC0415

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from everturn.errors import Denied, EverturnError, NotFound, Unavailable
+from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
 
 _HARDENED = (
     "-c", "core.hooksPath=/dev/null",
@@ -34,7 +34,13 @@ class Git:
 
     def __init__(self, environment: Mapping[str, str], timeout_s: float) -> None:
         kept = {name: value for name, value in environment.items() if not name.startswith("GIT_")}
-        self._environment = {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "LC_ALL": "C.UTF-8"}
+        self._environment = {
+            **kept,
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": "",
+            "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+            "LC_ALL": "C.UTF-8",
+        }
         self._timeout_s = timeout_s
 
     def run(self, arguments: Sequence[str], cwd: Path) -> str:
@@ -46,6 +52,7 @@ class Git:
 
         Raises:
             NotFound: There is no such repository, or no git.
+            Invalid: The repository is of a kind that git must not use.
             Denied: The remote wants credentials that git does not have.
             Unavailable: It failed in another way, or took too long.
         """
@@ -86,6 +93,8 @@ def _failure(command: str, complaint: str) -> EverturnError:
     lines = [line for line in complaint.splitlines() if line.startswith(("fatal:", "error:", "remote:"))]
     reason = (lines or complaint.splitlines() or ["no reason given"])[0]
     text = f"git {command} failed: {reason}"
+    if "not allowed" in complaint:
+        return Invalid(text, hint="use https://, ssh:// or a path")
     if any(sign in complaint for sign in _NOT_FOUND):
         return NotFound(text, hint="check the repository's name or path")
     if any(sign in complaint for sign in _DENIED):

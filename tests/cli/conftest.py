@@ -1,0 +1,96 @@
+"""The real command, in a clean environment and a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from everturn.testing import cli_environment, kill_machine
+from polling import is_alive
+
+TIMEOUT_S = 60
+NO_MODEL = "http://127.0.0.1:1"
+
+
+@dataclass
+class Everturn:
+    """The command as somebody at a machine of their own has it.
+
+    Attributes:
+        folder: Everything of this machine: `home`, `tmp`, the `desk` they sit at, and `state`.
+        variables: Variables of the environment beyond those that every command needs.
+    """
+
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.home, self.tmp, self.desk, self.state = (self.folder / name for name in ("home", "tmp", "desk", "state"))
+        for place in (self.home, self.tmp, self.desk):
+            place.mkdir(parents=True)
+
+    def __call__(self, *arguments: str | Path, model_url: str = NO_MODEL) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end."""
+        with self.start(*arguments, model_url=model_url) as process:
+            try:
+                output, complaint = process.communicate(timeout=TIMEOUT_S)
+            finally:
+                if process.returncode is None:
+                    kill_machine(process.pid)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, complaint)
+
+    def start(self, *arguments: str | Path, model_url: str = NO_MODEL) -> subprocess.Popen[str]:
+        """Start the command."""
+        return subprocess.Popen(
+            [Path(sys.executable).with_name("everturn"), *arguments],
+            cwd=self.desk,
+            env={
+                **cli_environment(model_url, self.home, tmpdir=self.tmp),
+                "EVERTURN_STATE": str(self.state),
+                **self.variables,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def files(self) -> dict[str, bytes]:
+        """Return all files of the machine, but for the empty ones that are locked."""
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.suffix != ".lock"
+        }
+
+    def processes(self) -> list[int]:
+        """Return the processes that were started here."""
+        return processes_below(self.folder)
+
+    def beside(self, name: str) -> Everturn:
+        """Return another machine, which shares nothing with this one."""
+        return Everturn(self.folder.with_name(name))
+
+
+def processes_below(folder: Path) -> list[int]:
+    """Find processes by the folder for temporary files that they have inherited."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if f"{folder}/" in process.environ().get("TMPDIR", "") and is_alive(process.pid):
+                found.append(process.pid)
+    return found
+
+
+@pytest.fixture
+def everturn(tmp_path: Path) -> Iterator[Everturn]:
+    yield Everturn(tmp_path / "machine")
+    for pid in processes_below(tmp_path):  # of a test that has failed
+        kill_machine(pid)

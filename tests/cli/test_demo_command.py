@@ -1,0 +1,124 @@
+"""`everturn demo`: it shows what it promises, leaves nothing behind, and its verdict is honest."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from everturn.demo import DemoOptions, perform
+from everturn.errors import EverturnError
+from everturn.testing import LoopbackS3
+from polling import children, wait_until
+
+KEYS = {
+    "entries_acknowledged",
+    "entries_recovered",
+    "entries_lost",
+    "resumed",
+    "session_id",
+    "seconds",
+    "finished",
+}
+
+
+def assert_nothing_was_lost(last_line: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(last_line)
+    assert set(report) >= KEYS
+    assert report["entries_lost"] == 0
+    assert report["entries_acknowledged"] == report["entries_recovered"] > 0
+    assert (report["resumed"], report["finished"]) == (True, True)
+    return report
+
+
+@pytest.mark.cli
+@pytest.mark.slow
+def test_the_demo_loses_nothing_and_leaves_nothing_behind(everturn: Any) -> None:
+    done = everturn("demo", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    [line] = done.stdout.splitlines()
+    report = assert_nothing_was_lost(line)
+    assert report["killed_processes"] >= 2
+    assert 0 < report["seconds"] < 60
+    wait_until(lambda: not everturn.processes(), "no process is left")
+    assert list(everturn.tmp.iterdir()) == []
+    assert everturn.files() == {}
+
+
+@pytest.mark.cli
+@pytest.mark.slow
+def test_the_demo_runs_on_s3_and_its_account_ends_with_the_report(everturn: Any, s3_server: LoopbackS3) -> None:
+    everturn.variables = s3_server.environment
+    store = f"s3://{s3_server.fresh_bucket()}/runs"
+    done = everturn("demo", "--store", store)
+    assert (done.returncode, done.stderr) == (0, "")
+    *account, line = done.stdout.splitlines()
+    assert assert_nothing_was_lost(line)["store"] == store
+    assert any("SIGKILL" in shown for shown in account)
+    assert any("Nothing was lost" in shown for shown in account)
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [("ftp://example.org/x", "cannot make a store of"), ("s3://no-such-bucket/runs", "there is no such bucket")],
+)
+def test_a_bad_store_is_refused_before_anything_happens(
+    everturn: Any, s3_server: LoopbackS3, store: str, said: str
+) -> None:
+    everturn.variables = s3_server.environment
+    done = everturn("demo", "--json", "--store", store)
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: {said}")
+    assert line.endswith(")")
+    assert list(everturn.tmp.iterdir()) == []
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+class Thief:
+    """Follows the demo, and takes a part of the transcript away between the acts."""
+
+    def __init__(self, store: Path, place: int) -> None:
+        self.taken: list[str] = []
+        self._store = store
+        self._place = place
+
+    def tell(self, who: str, event: dict[str, Any]) -> None:
+        if (who, event["event"]) == ("demo", "killed"):
+            parts = sorted(self._store.glob("sessions/*/*/*/main/*.jsonl.zst"))
+            assert len(parts) > 4
+            parts[self._place].unlink()
+            self.taken.append(parts[self._place].name)
+
+
+@pytest.mark.cli
+@pytest.mark.slow
+def test_the_demo_counts_what_is_missing_at_the_end(tmp_path: Path, temporary: Path) -> None:
+    thief = Thief(tmp_path / "store", -1)
+    report = perform(DemoOptions(store=(tmp_path / "store").as_uri()), thief.tell)
+    assert len(thief.taken) == 1
+    assert report.entries_lost > 0
+    assert report.entries_recovered == report.entries_acknowledged - report.entries_lost
+    assert not report.ok
+    assert children() == []
+
+
+@pytest.mark.cli
+@pytest.mark.slow
+def test_the_demo_does_not_pass_over_what_is_missing_in_the_middle(tmp_path: Path, temporary: Path) -> None:
+    thief = Thief(tmp_path / "store", 2)
+    with pytest.raises(EverturnError, match="has a hole"):
+        perform(DemoOptions(store=(tmp_path / "store").as_uri()), thief.tell)
+    assert len(thief.taken) == 1
+    assert children() == []
+    assert list(temporary.iterdir()) == []

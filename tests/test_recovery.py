@@ -1,0 +1,74 @@
+"""Runs that could not store what they should have, and how the next one goes on. Real agent, scripted model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from claude_agent_sdk import ClaudeAgentOptions, Message, ResultMessage, SessionKey, SessionStoreEntry
+
+from everturn import Run, Runtime, Settings, TranscriptStore, Unavailable, WorkItem
+from everturn.testing import Reply, ScriptedModel, Text, cli_environment
+
+pytestmark = pytest.mark.cli
+
+WORK = WorkItem.task("recovery")
+
+
+class DeafStore(TranscriptStore):
+    """A store that can be fenced, but takes no entries."""
+
+    async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
+        await super().append(key, [*entries, {"type": "never", "stored": object()}])  # type: ignore[typeddict-unknown-key]
+
+
+def on_machine(monkeypatch: pytest.MonkeyPatch, url: str, home: Path) -> None:
+    for name, value in cli_environment(url, home, path=os.environ["PATH"], tmpdir=home).items():
+        monkeypatch.setenv(name, value)
+
+
+def run_once(runtime: Runtime, said: list[Message], **options: Any) -> Run:
+    async def main() -> Run:
+        run = runtime.run(WORK, prompt="Hello.", options=ClaudeAgentOptions(setting_sources=[], **options))
+        async for message in run:
+            said.append(message)  # noqa: PERF401  # kept even if the run fails after it
+        return run
+
+    return anyio.run(main)
+
+
+def test_a_turn_that_was_not_stored_is_reported_and_the_next_run_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = Settings.load(state=tmp_path / "state")
+    model = ScriptedModel(lambda request: Reply(Text(f"Hello {len(request.messages)}.")))
+    with model.serve() as url:
+        on_machine(monkeypatch, url, tmp_path)
+        said: list[Message] = []
+        with pytest.raises(Unavailable, match="not known to be stored"):
+            run_once(Runtime(settings, make_store=DeafStore), said, cwd=tmp_path)
+        assert isinstance(said[-1], ResultMessage)
+        first = Runtime(settings).registry.get(WORK)
+
+        again = run_once(Runtime(settings), [], cwd=tmp_path)
+        later = run_once(Runtime(settings), [], cwd=tmp_path)
+    assert first is not None
+    assert (again.resumed, later.resumed) == (False, True)
+    assert again.session_id == later.session_id != first.session_id
+    assert [len(request.messages) for request in model.requests] == sorted(
+        len(request.messages) for request in model.requests
+    )
+
+
+def test_a_home_of_the_agents_own_is_mirrored_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "agent").mkdir()
+    with ScriptedModel([Reply("One."), Reply("Two.")]).serve() as url:
+        on_machine(monkeypatch, url, tmp_path)
+        env = {"HOME": str(tmp_path / "agent")}
+        runtime = Runtime(Settings.load(state=tmp_path / "state"))
+        assert run_once(runtime, [], cwd=tmp_path, env=env).resumed is False
+        assert run_once(runtime, [], cwd=tmp_path, env=env).resumed is True
+    assert list((tmp_path / "agent" / ".claude" / "projects").glob("*/*.jsonl"))

@@ -1,0 +1,190 @@
+"""Settings: where each value comes from, and what is refused."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pydantic
+import pytest
+
+from everturn.errors import Invalid
+from everturn.settings import Settings, inherited_environment
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder of the test's own, where `everturn.toml` may lie."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def config(folder: Path) -> Path:
+    return folder / "everturn.toml"
+
+
+def test_a_keyword_goes_before_the_environment_before_the_file_before_the_default(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Settings.load().worker == platform.node()
+    config.write_text('worker = "from-the-file"\n')
+    assert Settings.load().worker == "from-the-file"
+    monkeypatch.setenv("EVERTURN_WORKER", "from-the-environment")
+    assert Settings.load().worker == "from-the-environment"
+    assert Settings.load(worker="from-the-keyword").worker == "from-the-keyword"
+
+
+def test_each_source_fills_in_what_the_others_leave_open(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text('store = "memory://"\ngit_timeout_s = 5\n')
+    monkeypatch.setenv("EVERTURN_REGISTRY", "sqlite:///r.db")
+    settings = Settings.load(worker="w1", store=None)
+    assert settings.store_url() == "memory://"
+    assert settings.registry_url() == "sqlite:///r.db"
+    assert (settings.worker, settings.git_timeout_s) == ("w1", 5.0)
+
+
+def test_everything_stays_in_one_folder_of_the_home_unless_told_otherwise(tmp_path: Path) -> None:
+    state = tmp_path / ".local/state/everturn"
+    settings = Settings.load()
+    assert settings.state == state
+    assert settings.store_url() == (state / "store").as_uri()
+    assert settings.registry_url() == f"sqlite://{state}/registry.db"
+    assert settings.workdirs_path() == state / "workdirs"
+
+
+def test_the_state_folder_follows_the_desktop_standard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    assert Settings.load().state == tmp_path / "xdg" / "everturn"
+
+
+def test_a_relative_state_folder_gives_absolute_places(folder: Path) -> None:
+    settings = Settings.load(state="my state")
+    assert settings.store_url() == f"file://{folder}/my%20state/store"
+    assert settings.registry_url() == f"sqlite://{folder}/my state/registry.db"
+    assert settings.workdirs_path() == folder / "my state" / "workdirs"
+
+
+def test_workdirs_may_lie_elsewhere(folder: Path) -> None:
+    assert Settings.load(workdirs="trees").workdirs_path() == folder / "trees"
+
+
+def test_nothing_is_made_by_reading_settings(tmp_path: Path, folder: Path) -> None:
+    settings = Settings.load()
+    settings.store_url()
+    settings.registry_url()
+    settings.workdirs_path()
+    assert list(tmp_path.iterdir()) == [folder]
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("request_timeout_s", "soon"),
+        ("request_timeout_s", "0"),
+        ("request_timeout_s", "-1"),
+        ("request_timeout_s", "31"),
+        ("request_timeout_s", "nan"),
+        ("append_deadline_s", "3600"),
+        ("summary_pause_s", "0"),
+        ("git_timeout_s", "1 minute"),
+        ("log_level", "loud"),
+        ("log_level", "INFO"),
+    ],
+)
+def test_a_wrong_value_in_the_environment_is_refused_by_name(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"EVERTURN_{name.upper()}", value)
+    with pytest.raises(Invalid) as caught:
+        Settings.load()
+    assert caught.value.message.startswith(f"the setting {name} is wrong: ")
+    assert f"EVERTURN_{name.upper()}" in caught.value.hint
+
+
+@pytest.mark.parametrize("line", ["store = 7", "worker = []", "git_timeout_s = '1 minute'", "log_level = true"])
+def test_a_wrong_value_in_the_file_is_refused_by_name(line: str, config: Path) -> None:
+    config.write_text(line)
+    with pytest.raises(Invalid) as caught:
+        Settings.load()
+    assert caught.value.message.startswith(f"the setting {line.split(maxsplit=1)[0]} is wrong: ")
+    assert "everturn.toml" in caught.value.hint
+
+
+def test_a_wrong_keyword_is_refused_by_name() -> None:
+    with pytest.raises(Invalid, match="the setting git_timeout_s is wrong"):
+        Settings.load(git_timeout_s="long")
+    with pytest.raises(Invalid, match="the setting stoer is wrong"):
+        Settings.load(stoer="memory://")
+
+
+def test_an_unknown_key_in_the_file_is_refused_by_name(config: Path) -> None:
+    config.write_text('stoer = "memory://"\n')
+    with pytest.raises(Invalid, match="the setting stoer is wrong"):
+        Settings.load()
+
+
+def test_an_unknown_variable_of_ours_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERTURN_STOER", "memory://")
+    with pytest.raises(Invalid, match="EVERTURN_STOER"):
+        Settings.load()
+
+
+def test_variables_of_others_are_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STORE", "WORKER", "STATE"):
+        monkeypatch.setenv(name, "theirs")
+    settings = Settings.load()
+    assert (settings.store, settings.worker) == (None, platform.node())
+
+
+def test_an_empty_variable_says_nothing(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text('worker = "from-the-file"\n')
+    for name in ("WORKER", "STORE", "GIT_TIMEOUT_S"):
+        monkeypatch.setenv(f"EVERTURN_{name}", "")
+    settings = Settings.load()
+    assert (settings.worker, settings.store, settings.git_timeout_s) == ("from-the-file", None, 600.0)
+
+
+@pytest.mark.parametrize("content", [b"store = ", b"[[[", b'store = "\xff\xfe"\n'])
+def test_a_file_that_is_no_toml_is_refused(content: bytes, config: Path) -> None:
+    config.write_bytes(content)
+    with pytest.raises(Invalid, match=r"everturn\.toml cannot be read"):
+        Settings.load()
+
+
+def test_an_empty_file_and_a_folder_of_that_name_say_nothing(config: Path) -> None:
+    plain = Settings.load()
+    config.touch()
+    assert Settings.load() == plain
+    config.unlink()
+    config.mkdir()
+    assert Settings.load() == plain
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"])
+def test_aws_variables_are_read_under_their_usual_names(
+    name: str, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field = name.lower()
+    assert getattr(Settings.load(), field) is None
+    config.write_text(f'{field} = "http://from-the-file"\n')
+    assert getattr(Settings.load(), field) == "http://from-the-file"
+    monkeypatch.setenv(name, "http://from-the-environment")
+    assert getattr(Settings.load(), field) == "http://from-the-environment"
+    assert getattr(Settings.load(**{field: "http://from-the-keyword"}), field) == "http://from-the-keyword"
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(pydantic.ValidationError):
+        Settings.load().worker = "other"  # type: ignore[misc]
+
+
+def test_an_inherited_environment_is_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_VARIABLE", "1")
+    copy = inherited_environment()
+    assert copy["SOME_VARIABLE"] == "1"
+    copy["SOME_VARIABLE"] = "2"
+    assert inherited_environment()["SOME_VARIABLE"] == "1"
