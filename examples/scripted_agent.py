@@ -30,7 +30,7 @@ def test_my_agent_uses_its_tool() -> None:
     with tempfile.TemporaryDirectory() as home, model.serve() as url:
         # The agent command inherits this process's environment, so give the process a clean one.
         os.environ.clear()
-        os.environ.update(cli_environment(url, home))
+        os.environ.update(cli_environment(url, home, tmpdir=home))
         assert anyio.run(my_agent) == "Eight."
     assert model.requests[1].tool_results()[0][1] == "8 legs"
 

@@ -13,7 +13,7 @@ from claude_agent_sdk import ClaudeAgentOptions, Message, ResultMessage, Session
 from everturn import Run, Runtime, Settings, TranscriptStore, Unavailable, WorkItem
 from everturn.testing import Reply, ScriptedModel, Text, cli_environment
 
-pytestmark = pytest.mark.cli
+pytestmark = [pytest.mark.cli, pytest.mark.slow]
 
 WORK = WorkItem.task("recovery")
 

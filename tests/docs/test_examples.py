@@ -15,7 +15,7 @@ from everturn.workdirs.git import Git
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 
-pytestmark = pytest.mark.cli
+pytestmark = [pytest.mark.cli, pytest.mark.slow]
 
 
 def run(name: str, *arguments: str, environment: dict[str, str], cwd: Path) -> str:
@@ -45,7 +45,7 @@ def test_store_in_sdk_goes_on_in_a_second_process_and_directory(tmp_path: Path) 
     with model.serve() as url:
         for number, home in enumerate(("one", "two"), 1):
             (tmp_path / home).mkdir()
-            environment = cli_environment(url, tmp_path / home, path=os.environ["PATH"])
+            environment = cli_environment(url, tmp_path / home, path=os.environ["PATH"], tmpdir=tmp_path)
             said = run("store_in_sdk.py", *arguments, environment=environment, cwd=tmp_path / home)
             assert said == f"You have spoken {number} times.\n"
 
@@ -58,7 +58,7 @@ def test_durable_run_goes_on_when_it_is_run_again(tmp_path: Path) -> None:
     git.run(["-c", "user.name=T", "-c", "user.email=t@t.invalid", "commit", "--allow-empty", "-qm", "Web"], repo)
     with ScriptedModel(remembers).serve() as url:
         environment = {
-            **cli_environment(url, tmp_path, path=os.environ["PATH"]),
+            **cli_environment(url, tmp_path, path=os.environ["PATH"], tmpdir=tmp_path),
             "EVERTURN_STATE": str(tmp_path / "state"),
         }
         first = run("durable_run.py", str(repo), "42", environment=environment, cwd=tmp_path)
@@ -69,7 +69,7 @@ def test_durable_run_goes_on_when_it_is_run_again(tmp_path: Path) -> None:
 
 
 def test_scripted_agent_passes(tmp_path: Path) -> None:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     assert run("scripted_agent.py", environment=environment, cwd=tmp_path) == "passed\n"
 
 

@@ -64,6 +64,7 @@ def run_turn(model: ScriptedModel, tmp_path: Path, prompt: str, *, quiet: bool =
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_the_real_command_takes_a_turn(tmp_path: Path) -> None:
     model = ScriptedModel([Reply(Thinking("a greeting"), "Hello there.")])
@@ -76,6 +77,7 @@ def test_the_real_command_takes_a_turn(tmp_path: Path) -> None:
     assert model.side_requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_the_real_command_runs_a_tool_and_brings_back_its_result(tmp_path: Path) -> None:
     call = ToolUse("Bash", {"command": "echo from-$((40 + 2)) > made; cat made", "description": "Make a file"})
@@ -89,6 +91,7 @@ def test_the_real_command_runs_a_tool_and_brings_back_its_result(tmp_path: Path)
     assert (tmp_path / "work" / "made").read_text() == "from-42\n"
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_the_real_command_tries_again_after_a_failure_and_a_cut(tmp_path: Path) -> None:
     model = ScriptedModel([Failure(), Disconnect(Reply("one two three"), after_chunks=2), Reply("At last.")])
@@ -98,6 +101,7 @@ def test_the_real_command_tries_again_after_a_failure_and_a_cut(tmp_path: Path) 
     assert len(model.requests) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_the_steps_of_a_subagent_of_the_real_command_are_in_the_script(tmp_path: Path) -> None:
     delegate = {"description": "Count", "prompt": "COUNT THEM", "run_in_background": False}
@@ -115,6 +119,7 @@ def test_the_steps_of_a_subagent_of_the_real_command_are_in_the_script(tmp_path:
     assert "There are seven." in last.tool_results()[0][1]
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_the_real_command_asks_on_the_side_for_a_title_only_when_it_may(tmp_path: Path) -> None:
     model = ScriptedModel([Reply("Fixed.")], side_reply='{"title": "Flaky login"}')
