@@ -15,7 +15,6 @@ import pytest
 from claude_agent_sdk import ClaudeAgentOptions, Message, ResultMessage, StreamEvent, project_key_for_directory
 
 from everturn import Corrupt, Fenced, Invalid, NotFound, Run, Runtime, SessionRecord, WorkItem
-from everturn.settings import inherited_environment
 from everturn.testing import (
     Failure,
     ModelRequest,
@@ -25,9 +24,9 @@ from everturn.testing import (
     ToolUse,
     cli_environment,
     compare,
+    make_repository,
     read_receipts,
 )
-from everturn.workdirs.git import Git
 from polling import WAIT_S, children, wait_until
 
 PROMPT = "Mend the leaking tap in the kitchen."
@@ -234,14 +233,7 @@ def test_without_a_resume_prompt_the_prompt_is_said_again_in_the_directory_of_th
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    git = Git(inherited_environment(), timeout_s=30)
-    folder = tmp_path / "shop"
-    folder.mkdir()
-    git.run(["init", "--quiet", "--initial-branch=main"], folder)
-    (folder / "tap.txt").write_text("it leaks\n")
-    git.run(["add", "."], folder)
-    git.run(["-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "Tap"], folder)
-    return folder
+    return make_repository(tmp_path / "shop", {"tap.txt": "it leaks\n"})
 
 
 @pytest.mark.cli

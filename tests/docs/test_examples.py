@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from everturn.testing import ModelRequest, Reply, ScriptedModel, Text, cli_environment
-from everturn.workdirs.git import Git
+from everturn.testing import ModelRequest, Reply, ScriptedModel, Text, cli_environment, make_repository
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -51,11 +50,7 @@ def test_store_in_sdk_goes_on_in_a_second_process_and_directory(tmp_path: Path) 
 
 
 def test_durable_run_goes_on_when_it_is_run_again(tmp_path: Path) -> None:
-    git = Git(os.environ, timeout_s=60)
-    repo = tmp_path / "web"
-    repo.mkdir()
-    git.run(["init", "--quiet"], repo)
-    git.run(["-c", "user.name=T", "-c", "user.email=t@t.invalid", "commit", "--allow-empty", "-qm", "Web"], repo)
+    repo = make_repository(tmp_path / "web", {})
     with ScriptedModel(remembers).serve() as url:
         environment = {
             **cli_environment(url, tmp_path, path=os.environ["PATH"], tmpdir=tmp_path),

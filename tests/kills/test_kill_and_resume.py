@@ -30,9 +30,9 @@ from everturn.testing import (
     ToolUse,
     cli_environment,
     compare,
+    make_repository,
     read_receipts,
 )
-from everturn.workdirs.git import Git
 from support import StorePlace
 
 TIMEOUT_S = 60.0
@@ -213,13 +213,7 @@ def place(request: pytest.FixtureRequest) -> StorePlace:
 def stage(place: StorePlace, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
     slow = "in-a-tool-" in request.node.name and "call" not in request.node.name
     model = ScriptedModel(lambda asked: answer(asked, SLOW_TOOL if slow else QUICK_TOOL))
-    git = Git(os.environ, timeout_s=TIMEOUT_S)
-    repo = tmp_path / "meadow"
-    repo.mkdir()
-    git.run(["init", "--quiet", "--initial-branch=main"], repo)
-    (repo / "README").write_text("A meadow.\n")
-    git.run(["add", "."], repo)
-    git.run(["-c", "user.name=T", "-c", "user.email=t@t.invalid", "commit", "--quiet", "-m", "Meadow"], repo)
+    repo = make_repository(tmp_path / "meadow", {"README": "A meadow.\n"})
     folder = tmp_path / "stage"
     settings = Settings.load(
         store=place.url, registry=f"sqlite://{tmp_path / 'registry.db'}", state=tmp_path / "here"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +20,11 @@ from everturn.testing.model import (
     Thinking,
     ToolUse,
 )
+from model_client import WAIT_S, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WAIT_S = 20.0
 BASH = {"name": "Bash", "input_schema": {"type": "object"}}
 
 
@@ -37,15 +36,6 @@ def ask(*messages: dict[str, Any] | str, **fields: Any) -> dict[str, Any]:
 
 def ask_hi() -> dict[str, Any]:
     return {"role": "user", "content": "hi"}
-
-
-@contextlib.contextmanager
-def served(model: ScriptedModel) -> Iterator[httpx2.Client]:
-    with (
-        model.serve() as url,
-        httpx2.Client(base_url=url, timeout=WAIT_S, trust_env=False) as client,
-    ):
-        yield client
 
 
 def post(client: httpx2.Client, body: dict[str, Any] | None = None, path: str = "/v1/messages") -> httpx2.Response:

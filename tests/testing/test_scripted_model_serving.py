@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import signal
 import socket
@@ -24,27 +23,17 @@ from everturn.testing.model import (
     ToolUse,
     cli_environment,
 )
+from model_client import WAIT_S, served
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-WAIT_S = 20.0
 ASK = {
     "model": "m",
     "max_tokens": 100,
     "tools": [{"name": "Bash", "input_schema": {"type": "object"}}],
     "messages": [{"role": "user", "content": "hi"}],
 }
-
-
-@contextlib.contextmanager
-def served(model: ScriptedModel) -> Iterator[httpx2.Client]:
-    with (
-        model.serve() as url,
-        httpx2.Client(base_url=url, timeout=WAIT_S, trust_env=False) as client,
-    ):
-        yield client
 
 
 @pytest.mark.parametrize(

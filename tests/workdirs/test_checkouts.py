@@ -14,6 +14,7 @@ from filelock import FileLock
 from everturn.errors import Conflict, Invalid, NotFound, Unavailable
 from everturn.model import WorkItem
 from everturn.settings import inherited_environment
+from everturn.testing import make_repository
 from everturn.workdirs import Workdirs
 from everturn.workdirs.checkouts import located
 from everturn.workdirs.git import Git
@@ -54,14 +55,7 @@ def workdirs(root: Path, git: CountingGit) -> Workdirs:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    git = Git(inherited_environment(), timeout_s=30)
-    folder = tmp_path / "shop"
-    folder.mkdir()
-    git.run(["init", "--quiet", "--initial-branch=main"], folder)
-    (folder / "a.txt").write_text("a\n")
-    git.run(["add", "."], folder)
-    git.run(["-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "One"], folder)
-    return folder
+    return make_repository(tmp_path / "shop", {"a.txt": "a\n"}, "One")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from everturn.errors import Invalid
 from everturn.model import WorkItem
 from everturn.runtime import Runtime
 from everturn.settings import Settings, inherited_environment
-from everturn.testing import ScriptedModel, cli_environment, compare, read_receipts
+from everturn.testing import ScriptedModel, cli_environment, compare, make_repository, read_receipts
 from everturn.workdirs.git import Git
 
 TURN_TIMEOUT_S = 60.0
@@ -95,7 +95,7 @@ def _set(options: DemoOptions) -> Iterator[_Stage]:
     try:
         with contextlib.ExitStack() as stack:
             git = Git(inherited_environment(), timeout_s=TURN_TIMEOUT_S)
-            story.make_repository(folder / "shapes", git)
+            make_repository(folder / "shapes", story.FILES, "Shapes")
             settings = Settings.load(
                 store=options.store or (folder / "store").as_uri(),
                 registry=f"sqlite://{folder / 'registry.db'}",

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from everturn.testing import Reply, ScriptedModel, Text, ToolUse
-from everturn.workdirs.git import Git
 
 PROMPT = (
     "The function area() in shapes.py is wrong for circles: issue #7. Find out what is wrong with "
@@ -19,7 +16,7 @@ ISSUE = "7"
 FATAL_REQUEST = 2
 FATAL_CHUNKS = 4
 
-_FILES = {
+FILES = {
     "shapes.py": '"""Areas."""\n\nPI = 3.14159\n\n\ndef area(radius: float) -> float:\n    return 2 * PI * radius\n',
     "check.py": "from shapes import PI, area\n\nprint('area(3) is', area(3), 'and should be', PI * 9)\n",
 }
@@ -27,17 +24,6 @@ _MEND = (
     "sed -i 's/return 2 \\* PI \\* radius/return PI * radius * radius/' shapes.py"
     " && python3 check.py && git commit -qam 'area: circles are round (#7)' && git log --oneline"
 )
-_IDENTITY = ("-c", "user.name=Everturn demo", "-c", "user.email=demo@everturn.invalid")
-
-
-def make_repository(folder: Path, git: Git) -> None:
-    """Make a small git repository with a bug in it."""
-    folder.mkdir(parents=True)
-    git.run(["init", "--quiet", "--initial-branch=main"], folder)
-    for name, text in _FILES.items():
-        (folder / name).write_text(text)
-    git.run(["add", "."], folder)
-    git.run([*_IDENTITY, "commit", "--quiet", "-m", "Shapes"], folder)
 
 
 def scripted_model() -> ScriptedModel:

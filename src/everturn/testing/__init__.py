@@ -5,6 +5,7 @@ from everturn.testing.machines import kill_machine
 from everturn.testing.messages_api import Disconnect, Failure, ModelRequest, Reply, Text, Thinking, ToolUse
 from everturn.testing.model import ScriptedModel, cli_environment
 from everturn.testing.receipts import ReceiptedStore, Verdict, compare, read_receipts
+from everturn.testing.repositories import make_repository
 from everturn.testing.s3 import LoopbackS3
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "cli_environment",
     "compare",
     "kill_machine",
+    "make_repository",
     "read_receipts",
 ]
