@@ -266,6 +266,7 @@ def test_a_session_that_was_deleted_and_written_again_has_a_new_home() -> None:
         await store.append(ELSEWHERE, [entry(2)])
         assert await store.load(KEY) == [entry(2)]
         assert await store_on(objects, any_cwd=True).load(KEY) == [entry(2)]
+        assert await other.load(KEY) == [entry(2)]
 
     in_loop(main)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from everturn.errors import Fenced
 from everturn.log.format import Header
 from everturn.telemetry import get_logger
+from everturn.transcripts.ledger import Ledger
 
 
 @dataclass
@@ -18,12 +19,14 @@ class StoreObserver:
     Attributes:
         parts_written: How many parts with entries are durable.
         failed_appends: How many appends gave up.
+        ledger: What was handed over and is not known to be stored.
         fenced: The error that ended this store's right to write, if one did.
     """
 
     parts_written: int = 0
     failed_appends: int = 0
-    fenced: Fenced | None = field(default=None)
+    ledger: Ledger = field(default_factory=Ledger)
+    fenced: Fenced | None = None
 
     def __post_init__(self) -> None:
         self._log = get_logger()
@@ -31,6 +34,7 @@ class StoreObserver:
     def wrote(self, folder: str, header: Header, size_bytes: int, seconds: float) -> None:
         """A part is durable."""
         self.parts_written += header.kind == "data"
+        self.ledger.settled(header.write_id)
         self._log.debug(
             "part_written",
             log=folder,

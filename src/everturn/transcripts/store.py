@@ -22,7 +22,7 @@ from claude_agent_sdk import (
 )
 
 from everturn.clock import Clock, Ids, SystemClock
-from everturn.errors import EverturnError, Fenced
+from everturn.errors import EverturnError, Fenced, Unavailable
 from everturn.log.objects import Objects, run
 from everturn.log.patience import Patience
 from everturn.log.reader import Log, list_spans, read
@@ -57,14 +57,6 @@ class _Handle:
         self.writer = writer
         self.opened = False
         self.lock = threading.Lock()  # appends from several event loops take turns
-
-
-@dataclass(frozen=True, slots=True)
-class _Unstored:
-    """A batch that could not be stored; the write id of the attempt that was left unresolved, if it came so far."""
-
-    entries: list[SessionStoreEntry]
-    write_id: str | None
 
 
 class TranscriptStore(SessionStore):
@@ -111,7 +103,6 @@ class TranscriptStore(SessionStore):
         self._ids = ids or Ids()
         self.observer = observer or StoreObserver()
         self._handles: dict[_Target, _Handle] = {}
-        self._unstored: dict[int, _Unstored] = {}
         self._in_flight = 0
         self._landed = anyio.Event()
         self._handles_lock = threading.Lock()
@@ -245,7 +236,7 @@ class TranscriptStore(SessionStore):
     @property
     def unstored_entries(self) -> int:
         """How many entries were handed over and are not known to be in the store."""
-        return sum(len(missing.entries) for missing in self._unstored.values())
+        return self.observer.ledger.missing_entries
 
     async def flush(self) -> None:
         """Write the summaries that are behind. Entries need no flush: `append` is durable."""
@@ -272,26 +263,26 @@ class TranscriptStore(SessionStore):
     # --- Inside a worker thread -----------------------------------------------------------------------------------
 
     async def _append(self, target: _Target, entries: list[SessionStoreEntry]) -> None:
-        before = after = None
+        own_attempt: str | None = None
         try:
-            patience = Patience(self._objects, self._clock, self._ids, self._settings.append_deadline_s)
+            patience = self._patience()
             place = await self._home_for(target, patience)
             handle = self._handle(place)
             with handle.lock, self._noting_fences():
-                before = after = handle.writer.unresolved
+                left_over = handle.writer.unresolved
                 try:
                     await self._open_for_writing(place, handle, patience)
                     seq = await handle.writer.append(entries, patience)
-                finally:
-                    after = handle.writer.unresolved
+                except Unavailable:
+                    if handle.writer.unresolved != left_over:
+                        own_attempt = handle.writer.unresolved
+                    raise
                 if place.subpath is None:
                     self._summaries.note((place.project_key, place.session_id), seq, entries)
         except EverturnError:
-            self._unstored.setdefault(id(entries), _Unstored(entries, after if after != before else None))
+            self.observer.ledger.failed(entries, own_attempt)
             raise
-        self._unstored.pop(id(entries), None)
-        if before is not None:  # an earlier batch was left unresolved, and has been settled first
-            self._unstored = {key: each for key, each in self._unstored.items() if each.write_id != before}
+        self.observer.ledger.stored(entries)
 
     async def _home_for(self, target: _Target, patience: Patience) -> _Target:
         """Return where to write to. A session that has no home yet gets one."""
@@ -311,23 +302,29 @@ class TranscriptStore(SessionStore):
 
     async def _load(self, target: _Target) -> list[SessionStoreEntry] | None:
         place = await self._place(target)
-        folder = self._layout.log(place.project_key, place.session_id, place.subpath)
-        handle = self._handle(place)
-        if self._epoch and not handle.opened and await list_spans(self._objects, folder):
-            with handle.lock, self._noting_fences():
-                log = await handle.writer.open()
-                self._opened(place, handle, log)
-        else:
-            log = await read(self._objects, folder)
+        log = await self._read(place)
+        if self._any_cwd and not log.exists:
+            # The session may have been deleted by somebody, and begun anew in another home.
+            self._homes.pop(target.session_id, None)
+            now = await self._place(target)
+            log = log if now == place else await self._read(now)
         return log.entries() if log.exists else None
 
-    async def _take_over(self, target: _Target) -> bool:
-        home = await settle_home(self._objects, self._layout, target.session_id, target.project_key)
-        self._homes[target.session_id] = home
-        place = _Target(home, target.session_id, None)
+    async def _read(self, place: _Target) -> Log:
         handle = self._handle(place)
+        if not self._epoch or handle.opened or not await list_spans(self._objects, self._folder(place)):
+            return await read(self._objects, self._folder(place))
         with handle.lock, self._noting_fences():
             log = await handle.writer.open()
+            self._opened(place, handle, log)
+            return log
+
+    async def _take_over(self, target: _Target) -> bool:
+        patience = self._patience()
+        place = await self._home_for(target, patience)
+        handle = self._handle(place)
+        with handle.lock, self._noting_fences():
+            log = await handle.writer.open(patience)
             self._opened(place, handle, log)
         return any(_is_said(entry) for part in log.parts for entry in part.entries())
 
@@ -385,6 +382,9 @@ class TranscriptStore(SessionStore):
 
     def _folder(self, place: _Target) -> str:
         return self._layout.log(place.project_key, place.session_id, place.subpath)
+
+    def _patience(self) -> Patience:
+        return Patience(self._objects, self._clock, self._ids, self._settings.append_deadline_s)
 
     def _handle(self, place: _Target) -> _Handle:
         with self._handles_lock:
