@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import anyio
 import pytest
 from claude_agent_sdk import ClaudeAgentOptions, Message, ResultMessage, SessionKey, SessionStoreEntry
 
-from everturn import Run, Runtime, Settings, TranscriptStore, Unavailable, WorkItem
+from everturn import Conflict, Run, Runtime, Settings, TranscriptStore, Unavailable, WorkItem
 from everturn.testing import Reply, ScriptedModel, Text, cli_environment
 
 pytestmark = [pytest.mark.cli, pytest.mark.slow]
@@ -72,3 +73,20 @@ def test_a_home_of_the_agents_own_is_mirrored_too(monkeypatch: pytest.MonkeyPatc
         assert run_once(runtime, [], cwd=tmp_path, env=env).resumed is False
         assert run_once(runtime, [], cwd=tmp_path, env=env).resumed is True
     assert list((tmp_path / "agent" / ".claude" / "projects").glob("*/*.jsonl"))
+
+
+def test_a_run_against_another_store_is_refused_and_the_conversation_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = Settings.load(state=tmp_path / "state")
+    elsewhere = Settings.load(state=tmp_path / "state", store=(tmp_path / "elsewhere").as_uri())
+    with ScriptedModel(lambda _: Reply("Hello.")).serve() as url:
+        on_machine(monkeypatch, url, tmp_path)
+        first = run_once(Runtime(here), [], cwd=tmp_path)
+        with pytest.raises(Conflict, match=r"is in file:///.*/state/store, and not in file:///.*/elsewhere"):
+            run_once(Runtime(elsewhere), [], cwd=tmp_path)
+        again = run_once(Runtime(here), [], cwd=tmp_path)
+        shutil.copytree(tmp_path / "state" / "store", tmp_path / "elsewhere", dirs_exist_ok=True)
+        moved = run_once(Runtime(elsewhere), [], cwd=tmp_path)
+    assert (again.resumed, moved.resumed) == (True, True)
+    assert first.session_id == again.session_id == moved.session_id

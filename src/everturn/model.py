@@ -29,6 +29,14 @@ def check_name(name: str, what: str) -> None:
         raise Invalid(f"the {what} {name!r} is not valid Unicode", hint="leave out unpaired surrogates")
 
 
+def repository_name(repo: str) -> str:
+    """Return one name for the ways a repository's URL or path is commonly spelled."""
+    pieces = urlsplit(repo)
+    if pieces.scheme and pieces.netloc:
+        repo = f"{pieces.scheme}://{pieces.netloc.lower()}{pieces.path}"
+    return repo.rstrip("/").removesuffix("/.git").removesuffix(".git").rstrip("/") or repo
+
+
 @dataclass(frozen=True, slots=True)
 class WorkItem:
     """A piece of work that one conversation belongs to.
@@ -69,10 +77,13 @@ class WorkItem:
 
     @property
     def key(self) -> str:
-        """The text that identifies the work item everywhere: `task:<id>` or `<agent>@<repo>#<issue>`."""
+        """The text that identifies the work item everywhere: `task:<id>` or `<agent>@<repo>#<issue>`.
+
+        A final slash or `.git`, and capitals in the host's name, make no difference to it.
+        """
         if self.task_id is not None:
             return f"task:{self.task_id}"
-        return f"{self.agent}@{self.repo}#{self.issue}"
+        return f"{self.agent}@{repository_name(self.repo or '')}#{self.issue}"
 
     def _check_task(self) -> None:
         check_name(self.task_id or "", "task id")
@@ -118,6 +129,7 @@ class SessionRecord:
         session_id: The conversation's id, chosen by us before the agent first starts.
         epoch: How often the work item was claimed; the latest claim has this number.
         worker: Who claimed it last.
+        store: The URL of the store its transcript is in.
         cwd: The working directory of the latest run, once it is known.
         created_at: When the work item was first claimed.
         last_used_at: When a run last said that it uses the session.
@@ -127,6 +139,7 @@ class SessionRecord:
     session_id: str
     epoch: int
     worker: str
+    store: str
     cwd: str | None
     created_at: float
     last_used_at: float
@@ -141,9 +154,11 @@ class Claim:
         session_id: Its conversation.
         epoch: The fencing token, from 1.
         is_new: Whether this claim made the session.
+        store: The URL of the store its transcript is in.
     """
 
     work: WorkItem
     session_id: str
     epoch: int
     is_new: bool
+    store: str = ""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 import anyio.to_thread
-from claude_agent_sdk import ClaudeAgentOptions, Message, project_key_for_directory
+from claude_agent_sdk import ClaudeAgentOptions, Message, SessionKey, project_key_for_directory
 from structlog.contextvars import bound_contextvars
 
 from everturn.agent import converse, refuse_options, session_of
@@ -23,9 +24,15 @@ from everturn.workdirs import Workdirs
 
 Result = TypeVar("Result")
 
+UNKNOWN_PROJECT = "unknown"  # for stores that find a session wherever it lives
+
 
 class Stores(Protocol):
     """Where a run gets its transcript store from. Methods block; they are called in a thread."""
+
+    @property
+    def label(self) -> str:
+        """The URL of the object store."""
 
     def admit(self, scope: str) -> None:
         """Check that the store may be used for a scope. Raises what `TranscriptStore.open` does."""
@@ -93,8 +100,17 @@ class Run:
         return await anext(self._messages)
 
     async def aclose(self) -> None:
-        """End the run where it is: the agent is disconnected, and what it had said is stored."""
+        """End the run where it is: the agent is interrupted and let go of, and what it had said is stored.
+
+        For the task that iterates. Another one ends the run by cancelling that task.
+        """
         await self._messages.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
 
 class Runner:
@@ -134,23 +150,38 @@ class Runner:
             self._log.info("run_ended", unstored_entries=store.unstored_entries)
 
     async def _claim(self, work: WorkItem, run: Run) -> tuple[Claim, TranscriptStore]:
-        claim, store = await self._claim_once(work, run)
+        label = self._stores.label.rstrip("/")
+        claim = await _in_thread(partial(self._registry.claim, work, self._worker, label))
+        if claim.store != label:
+            claim = await self._moved(claim, label)
+        store = await self._take_over(claim, run)
         if run.resumed or claim.is_new:
             return claim, store
         # A worker died before anything was stored. The agent of this machine may know the session id all the same,
         # and would refuse to begin it a second time.
         await store.aclose()
-        await _in_thread(partial(self._registry.drop, work, claim.session_id, "nothing was stored"))
-        return await self._claim_once(work, run)
+        claim = await _in_thread(partial(self._registry.begin_anew, claim))
+        return claim, await self._take_over(claim, run)
 
-    async def _claim_once(self, work: WorkItem, run: Run) -> tuple[Claim, TranscriptStore]:
+    async def _moved(self, claim: Claim, label: str) -> Claim:
+        """Make sure that a transcript that was in another store is in this one now: the same under another name, or a
+        copy. To begin anew here would leave the conversation behind for good."""
+        guest = self._stores.claimed(claim.work.key, 0)
+        key: SessionKey = {"project_key": UNKNOWN_PROJECT, "session_id": claim.session_id}
+        if await guest.load(key) is None:
+            raise Conflict(
+                f"the transcript of {claim.work.key} is in {claim.store}, and not in {label}",
+                hint="name that store; or, if it is gone for good, drop the session from the registry",
+            )
+        return replace(claim, store=label)
+
+    async def _take_over(self, claim: Claim, run: Run) -> TranscriptStore:
         assert run.cwd is not None
-        claim = await _in_thread(partial(self._registry.claim, work, self._worker))
         run.session_id, run.epoch = claim.session_id, claim.epoch
-        store = self._stores.claimed(work.key, claim.epoch)
+        store = self._stores.claimed(claim.work.key, claim.epoch)
         # Fence first, look second: what the agent is shown can no longer change behind its back.
         run.resumed = await store.take_over(project_key_for_directory(run.cwd), claim.session_id)
-        return claim, store
+        return store
 
     async def _talk(
         self, request: Request, run: Run, claim: Claim, store: TranscriptStore
@@ -191,10 +222,10 @@ class Runner:
         """Try everything out, then make the checkout: what is refused leaves no trace."""
         work = request.work
         if work.repo:
-            await _in_thread(partial(self._workdirs.check, work))
+            await _stoppable(partial(self._workdirs.check, work))
         await _in_thread(partial(self._stores.admit, work.key))
         if work.repo:
-            return await _in_thread(partial(self._workdirs.open, work))
+            return await _stoppable(partial(self._workdirs.open, work))
         return await _in_thread(Path(request.options.cwd or ".").absolute)
 
 
@@ -203,6 +234,15 @@ def _is_directory(path: str | Path) -> bool:
         return Path(path).is_dir()
     except (OSError, ValueError):  # too long for a path, say
         return False
+
+
+async def _stoppable(work: Callable[[threading.Event], Result]) -> Result:
+    """Do blocking work that may take minutes. When we are cancelled, it is told to stop, and not waited for."""
+    stop = threading.Event()
+    try:
+        return await anyio.to_thread.run_sync(work, stop, abandon_on_cancel=True)
+    finally:
+        stop.set()
 
 
 async def _in_thread(work: Callable[[], Result]) -> Result:

@@ -105,10 +105,11 @@ class _Stores:
     def __init__(self, settings: Settings, make_store: Callable[..., TranscriptStore]) -> None:
         self._settings = settings
         self._make_store = make_store
-        self._objects = connect(settings.store_url(), settings)
+        self.label = settings.store_url()
+        self._objects = connect(self.label, settings)
 
     def admit(self, scope: str) -> None:
-        run_blocking(admit(self._objects, scope, self._settings.store_url()))
+        run_blocking(admit(self._objects, scope, self.label))
 
     def claimed(self, scope: str, epoch: int) -> TranscriptStore:
         return self._make_store(self._objects, scope=scope, any_cwd=True, epoch=epoch, settings=self._settings)

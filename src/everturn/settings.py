@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     workdirs: Path | None = Field(None, description="folder for checkouts; default: inside `state`")
     worker: str = Field(default_factory=platform.node, description="the name of this worker, for people")
     request_timeout_s: float = Field(8.0, gt=0, le=15, description="how long one request to the store may take")
-    upload_timeout_s: float = Field(35.0, gt=0, le=35, description="how long one upload of more than 1 MiB may take")
+    transfer_timeout_s: float = Field(
+        35.0, gt=0, le=35, description="how long one download, or large upload, may take"
+    )
     append_deadline_s: float = Field(20.0, gt=0, le=20, description="how long an append goes on trying")
     summary_pause_s: float = Field(
         2.0, gt=0, le=3600, description="how long a session is quiet before its summary is written"

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
-from everturn.testing import Failure, LoopbackS3, ModelRequest, Reply, ScriptedModel, ToolUse
+from everturn.testing import Failure, LoopbackS3, ModelRequest, Reply, ScriptedModel, Text, ToolUse
 from polling import wait_until
 
 PROMPT = "Mend the leaking tap."
@@ -95,6 +95,29 @@ def test_a_run_that_is_told_to_stop_says_so_leaves_no_process_and_can_go_on(ever
             assert not here.processes()
         assert machines[1](*given, model_url=url).returncode == 0
     assert PROMPT in "\n".join(model.requests[-1].texts())
+
+
+@pytest.mark.slow
+@pytest.mark.cli
+@pytest.mark.parametrize("given", [["--json"], []], ids=["json", "text"])
+def test_a_reader_that_goes_away_ends_the_run_quietly(everturn: Any, given: list[str]) -> None:
+    with ScriptedModel(lambda _: Reply(Text("a\nb\nc\n" * 20), chunk_delay_s=0.02)).serve() as url:
+        with everturn.start("run", *PROMPTED, *given, model_url=url) as process:
+            process.stdout.readline()
+            process.stdout.close()
+            complaint = process.stderr.read()
+        assert (process.returncode, complaint) == (141, "")
+    assert not everturn.processes()
+
+
+@pytest.mark.slow
+@pytest.mark.cli
+def test_a_terminal_that_cannot_show_a_letter_does_not_end_the_run(everturn: Any) -> None:
+    with ScriptedModel(lambda _: Reply("Gr\u00fc\u00dfe \U0001f600")).serve() as url:
+        everturn.variables["PYTHONIOENCODING"] = "ascii"
+        done = everturn("run", *PROMPTED, model_url=url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Gr\\xfc\\xdfe" in done.stdout
 
 
 # --- Bad input ----------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from everturn.errors import Corrupt, Unavailable
+from everturn.log.format import encode_part
 from everturn.log.objects import BlockingObjects, Item, run
-from everturn.log.reader import list_spans, read
+from everturn.log.reader import ERASED, list_spans, read
 from everturn.testing.faults import Fault
 from log.bench import FOLDER, Bench
 
@@ -336,3 +337,13 @@ def test_a_neighbour_whose_name_begins_alike_is_another_log(bench: Bench) -> Non
     fill(bench, 2)
     run(bench.objects.create(f"{FOLDER}2/0000000009.jsonl.zst", b"another log"))
     assert bench.entries() == [1, 2]
+
+
+def test_a_part_that_was_written_over_in_mid_read_makes_the_reader_look_again(bench: Bench) -> None:
+    fill(bench, 4)
+    _, erased = encode_part(2, (), epoch=0, writer="", write_id=ERASED, kind="truncate")
+    bench.put_bytes("0000000002.jsonl.zst", erased)
+    with pytest.raises(Corrupt, match=r"0000000002\.jsonl\.zst was deleted while it was read"):
+        bench.read()
+    bench.put_part(5, kind="truncate")  # what a deletion writes first, and an old listing does not show
+    assert not bench.read().exists

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from everturn.errors import Denied, Invalid, Unavailable
+from everturn.errors import Denied, Fenced, Invalid, Unavailable
 from everturn.log.objects import run
 from everturn.log.writer import LogWriter
 from everturn.testing.faults import Fault
@@ -294,3 +294,27 @@ def test_a_batch_that_was_refused_for_its_credentials_is_written_once_when_it_co
     append(writer, "a")
     append(writer, "b")
     assert bench.entries() == ["a", "b"]
+
+
+def test_a_guest_far_behind_the_tail_catches_up_in_a_few_requests(bench: Bench) -> None:
+    stale, busy = bench.writer(), bench.writer()
+    run(stale.append(["first"]))
+    for number in range(300):
+        run(busy.append([number]))
+    bench.objects.counts.clear()
+    run(stale.append(["last"]))
+    assert sum(bench.objects.counts.values()) < 12
+    assert bench.entries() == ["first", *range(300), "last"]
+
+
+def test_a_claimed_writer_far_behind_is_fenced_by_what_it_passes(bench: Bench) -> None:
+    old = bench.opened(1)
+    guest = bench.writer()
+    for number in range(40):
+        run(guest.append([number]))
+    bench.opened(2)
+    for number in range(40, 80):
+        run(guest.append([number]))
+    with pytest.raises(Fenced):
+        run(old.append(["zombie"]))
+    assert bench.entries() == list(range(80))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 import subprocess
@@ -56,6 +57,34 @@ def test_the_first_claim_makes_a_session_with_epoch_one(registry: Registry) -> N
     assert (claim.work, claim.epoch, claim.is_new) == (WORK, 1, True)
     assert uuid.UUID(claim.session_id).version == 4
     assert str(uuid.UUID(claim.session_id)) == claim.session_id
+
+
+def test_beginning_anew_gives_a_fresh_session_and_the_next_epoch(registry: Registry, connect: Connect) -> None:
+    first = registry.claim(WORK, "w1", "s3://bucket/a")
+    anew = registry.begin_anew(registry.claim(WORK, "w2", "s3://bucket/a"))
+    assert (anew.epoch, anew.is_new, anew.store) == (3, True, "s3://bucket/a")
+    assert anew.session_id != first.session_id
+    known = connect().get(WORK)
+    assert known is not None
+    assert (known.session_id, known.epoch) == (anew.session_id, 3)
+
+
+def test_only_the_holder_of_the_latest_claim_can_begin_anew(registry: Registry) -> None:
+    old = registry.claim(WORK, "w1")
+    new = registry.claim(WORK, "w2")
+    with pytest.raises(Fenced):
+        registry.begin_anew(old)
+    known = registry.get(WORK)
+    assert known is not None
+    assert (known.session_id, known.epoch) == (new.session_id, 2)
+
+
+def test_a_claim_tells_the_store_of_the_last_run_and_a_run_confirms_its_own(registry: Registry) -> None:
+    registry.claim(WORK, "w1", "s3://bucket/a")
+    claim = registry.claim(WORK, "w2", "s3://bucket/b")
+    assert claim.store == "s3://bucket/a"
+    registry.confirm(dataclasses.replace(claim, store="s3://bucket/b"), "/desk")
+    assert registry.claim(WORK, "w3", "s3://bucket/c").store == "s3://bucket/b"
 
 
 def test_a_claim_is_stored_before_it_is_returned(registry: Registry, connect: Connect) -> None:

@@ -9,7 +9,7 @@ import pytest
 from claude_agent_sdk import SessionKey
 from obstore.store import MemoryStore
 
-from everturn import Corrupt, Fenced, Settings, TranscriptStore, Unavailable
+from everturn import Corrupt, Fenced, Invalid, Settings, TranscriptStore, Unavailable
 from everturn.clock import ManualClock
 from everturn.log.objects import BlockingObjects, Item, run
 from everturn.log.reader import read
@@ -103,6 +103,48 @@ def test_a_batch_that_the_sdk_gave_up_while_an_earlier_one_was_unresolved_stays_
         assert store.unstored_entries == 1
 
     anyio.run(main)
+
+
+def test_a_fence_that_was_left_unresolved_is_not_taken_for_the_batch(bench: Bench) -> None:
+    async def main() -> None:
+        store = bench.store(any_cwd=True, epoch=1)
+        await store.take_over(KEY["project_key"], KEY["session_id"])
+        outage = Fault("fail", "create", keys="*/sub/*", times=None)
+        bench.objects.faults.append(outage)
+        with pytest.raises(Unavailable):
+            await store.append(SUB, [entry(1)])
+        bench.objects.faults.remove(outage)
+        await store.append(SUB, [entry(2)])
+        assert numbers(await store.load(SUB)) == [2]
+        assert store.unstored_entries == 1
+
+    anyio.run(main)
+
+
+def test_what_is_refused_for_its_name_is_counted_as_not_stored(bench: Bench) -> None:
+    async def main() -> None:
+        store = bench.store()
+        with pytest.raises(Invalid):
+            await store.append({**KEY, "subpath": "x" * 300}, [entry(1)])
+        assert store.unstored_entries == 1
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_several_can_wait_until_everything_is_settled(bench: Bench, backend: str) -> None:
+    async def main() -> None:
+        store = bench.store()
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                for number in range(5):
+                    group.start_soon(store.append, KEY, [entry(number)])
+                    group.start_soon(store.settled)
+                    group.start_soon(store.settled)
+        await store.settled()
+        assert len(await store.load(KEY) or []) == 5
+
+    anyio.run(main, backend=backend)
 
 
 # --- Claims ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,10 +30,10 @@ class CountingGit(Git):
         self.failure: Exception | None = None
         self._lock = threading.Lock()
 
-    def run(self, arguments: Sequence[str], cwd: Path) -> str:
+    def run(self, arguments: Sequence[str], cwd: Path, stop: threading.Event | None = None) -> str:
         with self._lock:
             self.commands.append(arguments[0])
-        output = super().run(arguments, cwd)
+        output = super().run(arguments, cwd, stop)
         if self.failure is not None:
             raise self.failure
         return output
@@ -209,15 +210,36 @@ def test_checking_a_repository_makes_nothing(workdirs: Workdirs, work: WorkItem,
     assert not root.exists()
 
 
-def test_a_checkout_of_another_repository_at_the_path_is_a_conflict(
+def test_a_task_that_moves_to_another_repository_gets_another_checkout(
     workdirs: Workdirs, repository: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "elsewhere" / repository.name
     shutil.copytree(repository, other)
     path = workdirs.open(WorkItem.task("t", repo=str(repository)))
-    with pytest.raises(Conflict, match="is a checkout of"):
-        workdirs.open(WorkItem.task("t", repo=str(other)))
-    assert (path / "a.txt").exists()
+    assert workdirs.open(WorkItem.task("t", repo=str(other))) != path
+
+
+def test_a_checkout_whose_origin_the_agent_has_changed_is_opened_all_the_same(
+    workdirs: Workdirs, work: WorkItem, git: CountingGit
+) -> None:
+    path = workdirs.open(work)
+    git.run(["remote", "remove", "origin"], path)
+    assert workdirs.open(work) == path
+
+
+def test_spellings_of_one_repository_are_one_work_item(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(repository.parent))
+    spelled = (f"{repository}", f"{repository}/", f"{repository}/.git", repository.as_uri(), f"~/{repository.name}")
+    assert {located(WorkItem("fixer", repo, 7)).key for repo in spelled} == {f"fixer@{repository}#7"}
+
+
+def test_git_that_is_told_to_stop_stops(git: CountingGit, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says a word
+        port = silent.getsockname()[1]
+        stop = threading.Event()
+        threading.Timer(0.2, stop.set).start()
+        with pytest.raises(Unavailable, match="git ls-remote was stopped"):
+            git.run(["ls-remote", f"git://127.0.0.1:{port}/x"], tmp_path, stop)
 
 
 @pytest.mark.parametrize("repo", ["no/such/repo", "--upload-pack=touch x", "ext::sh -c touch% x", "empty"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -10,13 +12,16 @@ import typer
 from claude_agent_sdk import ClaudeSDKError
 
 from everturn.cli import demo, run
-from everturn.cli.output import complain
+from everturn.cli.output import OutputError, complain
 from everturn.errors import EverturnError
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+_EXPLAINED = (EverturnError, typer.TyperException, ClaudeSDKError, OutputError, KeyboardInterrupt, typer.Abort)
 
 app = typer.Typer(
     name="everturn",
@@ -46,25 +51,46 @@ def _root(
 
 
 def main() -> None:
-    """Run the command. Exit codes: 0 done, 1 the agent failed, 2 refused, 130 interrupted."""
+    """Run the command. `docs/cli.md` lists the exit codes."""
     sys.exit(_run(sys.argv[1:]))
 
 
 def _run(arguments: list[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no text may end a run because a terminal cannot show it
     try:
-        code = app(arguments, standalone_mode=False)
-    except typer.TyperException as error:
-        complain(error.format_message().rstrip("."), "everturn --help lists what there is")
-        return EXIT_REFUSED
-    except EverturnError as error:
+        returned = app(arguments, standalone_mode=False)
+    except _EXPLAINED as error:
+        return _explain(error)
+    return returned if isinstance(returned, int) else EXIT_OK
+
+
+def _explain(error: BaseException) -> int:
+    """Say in one line what happened, and return the exit code for it."""
+    if isinstance(error, EverturnError):
         complain(error.message, error.hint)
         return EXIT_REFUSED
-    except ClaudeSDKError as error:
+    if isinstance(error, typer.TyperException):
+        complain(error.format_message().rstrip("."), "everturn --help lists what there is")
+        return EXIT_REFUSED
+    if isinstance(error, OutputError):
+        _let_go_of_stdout()
+        if isinstance(error.__cause__, BrokenPipeError):
+            return EXIT_BROKEN_PIPE
+        complain(f"the output could not be written: {error}", "the run itself is stored; run it again to go on")
+        return EXIT_FAILED
+    if isinstance(error, ClaudeSDKError):
         complain(
             f"the agent failed: {str(error).splitlines()[0]}", "what it had said is stored; run it again to go on"
         )
         return EXIT_FAILED
-    except (KeyboardInterrupt, typer.Abort):
-        complain("interrupted", "what the agent had said is stored; run it again to go on")
-        return EXIT_INTERRUPTED
-    return code if isinstance(code, int) else EXIT_OK
+    complain("interrupted", "what the agent had said is stored; run it again to go on")
+    return EXIT_INTERRUPTED
+
+
+def _let_go_of_stdout() -> None:
+    """Keep the interpreter from trying once more, when it ends, to write what could not be written."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

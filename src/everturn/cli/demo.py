@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import fold, json_line, plain, refuse_memory
+from everturn.cli.output import Terminal, fold, json_line, plain, refuse_memory
 from everturn.demo import DemoOptions, Report, perform
 
 _WORKERS = {"worker-a": ("A", "magenta"), "worker-b": ("B", "cyan")}
@@ -32,7 +32,7 @@ def command(
     """
     refuse_memory(store or "")
     signal.signal(signal.SIGTERM, _as_interrupt)  # so that everything that was started is stopped
-    account = _Account(Console(highlight=False, quiet=as_json))
+    account = _Account(Terminal(highlight=False, quiet=as_json))
     report = perform(DemoOptions(store, live, model, keep), account.tell)
     account.conclude(report)
     sys.stdout.write(json_line(dataclasses.asdict(report)) + "\n")

@@ -50,6 +50,18 @@ def json_line(value: Any) -> str:
     return json.dumps(value, default=str, separators=(",", ":"))
 
 
+class OutputError(Exception):
+    """Standard output took no more. Not an `OSError`: the command line library would answer that one by itself."""
+
+
+class Terminal(Console):
+    """Standard output for people."""
+
+    def on_broken_pipe(self) -> None:
+        """Tell the caller, who has an agent to let go of; the library would exit on the spot."""
+        raise OutputError("whoever read the output has gone") from BrokenPipeError()
+
+
 class Renderer(Protocol):
     """Shows a run."""
 
@@ -72,6 +84,8 @@ class JsonRenderer:
         self._print({"type": "summary", **summary})
 
     def _print(self, value: dict[str, Any]) -> None:
+        if sys.stdout is None:  # closed by whoever started us
+            return
         sys.stdout.write(json_line(value) + "\n")
         sys.stdout.flush()
 

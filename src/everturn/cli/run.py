@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, cast
 
 import anyio
 import typer
 from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKError, PermissionMode, ResultMessage
-from rich.console import Console
 
-from everturn.cli.output import JsonRenderer, Renderer, TerminalRenderer, complain, refuse_memory, summary_of
+from everturn.cli.output import (
+    JsonRenderer,
+    OutputError,
+    Renderer,
+    Terminal,
+    TerminalRenderer,
+    complain,
+    refuse_memory,
+    summary_of,
+)
 from everturn.errors import EverturnError, Invalid
 from everturn.model import WorkItem
 from everturn.runner import Run
@@ -51,7 +61,7 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
     """
     settings = Settings.load(store=store, registry=registry)
     refuse_memory(settings.store_url())
-    log_to_stderr(settings.log_level if settings.log_level != "info" else "warning")
+    log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
     work = WorkItem(agent, repo, issue) if task is None else WorkItem.task(task, agent=agent, repo=repo)
     if task is not None and issue is not None:
         raise Invalid("both --task and --issue are given", hint="give one of the two")
@@ -69,7 +79,7 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
         resume_prompt=_text("resume prompt", resume_prompt, resume_prompt_file),
         options=options,
     )
-    renderer: Renderer = JsonRenderer() if as_json else TerminalRenderer(Console(highlight=False))
+    renderer: Renderer = JsonRenderer() if as_json else TerminalRenderer(Terminal(highlight=False))
     return anyio.run(_stream, run, renderer)
 
 
@@ -77,43 +87,60 @@ async def _stream(run: Run, renderer: Renderer) -> int:
     """Show a run to its end, or to a signal. Whatever ends it, the agent is let go of before this returns."""
     outcome = _Outcome()
     async with anyio.create_task_group() as group:
-        group.start_soon(_stop_on_signals, group.cancel_scope, outcome)
+        group.start_soon(_stop_on_signals, outcome)
         try:
-            async for message in run:
-                renderer.show(message)
-                if isinstance(message, ResultMessage):
-                    outcome.result = message
-        except (EverturnError, ClaudeSDKError) as error:
+            with outcome.scope:
+                await _show(run, renderer, outcome)
+        except (EverturnError, ClaudeSDKError, OutputError) as error:
             outcome.error = error  # raised below: the group would wrap it
         finally:
             with anyio.CancelScope(shield=True):
                 await run.aclose()
         group.cancel_scope.cancel()
-    if outcome.error is not None:
-        raise outcome.error
     if outcome.signal is not None:
         complain(f"stopped by {outcome.signal.name}", "what the agent had said is stored; run it again to go on")
         return 128 + outcome.signal
-    summary = {"session": run.session_id, "resumed": run.resumed, "epoch": run.epoch, "cwd": str(run.cwd)}
-    renderer.finish({**summary, **summary_of(outcome.result)})
+    if outcome.error is not None:
+        raise outcome.error
     return 1 if outcome.result is None or outcome.result.is_error else 0
+
+
+async def _show(run: Run, renderer: Renderer, outcome: _Outcome) -> None:
+    async for message in run:
+        with _telling_output_errors():
+            renderer.show(message)
+        if isinstance(message, ResultMessage):
+            outcome.result = message
+    summary = {"session": run.session_id, "resumed": run.resumed, "epoch": run.epoch, "cwd": str(run.cwd)}
+    with _telling_output_errors():
+        renderer.finish({**summary, **summary_of(outcome.result)})
+
+
+@contextmanager
+def _telling_output_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(str(error)) from error
 
 
 @dataclass
 class _Outcome:
     """How a run ended."""
 
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     result: ResultMessage | None = None
     error: Exception | None = None
     signal: signal.Signals | None = None
 
 
-async def _stop_on_signals(scope: anyio.CancelScope, outcome: _Outcome) -> None:
+async def _stop_on_signals(outcome: _Outcome) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
-        async for number in received:
-            outcome.signal = signal.Signals(number)
-            scope.cancel()
-            return
+        async for (
+            number
+        ) in received:  # a second signal changes nothing: letting go of the agent takes seconds at most
+            outcome.signal = outcome.signal or signal.Signals(number)
+            outcome.scope.cancel()
 
 
 def _text(name: str, text: str | None, file: Path | None) -> str | None:

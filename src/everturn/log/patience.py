@@ -38,6 +38,13 @@ class Patience:
         """How long the operation has taken so far."""
         return self._clock.elapsed() - self._started
 
+    def check(self) -> None:
+        """Raise `Unavailable` if time is up. For before a further step of something that has gone well so far."""
+        if self.used_s > self._deadline_s:
+            raise Unavailable(
+                f"the store was too slow: nothing came of it in {self.used_s:.0f} s", hint="it is safe to try again"
+            )
+
     async def wait(self, error: Unavailable) -> None:
         """Wait before trying again, or raise the error if there is no time left."""
         if self.used_s + self._backoff_s > self._deadline_s:
@@ -48,6 +55,7 @@ class Patience:
     async def insist(self, operation: Callable[[], Awaitable[Result]]) -> Result:
         """Carry out an operation that may be done twice, until it succeeds or time is up."""
         while True:
+            self.check()
             try:
                 return await operation()
             except Unavailable as error:

@@ -11,6 +11,7 @@ from everturn.log.format import Part, decode
 from everturn.log.names import Span, parse_file_name
 from everturn.log.objects import Item, Objects
 
+ERASED = "0" * 16  # the write id of a part that a deletion has written over: the real truncation stands behind it
 LISTINGS = 4
 RELIST_PAUSE_S = 0.05
 SMALL_PART_BYTES = 1024  # a fence or truncation is smaller, so a last part that is larger holds entries
@@ -163,6 +164,8 @@ async def _read_run(objects: Objects, folder: str, run: Sequence[Span]) -> Log |
         part = _decode(object_.data, folder, span)
         epoch = max(epoch, part.header.epoch)
         if part.header.kind == "truncate":
+            if part.header.write_id == ERASED:
+                return f"{folder}/{span.file_name} was deleted while it was read"
             start = span.last + 1
             break
         parts.append(part)

@@ -132,10 +132,11 @@ def _local(folder: Path) -> Clients:
 
 
 def _s3(bucket: str, prefix: str, settings: Settings) -> Clients:
-    """Make clients that differ in their time-outs, none of which may outlast the SDK's patience of 60 s.
+    """Make clients that differ in their time-outs: an append begins nothing after its deadline, so that together
+    they do not outlast the SDK's patience of 60 s.
 
-    A download may take long, as long as bytes keep coming. An upload sends first and hears last, so it can only be
-    bounded as a whole, and a large one needs more than a small one.
+    A download may take longer than other requests, as long as bytes keep coming. An upload sends first and hears
+    last, so it can only be bounded as a whole, and a large one needs more than a small one.
     """
     endpoint = settings.aws_endpoint_url_s3 or settings.aws_endpoint_url
     options: dict[str, Any] = {"checksum_algorithm": "SHA256"}
@@ -165,10 +166,10 @@ def _s3(bucket: str, prefix: str, settings: Settings) -> Clients:
             **options,
         )
 
-    quick, patient = timedelta(seconds=settings.request_timeout_s), timedelta(seconds=settings.upload_timeout_s)
+    quick, patient = timedelta(seconds=settings.request_timeout_s), timedelta(seconds=settings.transfer_timeout_s)
     try:
         return Clients(
-            read=client({"read_timeout": quick, "timeout": timedelta(hours=1)}),
+            read=client({"read_timeout": quick, "timeout": patient}),
             write=client({"timeout": quick}),
             write_large=client({"timeout": patient}),
         )

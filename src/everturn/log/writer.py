@@ -20,15 +20,16 @@ from functools import partial
 from typing import Any, Protocol
 
 from everturn.clock import Clock, Ids
-from everturn.errors import Corrupt, Fenced, Invalid, Unavailable
+from everturn.errors import Corrupt, EverturnError, Fenced, Invalid, Unavailable
 from everturn.log.entries import Batch, encode
-from everturn.log.format import Header, Kind, encode_batch
+from everturn.log.format import Header, Kind, decode, encode_batch
 from everturn.log.names import Span, part
 from everturn.log.objects import Objects
 from everturn.log.patience import Patience
 from everturn.log.reader import Log, list_spans, read, read_part
 
 GRACE_S = 60.0
+PASSES_BEFORE_LOOKING = 4
 _UNREADABLE = ""  # the write id of what cannot be read
 
 
@@ -180,7 +181,9 @@ class LogWriter:
             if self._tail is None:
                 await patience.insist(self._find_tail)
             return await self._settle(self._attempt((self._tail or 0) + 1, kind, batch, self._ids.token()), patience)
-        except Unavailable as error:
+        except Fenced:
+            raise
+        except EverturnError as error:
             self._observer.failed(self._folder, batch.count, error)
             raise
 
@@ -199,6 +202,7 @@ class LogWriter:
 
     async def _settle(self, attempt: _Attempt, patience: Patience) -> int:
         """Bring an attempt to its end: at its own number, or at the first one after it that is free."""
+        passed = 0
         while True:
             self._unresolved = attempt
             sent_at = self._clock.elapsed()
@@ -206,7 +210,11 @@ class LogWriter:
             if isinstance(outcome, Unavailable):
                 await patience.wait(outcome)
             elif outcome is not None:
-                attempt = self._go_further(attempt, outcome)
+                attempt = self._go_further(attempt, outcome, sent_at)
+                patience.check()
+                passed += 1
+                if passed % PASSES_BEFORE_LOOKING == 0:
+                    attempt = await self._catch_up(attempt, patience)
             else:
                 freed = await self._took_a_freed_number(attempt, patience)
                 if freed is None:
@@ -246,14 +254,36 @@ class LogWriter:
             return Header(Span(seq, seq), "data", 0, "", _UNREADABLE, 0, 0)
         return None if found is None else found.header
 
-    def _go_further(self, attempt: _Attempt, other: Header) -> _Attempt:
+    def _go_further(self, attempt: _Attempt, other: Header, known_at: float) -> _Attempt:
         """Return the attempt at the next number: this one holds something else, so our bytes took no effect."""
         self._unresolved = None
         if self._is_overtaken_by(other, opening=attempt.header.kind == "fence"):
             raise self._stopped(other.writer, other.epoch)
         self._observer.passed(self._folder, None if other.write_id == _UNREADABLE else other)
-        self._learn(attempt.seq, self._clock.elapsed())
-        return self._attempt(attempt.seq + 1, attempt.header.kind, attempt.batch, attempt.header.write_id)
+        self._learn(attempt.seq, known_at)
+        return self._moved(attempt, attempt.seq + 1)
+
+    async def _catch_up(self, attempt: _Attempt, patience: Patience) -> _Attempt:
+        """Go to the tail at once, when there is much history between it and us."""
+        looked_at = self._clock.elapsed()
+        ahead = [
+            span
+            for span in await patience.insist(partial(list_spans, self._objects, self._folder))
+            if span.last >= attempt.seq
+        ]
+        if not ahead:
+            return attempt
+        if self._epoch:
+            keys = [f"{self._folder}/{span.file_name}" for span in ahead]
+            for span, stored in zip(ahead, await self._objects.get_many(keys), strict=True):
+                header = None if stored is None else decode(stored.data, span).header
+                if header is not None and self._is_overtaken_by(header, opening=attempt.header.kind == "fence"):
+                    raise self._stopped(header.writer, header.epoch)
+        self._learn(max(span.last for span in ahead), looked_at)
+        return self._moved(attempt, max(span.last for span in ahead) + 1)
+
+    def _moved(self, attempt: _Attempt, seq: int) -> _Attempt:
+        return self._attempt(seq, attempt.header.kind, attempt.batch, attempt.header.write_id)
 
     async def _took_a_freed_number(self, attempt: _Attempt, patience: Patience) -> _Attempt | None:
         """Return the attempt to make instead if this one took a number that others had taken and freed before."""
@@ -267,7 +297,7 @@ class LogWriter:
         if self._epoch and (log.epoch > self._epoch or log.start > attempt.seq):
             raise self._stopped("a newer claim", log.epoch)
         self._learn(log.tail, looked_at)
-        return self._attempt(log.tail + 1, attempt.header.kind, attempt.batch, attempt.header.write_id)
+        return self._moved(attempt, log.tail + 1)
 
     def _is_overtaken_by(self, other: Header, *, opening: bool = False) -> bool:
         """Tell whether a part ends this writer's claim: a newer claim, or a deletion that it did not begin after."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ CREATE TABLE IF NOT EXISTS sessions (
     session_id   TEXT NOT NULL UNIQUE,
     epoch        INTEGER NOT NULL,
     worker       TEXT NOT NULL,
+    store        TEXT NOT NULL,
     cwd          TEXT,
     created_at   REAL NOT NULL,
     last_used_at REAL NOT NULL
@@ -31,14 +33,22 @@ CREATE TABLE IF NOT EXISTS sessions (
 
 # One statement, so that two workers who claim at the same moment get two epochs.
 _CLAIM = """
-INSERT INTO sessions (work_key, session_id, epoch, worker, created_at, last_used_at)
-VALUES (:work_key, :session_id, 1, :worker, :now, :now)
+INSERT INTO sessions (work_key, session_id, epoch, worker, store, created_at, last_used_at)
+VALUES (:work_key, :session_id, 1, :worker, :store, :now, :now)
 ON CONFLICT (work_key) DO UPDATE SET epoch = epoch + 1, worker = :worker
-RETURNING session_id, epoch
+RETURNING session_id, epoch, store
+"""
+_BEGIN_ANEW = """
+UPDATE sessions SET session_id = :fresh, epoch = epoch + 1
+WHERE work_key = :work_key AND session_id = :session_id AND epoch = :epoch
 """
 
-_CONFIRM = "UPDATE sessions SET cwd = ?, last_used_at = ? WHERE work_key = ? AND session_id = ? AND epoch = ?"
-_GET = "SELECT work_key, session_id, epoch, worker, cwd, created_at, last_used_at FROM sessions WHERE work_key = ?"
+_CONFIRM = """
+UPDATE sessions SET cwd = ?, store = ?, last_used_at = ? WHERE work_key = ? AND session_id = ? AND epoch = ?
+"""
+_GET = """
+SELECT work_key, session_id, epoch, worker, store, cwd, created_at, last_used_at FROM sessions WHERE work_key = ?
+"""
 _DROP = "DELETE FROM sessions WHERE work_key = ? AND session_id = ?"
 
 
@@ -57,26 +67,45 @@ class SqliteRegistry:
         self._ids = ids or Ids()
         self._log = get_logger()
 
-    def claim(self, work: WorkItem, worker: str) -> Claim:
+    def claim(self, work: WorkItem, worker: str, store: str = "") -> Claim:
         """See `Registry.claim`."""
         values = {
             "work_key": work.key,
             "session_id": self._ids.session_id(),
             "worker": worker,
+            "store": store,
             "now": self._clock.now(),
         }
-        session_id, epoch = self._write(lambda connection: connection.execute(_CLAIM, values).fetchone())
-        self._log.info("claimed", work=work.key, session_id=session_id, epoch=epoch, worker=worker)
-        return Claim(work, session_id, epoch, is_new=session_id == values["session_id"])
+        row = self._write(lambda connection: connection.execute(_CLAIM, values).fetchone())
+        claim = Claim(work, row[0], row[1], is_new=row[0] == values["session_id"], store=row[2])
+        self._log.info("claimed", work=work.key, session_id=claim.session_id, epoch=claim.epoch, worker=worker)
+        return claim
+
+    def begin_anew(self, claim: Claim) -> Claim:
+        """See `Registry.begin_anew`."""
+        fresh = replace(claim, session_id=self._ids.session_id(), epoch=claim.epoch + 1, is_new=True)
+        values = {
+            "fresh": fresh.session_id,
+            "work_key": claim.work.key,
+            "session_id": claim.session_id,
+            "epoch": claim.epoch,
+        }
+        if not self._write(lambda connection: connection.execute(_BEGIN_ANEW, values).rowcount):
+            raise _overtaken(claim)
+        self._log.info(
+            "began_anew",
+            work=claim.work.key,
+            session_id=fresh.session_id,
+            instead_of=claim.session_id,
+            epoch=fresh.epoch,
+        )
+        return fresh
 
     def confirm(self, claim: Claim, cwd: str) -> None:
         """See `Registry.confirm`."""
-        values = (cwd, self._clock.now(), claim.work.key, claim.session_id, claim.epoch)
+        values = (cwd, claim.store, self._clock.now(), claim.work.key, claim.session_id, claim.epoch)
         if not self._write(lambda connection: connection.execute(_CONFIRM, values).rowcount):
-            raise Fenced(
-                f"{claim.work.key} was claimed again or dropped while epoch {claim.epoch} was running",
-                hint="stop; the work goes on elsewhere",
-            )
+            raise _overtaken(claim)
 
     def get(self, work: WorkItem) -> SessionRecord | None:
         """See `Registry.get`."""
@@ -142,6 +171,13 @@ class SqliteRegistry:
                 f"the registry {self._path} is damaged: {text}", hint="restore it from a copy, or move it away"
             )
         return Unavailable(f"the registry {self._path} failed: {text}", hint="check the disk")
+
+
+def _overtaken(claim: Claim) -> Fenced:
+    return Fenced(
+        f"{claim.work.key} was claimed again or dropped while epoch {claim.epoch} was running",
+        hint="stop; the work goes on elsewhere",
+    )
 
 
 def _is_busy(error: Exception) -> bool:

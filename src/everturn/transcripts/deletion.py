@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from everturn.errors import Corrupt, Fenced
-from everturn.log.format import encode_part
+from everturn.log.format import decode, encode_part
 from everturn.log.names import Span
 from everturn.log.objects import Item, Objects
-from everturn.log.reader import list_parts, read_part
+from everturn.log.reader import ERASED, list_parts
 from everturn.log.writer import GRACE_S, LogWriter
 
 # Twice what writers go by: the store's clock has coarse ticks.
 YOUNG_MS = int(2 * GRACE_S * 1000)
 ATTEMPTS = 4
+BLOCK = 64
 
 
 async def delete_log(objects: Objects, folder: str, make_writer: Callable[[int], LogWriter]) -> None:
@@ -54,18 +55,20 @@ async def _newest_epoch(objects: Objects, folder: str, parts: Mapping[Span, Item
 
     Claims come in the order of their epochs, so the last part of a claim has the highest.
     """
-    truncated = False
     newest_first = sorted(parts, key=lambda span: (span.last, span.first), reverse=True)
-    for span in newest_first:
-        try:
-            found = await read_part(objects, folder, span)
-        except Corrupt:
-            continue  # a damaged log can be deleted too
-        if found is None:
-            continue
-        truncated = truncated or (span.last == newest_first[0].last and found.header.kind == "truncate")
-        if found.header.epoch or found.header.kind == "truncate":
-            return found.header.epoch, truncated
+    truncated = False
+    for block in (newest_first[at : at + BLOCK] for at in range(0, len(newest_first), BLOCK)):
+        stored = await objects.get_many([f"{folder}/{span.file_name}" for span in block])
+        for span, object_ in zip(block, stored, strict=True):
+            try:
+                header = decode(object_.data, span).header if object_ else None
+            except Corrupt:
+                continue  # a damaged log can be deleted too
+            if header is None:
+                continue
+            truncated = truncated or (span.last == newest_first[0].last and header.kind == "truncate")
+            if header.epoch or header.kind == "truncate":
+                return header.epoch, truncated
     return 0, truncated
 
 
@@ -75,6 +78,6 @@ async def _clear(objects: Objects, folder: str, last: int, epoch: int) -> None:
     before = {span: item for span, item in parts.items() if span.last < last}
     young = [span for span, item in before.items() if not span.segment and now_ms - item.modified_ms < YOUNG_MS]
     for span in young:
-        _, data = encode_part(span.first, (), epoch=epoch, writer="", write_id="0" * 16, kind="truncate")
+        _, data = encode_part(span.first, (), epoch=epoch, writer="", write_id=ERASED, kind="truncate")
         await objects.put(f"{folder}/{span.file_name}", data)
     await objects.delete([f"{folder}/{span.file_name}" for span in before if span not in young])

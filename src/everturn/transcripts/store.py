@@ -22,7 +22,8 @@ from claude_agent_sdk import (
 )
 
 from everturn.clock import Clock, Ids, SystemClock
-from everturn.errors import EverturnError, Fenced, Unavailable
+from everturn.errors import Fenced, Unavailable
+from everturn.log.entries import encode
 from everturn.log.objects import Objects, run
 from everturn.log.patience import Patience
 from everturn.log.reader import Log, list_spans, read
@@ -104,7 +105,7 @@ class TranscriptStore(SessionStore):
         self.observer = observer or StoreObserver()
         self._handles: dict[_Target, _Handle] = {}
         self._in_flight = 0
-        self._landed = anyio.Event()
+        self._all_landed = anyio.Event()
         self._handles_lock = threading.Lock()
         self._homes: dict[str, str] = {}
         self._gates = anyio.lowlevel.RunVar[dict[_Target, anyio.Lock]](f"everturn-gates-{id(self)}")
@@ -163,16 +164,22 @@ class TranscriptStore(SessionStore):
                 again is safe: they are not written twice.
             Fenced: A newer claim has taken over; nothing more can be appended here.
         """
-        target = self._target(key)
         if not entries:
             return
+        if not self._in_flight:
+            self._all_landed = anyio.Event()
         self._in_flight += 1
         try:
+            target = self._target(key)
             async with self._turn(target):
                 await _in_thread(partial(self._append, target, entries))
+        except BaseException:  # cancelled, too: what has not come back is not known to be stored
+            self.observer.ledger.failed(entries, None)
+            raise
         finally:
             self._in_flight -= 1
-            self._landed.set()
+            if not self._in_flight:
+                self._all_landed.set()
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """Return all entries in order, or `None` if there are none.
@@ -227,8 +234,7 @@ class TranscriptStore(SessionStore):
         while quiet_rounds < QUIET_ROUNDS:
             if self._in_flight:
                 quiet_rounds = 0
-                self._landed = anyio.Event()
-                await self._landed.wait()
+                await self._all_landed.wait()
             else:
                 quiet_rounds += 1
                 await anyio.lowlevel.checkpoint()
@@ -263,30 +269,28 @@ class TranscriptStore(SessionStore):
     # --- Inside a worker thread -----------------------------------------------------------------------------------
 
     async def _append(self, target: _Target, entries: list[SessionStoreEntry]) -> None:
-        own_attempt: str | None = None
-        try:
-            patience = self._patience()
-            place = await self._home_for(target, patience)
-            handle = self._handle(place)
-            with handle.lock, self._noting_fences():
-                left_over = handle.writer.unresolved
-                try:
-                    await self._open_for_writing(place, handle, patience)
-                    seq = await handle.writer.append(entries, patience)
-                except Unavailable:
-                    if handle.writer.unresolved != left_over:
-                        own_attempt = handle.writer.unresolved
-                    raise
-                if place.subpath is None:
-                    self._summaries.note((place.project_key, place.session_id), seq, entries)
-        except EverturnError:
-            self.observer.ledger.failed(entries, own_attempt)
-            raise
+        patience = self._patience()
+        place = await self._home_for(target, patience, entries)
+        handle = self._handle(place)
+        with handle.lock, self._noting_fences():
+            await self._open_for_writing(place, handle, patience)
+            left_over = handle.writer.unresolved
+            try:
+                seq = await handle.writer.append(entries, patience)
+            except Unavailable:
+                if handle.writer.unresolved != left_over:
+                    self.observer.ledger.failed(entries, handle.writer.unresolved)
+                raise
+            if place.subpath is None:
+                self._summaries.note((place.project_key, place.session_id), seq, entries)
         self.observer.ledger.stored(entries)
 
-    async def _home_for(self, target: _Target, patience: Patience) -> _Target:
-        """Return where to write to. A session that has no home yet gets one."""
+    async def _home_for(
+        self, target: _Target, patience: Patience, entries: list[SessionStoreEntry] | None = None
+    ) -> _Target:
+        """Return where to write to. A session that has no home yet gets one, unless the entries cannot be stored."""
         if self._any_cwd and target.session_id not in self._homes:
+            encode(entries or ())
             self._homes[target.session_id] = await patience.insist(
                 partial(settle_home, self._objects, self._layout, target.session_id, target.project_key)
             )

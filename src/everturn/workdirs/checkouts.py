@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
 from everturn.errors import Conflict, Invalid, Unavailable
-from everturn.model import WorkItem
+from everturn.model import WorkItem, repository_name
 from everturn.telemetry import get_logger
 from everturn.workdirs.git import Git
 
@@ -43,10 +45,15 @@ class Workdirs:
         )
         readable = "-".join(str(word) for word in words if word).lower()
         slug = re.sub(r"[^a-z0-9]+", "-", readable).strip("-")[:SLUG_LENGTH].strip("-")
-        return self._root / f"{slug}-{hashlib.sha256(work.key.encode()).hexdigest()[:12]}"
+        whole = f"{work.key}\n{repository_name(work.repo or '')}"  # a task may move to another repository
+        return self._root / f"{slug}-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
 
-    def check(self, work: WorkItem) -> None:
+    def check(self, work: WorkItem, stop: threading.Event | None = None) -> None:
         """Make sure that the repository can be reached, if it is still to be cloned. Makes nothing.
+
+        Args:
+            work: The work item.
+            stop: Once it is set, git is killed within a moment. The same for `open`.
 
         Raises:
             NotFound: There is no such repository.
@@ -54,9 +61,9 @@ class Workdirs:
             Unavailable: git failed, or took too long.
         """
         if not self.path(work).exists():
-            self._git.run(["ls-remote", "--quiet", "--end-of-options", _source(work), "HEAD"], Path("/"))
+            self._git.run(["ls-remote", "--quiet", "--end-of-options", _source(work), "HEAD"], Path("/"), stop)
 
-    def open(self, work: WorkItem) -> Path:
+    def open(self, work: WorkItem, stop: threading.Event | None = None) -> Path:
         """Return a checkout of the work item's repository. Blocks; call it in a thread.
 
         What an earlier run left in it is kept. A clone that was killed half-way is begun again.
@@ -64,7 +71,7 @@ class Workdirs:
         Raises:
             Invalid: The work item has no repository.
             NotFound: There is no such repository. Nothing was made.
-            Conflict: Something else lies at the checkout's path, or a checkout of another repository.
+            Conflict: Something else lies at the checkout's path.
             Unavailable: git failed, or another process holds the checkout.
         """
         path, source = self.path(work), _source(work)
@@ -72,7 +79,7 @@ class Workdirs:
         try:
             with FileLock(self._root / f".{path.name}.lock", timeout=self._lock_timeout_s):
                 if not path.exists():
-                    self._clone(source, path)
+                    self._clone(source, path, stop)
         except Timeout:
             raise Unavailable(
                 f"another process has been opening {path} for {self._lock_timeout_s:g} s",
@@ -80,14 +87,9 @@ class Workdirs:
             ) from None
         if not (path / ".git").exists():
             raise Conflict(f"{path} is not a checkout", hint="move it away")
-        origin = self._git.run(["config", "--get", "remote.origin.url"], path).strip()
-        if origin != source:
-            raise Conflict(
-                f"{path} is a checkout of {origin}, not of {source}", hint="move it away, or use its repository"
-            )
         return path
 
-    def _clone(self, source: str, path: Path) -> None:
+    def _clone(self, source: str, path: Path, stop: threading.Event | None) -> None:
         # A folder of its own for each try: the git of one that was killed may still be writing into its.
         for leftover in self._root.glob(f".{path.name}.unfinished-*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -95,7 +97,7 @@ class Workdirs:
         try:
             # No hard links: an agent that damages its objects must not damage the repository they came from.
             self._git.run(
-                ["clone", "--quiet", "--no-hardlinks", "--end-of-options", source, str(unfinished)], self._root
+                ["clone", "--quiet", "--no-hardlinks", "--end-of-options", source, str(unfinished)], self._root, stop
             )
             unfinished.rename(path)
         finally:
@@ -104,20 +106,19 @@ class Workdirs:
 
 
 def located(work: WorkItem) -> WorkItem:
-    """Return a work item whose repository, if it is a local path, is an absolute one: the same from everywhere."""
-    if work.repo and _is_local(work.repo):
-        return replace(work, repo=str(Path(work.repo).resolve()))
-    return work
+    """Return a work item whose repository, if it is a local one, is an absolute path: the same from everywhere."""
+    if not work.repo:
+        return work
+    pieces = urlsplit(work.repo)
+    repo = unquote(pieces.path) if pieces.scheme == "file" and not pieces.netloc else work.repo
+    try:
+        path = Path(repo).expanduser()
+        return replace(work, repo=str(path.resolve())) if path.exists() else work
+    except (OSError, ValueError, RuntimeError):  # too long for a path, or the home of nobody
+        return work
 
 
 def _source(work: WorkItem) -> str:
     if not work.repo:
         raise Invalid(f"{work.key} has no repository", hint="name one, or run in a directory of your own")
     return work.repo
-
-
-def _is_local(repo: str) -> bool:
-    try:
-        return Path(repo).exists()
-    except (OSError, ValueError):  # too long for a path, say
-        return False

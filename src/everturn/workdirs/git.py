@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
+
+STOP_PAUSE_S = 0.1
 
 _HARDENED = (
     "-c", "core.hooksPath=/dev/null",
@@ -43,12 +46,13 @@ class Git:
         }
         self._timeout_s = timeout_s
 
-    def run(self, arguments: Sequence[str], cwd: Path) -> str:
+    def run(self, arguments: Sequence[str], cwd: Path, stop: threading.Event | None = None) -> str:
         """Run one command and return what it printed.
 
         Args:
             arguments: The command without `git`. Text from outside belongs behind `--end-of-options`.
             cwd: Where to run it.
+            stop: Once it is set, git is killed within a moment.
 
         Raises:
             NotFound: There is no such repository, or no git.
@@ -70,20 +74,27 @@ class Git:
             )
         except FileNotFoundError:
             raise NotFound("there is no git command", hint="install git, or put it on the PATH") from None
-        output, complaint = self._finish(process, arguments[0])
+        output, complaint = self._finish(process, arguments[0], stop or threading.Event())
         if process.returncode:
             raise _failure(arguments[0], complaint)
         return output
 
-    def _finish(self, process: subprocess.Popen[str], command: str) -> tuple[str, str]:
+    def _finish(self, process: subprocess.Popen[str], command: str, stop: threading.Event) -> tuple[str, str]:
+        left_s = self._timeout_s
         with process:
             try:
-                return process.communicate(timeout=self._timeout_s)
-            except subprocess.TimeoutExpired:
-                raise Unavailable(
-                    f"git {command} took longer than {self._timeout_s:g} s",
-                    hint="check that the remote can be reached, or raise git_timeout_s",
-                ) from None
+                while True:
+                    try:
+                        return process.communicate(timeout=min(left_s, STOP_PAUSE_S))
+                    except subprocess.TimeoutExpired:
+                        left_s -= STOP_PAUSE_S
+                    if stop.is_set():
+                        raise Unavailable(f"git {command} was stopped", hint="run it again")
+                    if left_s <= 0:
+                        raise Unavailable(
+                            f"git {command} took longer than {self._timeout_s:g} s",
+                            hint="check that the remote can be reached, or raise git_timeout_s",
+                        )
             finally:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
