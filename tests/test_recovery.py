@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -90,3 +91,18 @@ def test_a_run_against_another_store_is_refused_and_the_conversation_stays(
         moved = run_once(Runtime(elsewhere), [], cwd=tmp_path)
     assert (again.resumed, moved.resumed) == (True, True)
     assert first.session_id == again.session_id == moved.session_id
+
+
+def test_the_log_lines_of_a_run_say_whose_they_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ScriptedModel(lambda _: Reply("Hello.")).serve() as url, caplog.at_level("DEBUG", "everturn"):
+        on_machine(monkeypatch, url, tmp_path)
+        run = run_once(Runtime(Settings.load(state=tmp_path / "state")), [], cwd=tmp_path)
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "everturn"]
+    ours = {line["event"]: line for line in lines}
+    assert {"claimed", "run_started", "part_written", "run_ended"} <= set(ours)
+    for event in ("run_started", "run_ended"):
+        assert (ours[event]["task_id"], ours[event]["session_id"]) == (WORK.key, run.session_id)
+    assert ours["part_written"]["session_id"] == run.session_id
+    assert "Hello" not in str(lines)

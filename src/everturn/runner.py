@@ -12,7 +12,6 @@ from typing import Protocol, Self, TypeVar
 
 import anyio.to_thread
 from claude_agent_sdk import ClaudeAgentOptions, Message, SessionKey, project_key_for_directory
-from structlog.contextvars import bound_contextvars
 
 from everturn.agent import converse, refuse_options, session_of
 from everturn.errors import Conflict, Invalid, Unavailable
@@ -142,12 +141,14 @@ class Runner:
     async def _messages(self, request: Request, run: Run) -> AsyncGenerator[Message, None]:
         run.cwd = await self._directory(request)
         claim, store = await self._claim(request.work, run)
-        with bound_contextvars(task_id=request.work.key, session_id=claim.session_id, epoch=claim.epoch):
-            self._log.info("run_started", resumed=run.resumed, cwd=str(run.cwd))
-            async with store, aclosing(self._talk(request, run, claim, store)) as messages:
-                async for message in messages:
-                    yield message
-            self._log.info("run_ended", unstored_entries=store.unstored_entries)
+        # Bound to loggers, not to the context: that one is the caller's between two messages.
+        context = {"task_id": request.work.key, "session_id": claim.session_id, "epoch": claim.epoch}
+        store.observer.bind(**context)
+        self._log.info("run_started", **context, resumed=run.resumed, cwd=str(run.cwd))
+        async with store, aclosing(self._talk(request, run, claim, store)) as messages:
+            async for message in messages:
+                yield message
+        self._log.info("run_ended", **context, unstored_entries=store.unstored_entries)
 
     async def _claim(self, work: WorkItem, run: Run) -> tuple[Claim, TranscriptStore]:
         label = self._stores.label.rstrip("/")
@@ -171,7 +172,7 @@ class Runner:
         if await guest.load(key) is None:
             raise Conflict(
                 f"the transcript of {claim.work.key} is in {claim.store}, and not in {label}",
-                hint="name that store; or, if it is gone for good, drop the session from the registry",
+                hint="name that store; or, if it is gone for good, forget the session with runtime.registry.drop(…)",
             )
         return replace(claim, store=label)
 

@@ -318,3 +318,14 @@ def test_a_claimed_writer_far_behind_is_fenced_by_what_it_passes(bench: Bench) -
     with pytest.raises(Fenced):
         run(old.append(["zombie"]))
     assert bench.entries() == list(range(80))
+
+
+def test_an_append_after_a_long_pause_looks_once_and_reads_nothing(bench: Bench) -> None:
+    writer = bench.writer()
+    for number in range(50):
+        run(writer.append([number]))
+    bench.clock.advance(3_600)
+    bench.objects.counts.clear()
+    run(writer.append(["late"]))
+    assert dict(bench.objects.counts) == {"create": 1, "listing": 1}
+    assert bench.entries() == [*range(50), "late"]

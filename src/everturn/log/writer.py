@@ -286,10 +286,17 @@ class LogWriter:
         return self._attempt(seq, attempt.header.kind, attempt.batch, attempt.header.write_id)
 
     async def _took_a_freed_number(self, attempt: _Attempt, patience: Patience) -> _Attempt | None:
-        """Return the attempt to make instead if this one took a number that others had taken and freed before."""
+        """Return the attempt to make instead if this one took a number that others had taken and freed before.
+
+        The last number of a log is never freed, so a part that turns out to be the last is where it should be, and
+        one listing tells. Only if there is more behind it, or over it, the log has to be read.
+        """
         if self._clock.elapsed() - self._tail_known_at < GRACE_S:
             return None
         looked_at = self._clock.elapsed()
+        spans = await patience.insist(partial(list_spans, self._objects, self._folder))
+        if spans and max(spans, key=lambda span: (span.last, span.segment)) == part(attempt.seq):
+            return None
         log = await patience.insist(partial(read, self._objects, self._folder, at_least=attempt.seq))
         if log.has(attempt.header.write_id):
             return None
