@@ -291,6 +291,7 @@ def may_be_refused(text: str) -> bool:
 @given(st.text(max_size=40))
 def test_the_exact_parser_raises_nothing_but_value_errors(text: str) -> None:
     try:
-        _parse(text)
+        value = _parse(text)
     except ValueError:
         return
+    assert value == json.loads(text)

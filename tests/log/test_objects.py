@@ -143,7 +143,7 @@ def test_waiting_goes_through_the_clock() -> None:
 
 def test_running_a_coroutine_that_suspends_is_a_mistake_that_is_told() -> None:
     async def suspends() -> None:
-        await asyncio.sleep(0)
+        await asyncio.Event().wait()
 
     with pytest.raises(RuntimeError, match="suspended"):
         run(suspends())

@@ -136,6 +136,7 @@ def test_two_that_open_a_new_store_at_once_agree(memory: FaultyObjects) -> None:
 
     run(admit(Race(memory), "scope", "memory://"))
     run(admit(memory, "scope", "memory://"))
+    assert keys(memory) == ["format.json", "probes/scope.json"]
 
 
 @pytest.mark.parametrize("key", ["format.json", "probes/scope.json"])

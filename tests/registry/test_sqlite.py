@@ -108,32 +108,32 @@ def test_the_second_claim_gets_the_same_session_and_the_next_epoch(registry: Reg
 def test_a_claim_changes_neither_the_birth_nor_the_last_use_nor_the_directory(
     registry: Registry, clock: ManualClock
 ) -> None:
-    registry.confirm(registry.claim(WORK, "w1"), "/work/a")
+    registry.confirm(registry.claim(WORK, "w1"), "/srv/a")
     clock.advance(60)
     registry.claim(WORK, "w2")
     record = registry.get(WORK)
     assert record is not None
-    assert (record.created_at, record.last_used_at, record.cwd) == (START_S, START_S, "/work/a")
+    assert (record.created_at, record.last_used_at, record.cwd) == (START_S, START_S, "/srv/a")
 
 
 def test_confirm_notes_the_directory_and_the_last_use(registry: Registry, clock: ManualClock) -> None:
     claim = registry.claim(WORK, "w1")
     clock.advance(5)
-    registry.confirm(claim, "/work/a")
+    registry.confirm(claim, "/srv/a")
     clock.advance(5)
-    registry.confirm(claim, "/work/ü b")
+    registry.confirm(claim, "/srv/ü b")
     record = registry.get(WORK)
     assert record is not None
-    assert (record.cwd, record.created_at, record.last_used_at) == ("/work/ü b", START_S, START_S + 10)
+    assert (record.cwd, record.created_at, record.last_used_at) == ("/srv/ü b", START_S, START_S + 10)
 
 
 def test_confirm_with_an_old_epoch_is_fenced_and_changes_nothing(registry: Registry, clock: ManualClock) -> None:
     old = registry.claim(WORK, "w1")
-    registry.confirm(registry.claim(WORK, "w2"), "/work/new")
+    registry.confirm(registry.claim(WORK, "w2"), "/srv/new")
     before = registry.get(WORK)
     clock.advance(5)
     with pytest.raises(Fenced, match="epoch 1"):
-        registry.confirm(old, "/work/old")
+        registry.confirm(old, "/srv/old")
     assert registry.get(WORK) == before
 
 
@@ -141,10 +141,10 @@ def test_confirm_after_a_drop_is_fenced(registry: Registry) -> None:
     claim = registry.claim(WORK, "w1")
     registry.drop(WORK, claim.session_id, "gone")
     with pytest.raises(Fenced):
-        registry.confirm(claim, "/work/a")
+        registry.confirm(claim, "/srv/a")
     registry.claim(WORK, "w1")
     with pytest.raises(Fenced):
-        registry.confirm(claim, "/work/a")
+        registry.confirm(claim, "/srv/a")
 
 
 def test_an_unknown_work_item_is_none(registry: Registry) -> None:
@@ -175,7 +175,7 @@ def test_two_work_items_do_not_meet(registry: Registry) -> None:
     claims = [registry.claim(work, "w1") for work in (WORK, OTHER, WorkItem("fixer", WORK.repo, 13))]
     assert [claim.epoch for claim in claims] == [1, 1, 1]
     assert len({claim.session_id for claim in claims}) == 3
-    registry.confirm(claims[0], "/work/a")
+    registry.confirm(claims[0], "/srv/a")
     record = registry.get(OTHER)
     assert record is not None
     assert record.cwd is None
@@ -277,7 +277,7 @@ def act_get(registry: Registry) -> object:
 
 
 def act_confirm(registry: Registry) -> object:
-    return registry.confirm(Claim(WORK, "s", 1, is_new=False), "/work/a")
+    return registry.confirm(Claim(WORK, "s", 1, is_new=False), "/srv/a")
 
 
 def act_drop(registry: Registry) -> object:

@@ -384,6 +384,7 @@ def test_a_summary_is_written_when_a_session_pauses() -> None:
         with anyio.fail_after(20):
             while run(objects.get(key)) is None:
                 await anyio.lowlevel.checkpoint()
+        assert [row["session_id"] for row in await store.list_session_summaries("-home-a")] == [KEY["session_id"]]
         await store.aclose()
 
     in_loop(main)
