@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Iterator
 
 import pytest
 
@@ -142,8 +142,12 @@ def test_waiting_goes_through_the_clock() -> None:
 
 
 def test_running_a_coroutine_that_suspends_is_a_mistake_that_is_told() -> None:
+    class Pause:
+        def __await__(self) -> Iterator[None]:
+            yield
+
     async def suspends() -> None:
-        await asyncio.Event().wait()
+        await Pause()
 
     with pytest.raises(RuntimeError, match="suspended"):
         run(suspends())
