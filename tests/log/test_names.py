@@ -140,12 +140,3 @@ def test_file_names_are_as_the_format_says() -> None:
 )
 def test_file_names_that_are_not_ours_mean_nothing(file_name: str) -> None:
     assert parse_file_name(file_name) is None
-
-
-def test_only_a_segment_covers_others() -> None:
-    assert Span(1, 5, segment=True).covers(part(1))
-    assert Span(1, 5, segment=True).covers(Span(2, 5, segment=True))
-    assert Span(1, 1, segment=True).covers(part(1))
-    assert not Span(1, 5, segment=True).covers(Span(1, 5, segment=True))
-    assert not Span(1, 5, segment=True).covers(Span(4, 6, segment=True))
-    assert not part(1).covers(part(1))

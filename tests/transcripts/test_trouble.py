@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -49,6 +51,15 @@ def entry(number: int, **more: Any) -> Any:
     return {"type": "user", "uuid": f"u-{number}", "n": number, **more}
 
 
+@contextmanager
+def outage(bench: Bench, keys: str = "*") -> Iterator[None]:
+    """Nothing can be created for a while."""
+    fault = Fault("fail", "create", keys=keys, times=None)
+    bench.objects.faults.append(fault)
+    yield
+    bench.objects.faults.remove(fault)
+
+
 def numbers(entries: Any) -> list[int]:
     return [found["n"] for found in entries or []]
 
@@ -73,14 +84,12 @@ def test_what_could_not_be_stored_is_counted_until_it_is(bench: Bench) -> None:
     async def main() -> None:
         store = bench.store()
         await store.append(KEY, [entry(1)])
-        outage = Fault("fail", "create", times=None)
-        bench.objects.faults.append(outage)
-        batch = [entry(2), entry(3)]
-        for _ in range(3):  # as the SDK does
-            with pytest.raises(Unavailable):
-                await store.append(KEY, batch)
-        assert store.unstored_entries == 2
-        bench.objects.faults.remove(outage)
+        with outage(bench):
+            batch = [entry(2), entry(3)]
+            for _ in range(3):  # as the SDK does
+                with pytest.raises(Unavailable):
+                    await store.append(KEY, batch)
+            assert store.unstored_entries == 2
         await store.append(KEY, [entry(4)])
         assert store.unstored_entries == 0
         assert numbers(await store.load(KEY)) == [1, 2, 3, 4]
@@ -92,12 +101,10 @@ def test_a_batch_that_the_sdk_gave_up_while_an_earlier_one_was_unresolved_stays_
     async def main() -> None:
         store = bench.store()
         await store.append(KEY, [entry(1)])
-        outage = Fault("fail", "create", times=None)
-        bench.objects.faults.append(outage)
-        for batch in ([entry(2)], [entry(3)]):
-            with pytest.raises(Unavailable):
-                await store.append(KEY, batch)
-        bench.objects.faults.remove(outage)
+        with outage(bench):
+            for batch in ([entry(2)], [entry(3)]):
+                with pytest.raises(Unavailable):
+                    await store.append(KEY, batch)
         await store.append(KEY, [entry(4)])
         assert numbers(await store.load(KEY)) == [1, 2, 4]
         assert store.unstored_entries == 1
@@ -109,11 +116,8 @@ def test_a_fence_that_was_left_unresolved_is_not_taken_for_the_batch(bench: Benc
     async def main() -> None:
         store = bench.store(any_cwd=True, epoch=1)
         await store.take_over(KEY["project_key"], KEY["session_id"])
-        outage = Fault("fail", "create", keys="*/sub/*", times=None)
-        bench.objects.faults.append(outage)
-        with pytest.raises(Unavailable):
+        with outage(bench, "*/sub/*"), pytest.raises(Unavailable):
             await store.append(SUB, [entry(1)])
-        bench.objects.faults.remove(outage)
         await store.append(SUB, [entry(2)])
         assert numbers(await store.load(SUB)) == [2]
         assert store.unstored_entries == 1
@@ -196,11 +200,8 @@ def test_what_was_left_unresolved_does_not_come_back_after_a_deletion(bench: Ben
     async def main() -> None:
         store = bench.store()
         await store.append(KEY, [entry(1)])
-        outage = Fault("fail", "create", times=None)
-        bench.objects.faults.append(outage)
-        with pytest.raises(Unavailable):
+        with outage(bench), pytest.raises(Unavailable):
             await store.append(KEY, [entry(2)])
-        bench.objects.faults.remove(outage)
         await store.delete(KEY)
         await store.append(KEY, [entry(3)])
         assert numbers(await store.load(KEY)) == [3]

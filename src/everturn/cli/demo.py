@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,8 +13,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, fold, json_line, plain, refuse_memory
-from everturn.demo import DemoOptions, Report, perform
+from everturn.cli.output import Terminal, complain, fold, json_line, plain, refuse_memory
+
+if TYPE_CHECKING:
+    from everturn.demo import Report
 
 _WORKERS = {"worker-a": ("A", "magenta"), "worker-b": ("B", "cyan")}
 
@@ -30,10 +32,17 @@ def command(
 
     The last line is one JSON object with what was counted; the exit code is 0 if nothing was lost.
     """
+    # Imported here: the demo brings a web server and more, and no other command should wait for that.
+    from everturn.demo import DemoOptions, perform  # noqa: PLC0415
+
     refuse_memory(store or "")
     signal.signal(signal.SIGTERM, _as_interrupt)  # so that everything that was started is stopped
     account = _Account(Terminal(highlight=False, quiet=as_json))
-    report = perform(DemoOptions(store, live, model, keep), account.tell)
+    try:
+        report = perform(DemoOptions(store, live, model, keep), account.tell)
+    except KeyboardInterrupt:  # caught here: the command line library would end without a word
+        complain("interrupted", "everything that was started is stopped; run it again")
+        return 130
     account.conclude(report)
     sys.stdout.write(json_line(dataclasses.asdict(report)) + "\n")
     return 0 if report.ok else 1

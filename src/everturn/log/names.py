@@ -29,10 +29,6 @@ class Span:
         numbers = f"{self.first:010}-{self.last:010}" if self.segment else f"{self.first:010}"
         return numbers + SUFFIX
 
-    def covers(self, other: Span) -> bool:
-        """Tell whether this is a segment that makes the other object superfluous."""
-        return self.segment and self != other and self.first <= other.first and other.last <= self.last
-
 
 def part(seq: int) -> Span:
     """Return the span of the part with this number."""

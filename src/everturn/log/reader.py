@@ -116,9 +116,9 @@ async def read(objects: Objects, folder: str, *, at_least: int = 0) -> Log:
 async def log_exists(objects: Objects, folder: str) -> bool:
     """Tell whether a log holds entries. One listing; only a log that ends in something small is read."""
     items = await list_parts(objects, folder)
-    return bool(items) and (
-        max(items.items())[1].size_bytes > SMALL_PART_BYTES or (await read(objects, folder)).exists
-    )
+    if not items:
+        return False
+    return items[max(items)].size_bytes > SMALL_PART_BYTES or (await read(objects, folder)).exists
 
 
 async def list_parts(objects: Objects, folder: str) -> dict[Span, Item]:

@@ -15,6 +15,7 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from everturn.errors import Corrupt, Denied, Invalid, Unavailable
+from everturn.log.format import VERSION
 from everturn.log.names import escape
 from everturn.log.objects import BlockingObjects, Clients, Objects
 from everturn.settings import Settings
@@ -22,7 +23,6 @@ from everturn.settings import Settings
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
 
-VERSION = 1
 FORMAT_KEY = "format.json"
 
 _FORMAT = orjson.dumps({"format": "everturn", "version": VERSION})

@@ -38,14 +38,11 @@ class Workdirs:
 
     def path(self, work: WorkItem) -> Path:
         """Return where a work item's checkout is, or will be."""
-        words = (
-            work.agent,
-            (work.repo or "").rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"),
-            work.issue or work.task_id,
-        )
+        repository = repository_name(work.repo or "")
+        words = (work.agent, repository.rsplit("/", 1)[-1], work.issue or work.task_id)
         readable = "-".join(str(word) for word in words if word).lower()
         slug = re.sub(r"[^a-z0-9]+", "-", readable).strip("-")[:SLUG_LENGTH].strip("-")
-        whole = f"{work.key}\n{repository_name(work.repo or '')}"  # a task may move to another repository
+        whole = f"{work.key}\n{repository}"  # a task may move to another repository
         return self._root / f"{slug}-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
 
     def check(self, work: WorkItem, stop: threading.Event | None = None) -> None:
