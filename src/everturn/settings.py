@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     compact_after_parts: int = Field(
         64, ge=0, le=10_000, description="how many parts a log grows before it is compacted; 0: never"
     )
+    encryption_key_file: Path | None = Field(
+        None, description="a file of keys to encrypt transcripts with before they leave this machine"
+    )
     git_timeout_s: float = Field(600.0, gt=0, le=86400, description="how long one git command may take")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
     aws_endpoint_url: str | None = Field(None, validation_alias=_alias("AWS_ENDPOINT_URL"), description="as in AWS")

@@ -20,6 +20,7 @@ from claude_agent_sdk import (
 )
 
 from everturn.clock import Clock, Ids, SystemClock
+from everturn.log.encryption import Keys
 from everturn.log.objects import Objects, run
 from everturn.log.stores import admit, connect
 from everturn.settings import Settings
@@ -94,6 +95,7 @@ class TranscriptStore(SessionStore):
         any_cwd: bool = False,
         epoch: int = 0,
         settings: Settings | None = None,
+        keys: Keys | None = None,
     ) -> Self:
         """Open a store and try out that it can be trusted.
 
@@ -107,6 +109,7 @@ class TranscriptStore(SessionStore):
             any_cwd: See the class.
             epoch: See the class.
             settings: Read from the environment and `everturn.toml` if not given.
+            keys: Where keys to encrypt with come from; goes before the setting `encryption_key_file`.
 
         Raises:
             Invalid: The URL or scope is wrong, the store has another format version, or it does not honour
@@ -116,7 +119,7 @@ class TranscriptStore(SessionStore):
             Unavailable: The store did not answer.
         """
         settings = settings or Settings.load()
-        objects = connect(url, settings)
+        objects = connect(url, settings, keys)
         store = cls(objects, scope=scope, any_cwd=any_cwd, epoch=epoch, settings=settings)
         run(admit(objects, scope, url))
         return store
