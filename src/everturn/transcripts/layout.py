@@ -44,6 +44,10 @@ class Layout:
         """The key of a session's summary."""
         return f"{self.summaries(project_key)}/{escape(session_id, 'session id')}.json"
 
+    def catalog(self, project_key: str) -> str:
+        """The key of a project's summaries in one object."""
+        return f"catalogs/{self._scope}/{escape(project_key, 'project key')}.json"
+
     def home(self, session_id: str) -> str:
         """The key of the note that says where a session lives."""
         return f"homes/{self._scope}/{escape(session_id, 'session id')}.json"

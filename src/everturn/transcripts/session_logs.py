@@ -153,8 +153,8 @@ class SessionLogs:
     async def listed(
         self, project_key: str, how: Callable[[Objects, Layout, list[str]], Awaitable[list[Result]]]
     ) -> list[Result]:
-        """List the sessions of a project or, with homes, of the scope."""
-        await self.summaries.flush()
+        """List the sessions of a project or, with homes, of the scope, with all that this process has written."""
+        await self.summaries.flush(strict=True)
         projects = await listing.projects(self._objects, self._layout) if self._any_cwd else [project_key]
         return await how(self._objects, self._layout, projects)
 
@@ -175,6 +175,7 @@ class SessionLogs:
         for subpath in (None, *subpaths):
             await self._delete_log(Target(*name, subpath))
         await self._objects.delete([self._layout.summary(*name)])
+        await self._objects.delete([self._layout.catalog(place.project_key)])  # in this order: see there
         if self._any_cwd:
             await self._objects.delete([self._layout.home(place.session_id)])
             self._homes.pop(place.session_id, None)
