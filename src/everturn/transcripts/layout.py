@@ -16,6 +16,7 @@ class Layout:
     """
 
     def __init__(self, scope: str) -> None:
+        self.scope = scope
         self._scope = escape(scope, "scope")
 
     @property

@@ -27,15 +27,23 @@ async def list_sessions(objects: Objects, layout: Layout, project_keys: list[str
     """List the sessions of some projects, each with the time of its last change."""
     found: list[SessionStoreListEntry] = []
     for project_key in project_keys:
-        written = await summary_items(objects, layout, project_key)
-        for session_id in await _session_ids(objects, layout, project_key):
-            if session_id in written:
-                found.append({"session_id": session_id, "mtime": written[session_id].modified_ms})
-                continue
+        for session_id, paused_ms in (await pauses(objects, layout, project_key)).items():
             folder = layout.log(project_key, session_id, None)
-            if await _is_there(objects, folder):
+            if paused_ms is not None:
+                found.append({"session_id": session_id, "mtime": paused_ms})
+            elif await is_there(objects, folder):
                 found.append({"session_id": session_id, "mtime": await _newest_ms(objects, folder)})
     return found
+
+
+async def pauses(objects: Objects, layout: Layout, project_key: str) -> dict[str, int | None]:
+    """Return when the sessions of a project last paused, in milliseconds since the Unix epoch, by session id.
+
+    Two listings. `None` for a session without a summary: one that never paused, or that was deleted.
+    """
+    written = await summary_items(objects, layout, project_key)
+    session_ids = await _session_ids(objects, layout, project_key)
+    return {name: written[name].modified_ms if name in written else None for name in session_ids}
 
 
 async def list_summaries(objects: Objects, layout: Layout, project_keys: list[str]) -> list[SessionSummaryEntry]:
@@ -72,7 +80,7 @@ async def list_subpaths(
     names = names_in(await objects.list_folders(folder))
     if all_logs:
         return names
-    return [name for name in names if await _is_there(objects, layout.log(project_key, session_id, name))]
+    return [name for name in names if await is_there(objects, layout.log(project_key, session_id, name))]
 
 
 async def _session_ids(objects: Objects, layout: Layout, project_key: str) -> list[str]:
@@ -89,7 +97,7 @@ async def _summary_of(
     return summary
 
 
-async def _is_there(objects: Objects, folder: str) -> bool:
+async def is_there(objects: Objects, folder: str) -> bool:
     """Tell whether a log exists. One that cannot be read does: whoever loads it is told what is wrong with it."""
     try:
         return await log_exists(objects, folder)

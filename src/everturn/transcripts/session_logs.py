@@ -21,6 +21,7 @@ from everturn.log.writer import LogWriter
 from everturn.settings import Settings
 from everturn.transcripts import listing
 from everturn.transcripts.deletion import delete_log
+from everturn.transcripts.holds import refuse_if_held
 from everturn.transcripts.homes import find_home, settle_home
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.observer import StoreObserver
@@ -164,8 +165,9 @@ class SessionLogs:
         return await listing.list_subpaths(self._objects, self._layout, place.project_key, place.session_id)
 
     async def delete(self, target: Target) -> None:
-        """Delete a session with all its sub-transcripts, or one of those alone."""
+        """Delete a session with all its sub-transcripts, or one of those alone. One under a hold stays."""
         place = await self._place(target)
+        await refuse_if_held(self._objects, self._layout.scope, place.session_id)
         name = (place.project_key, place.session_id)
         if place.subpath is not None:
             await self._delete_log(place)
