@@ -150,8 +150,8 @@ class Turn:
 
     Attributes:
         number: From 1.
-        origin: Who began it: `user`; a slash `command`; the `notification` of a task in the background; a `compaction`,
-            whose prompt is the summary that stands for what came before; `start`: it begins without a prompt.
+        origin: Who began it: `user`; a slash `command`; the `notification` of a task in the background; a
+            `compaction`, whose prompt is the summary of what came before; `start`: it begins without a prompt.
         prompt: What was said.
         steps: What the agent said and did.
         started: When, as the transcript has it.

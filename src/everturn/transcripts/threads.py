@@ -1,8 +1,8 @@
 """Which entries of a transcript make up its conversation.
 
 Entries name their parent. The conversation is the way from the last thing that was said back to the root. Beside it
-lie the answers of tools that ran side by side (each hangs on its own call, so that the transcript forks, and the way back
-meets only one of them), what was taken back, and, in transcripts of older agent commands, subagents.
+lie the answers of tools that ran side by side (each hangs on its own call, so that the transcript forks, and the way
+back meets only one of them), what was taken back, and, in transcripts of older agent commands, subagents.
 """
 
 from __future__ import annotations
