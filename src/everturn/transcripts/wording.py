@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from everturn.transcripts.conversation import Conversation, ToolCall, Turn, Usage, moment
+from everturn.transcripts.conversation import Conversation, Media, Notice, Text, ToolCall, Turn, Usage, moment
 from everturn.transcripts.turns import as_json
 
+TITLE_LENGTH = 80
 _SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
 )
@@ -51,6 +52,25 @@ def title(turn: Turn) -> str:
     if turn.interrupted:
         words.append("interrupted")
     return ", ".join(words)
+
+
+def conversation_title(found: Conversation) -> str:
+    """Return what a conversation is about: the first line of what was said first."""
+    said = (content.text for turn in found.turns for content in turn.prompt if isinstance(content, Text))
+    first = next((line for text in said for line in clean(text).split("\n") if line.strip()), "")
+    return cut(one_line(first), TITLE_LENGTH)
+
+
+def turn_line(turn: Turn) -> str:
+    """Return what a turn is about, in one line."""
+    said = " ".join(content.text for content in turn.prompt if isinstance(content, Text))
+    return title(turn) if turn.origin == "compaction" else cut(one_line(said) or title(turn), TITLE_LENGTH)
+
+
+def media_line(media: Media) -> str:
+    """Return what an image or document is, in one line."""
+    size_told = f", {size(len(media.data) * 3 // 4)}" if media.data else ""
+    return one_line(" ".join(word for word in (media.what, media.media_type, media.name) if word) + size_told)
 
 
 def facts(turn: Turn) -> list[str]:
@@ -138,9 +158,19 @@ def call_details(call: ToolCall) -> str:
     return "\n".join(lines)
 
 
+def is_quiet(notice: Notice) -> bool:
+    """Tell whether a notice is for the agent, and of no interest to a reader."""
+    return notice.about in ("note", "agent command") and not notice.is_error
+
+
 def failed(call: ToolCall) -> bool:
     """Tell whether a call failed, or was stopped."""
     return call.result is not None and (call.result.is_error or call.result.interrupted)
+
+
+def cut(text: str, length: int) -> str:
+    """Return text of at most this length."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def one_line(text: str) -> str:

@@ -117,7 +117,7 @@ class Printer:
 
     def _show_attachments(self, turn: Turn, indent: int) -> None:
         named = [f"{each.what} {each.name}" for each in turn.attachments if each.name]
-        beside = named + ([each.what for each in turn.attachments if not each.name] if self._full else [])
+        beside = named + list({each.what: None for each in turn.attachments if not each.name and self._full})
         if beside:
             self._print(_text(wording.one_line("beside it: " + ", ".join(beside)), "dim"), indent + INDENT)
 
@@ -125,7 +125,7 @@ class Printer:
         if isinstance(step, ToolCall):
             self._show_call(step, indent)
         elif isinstance(step, Thinking):
-            thought = step.text if self._full else _cut(wording.one_line(step.text), THOUGHT_LENGTH)
+            thought = step.text if self._full else wording.cut(wording.one_line(step.text), THOUGHT_LENGTH)
             if thought:
                 self._print(_text(thought, "dim italic"), indent)
         elif isinstance(step, Notice):
@@ -138,9 +138,9 @@ class Printer:
             self._gap_wanted = True
 
     def _show_notice(self, notice: Notice, indent: int) -> None:
-        if notice.about in ("note", "agent command") and not (self._full or notice.is_error):
+        if wording.is_quiet(notice) and not self._full:
             return
-        text = notice.text if self._full else _cut(wording.one_line(notice.text), THOUGHT_LENGTH)
+        text = notice.text if self._full else wording.cut(wording.one_line(notice.text), THOUGHT_LENGTH)
         style = "red" if notice.is_error else "yellow" if notice.about in ("interrupted", "prompt") else "dim"
         self._print(_words(f"· {notice.about}", style, text), indent)
 
@@ -272,8 +272,7 @@ def _prompt(content: Content) -> RenderableType:
 
 
 def _media(media: Media) -> Text:
-    size = f", {wording.size(len(media.data) * 3 // 4)}" if media.data else ""
-    return _text(wording.one_line(f"[{media.what} {media.media_type} {media.name}".rstrip() + f"{size}]"), "magenta")
+    return _text(f"[{wording.media_line(media)}]", "magenta")
 
 
 def _markdown(text: str) -> Markdown:
@@ -281,7 +280,3 @@ def _markdown(text: str) -> Markdown:
     shown = _QuietMarkdown(text, code_theme="ansi_dark", hyperlinks=False)
     shown.parsed = _PARSER.parse(text)
     return shown
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
