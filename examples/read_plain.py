@@ -39,14 +39,12 @@ def read_log(folder: Path) -> list:
 
 
 def longest_objects(folder: Path) -> list:
-    found, longest = [], []
-    for name in (re.fullmatch(r"(\d{10})-?(\d{10})?\.jsonl\.zst", file.name) for file in folder.iterdir()):
-        if name:
-            found.append((int(name[1]), int(name[2] or name[1]), folder / name[0]))
-    found.sort(key=lambda each: (each[0], -each[1]))
-    for each in found:
-        if not longest or each[1] > longest[-1][1]:  # the others lie inside a segment
-            longest.append(each)
+    names = (re.fullmatch(r"(\d{10})-?(\d{10})?\.jsonl\.zst", file.name) for file in folder.iterdir())
+    spans = [(int(name[1]), int(name[2] or name[1]), folder / name[0]) for name in names if name]
+    longest = []
+    for span in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if not longest or span[1] > longest[-1][1]:  # the others lie inside a segment
+            longest.append(span)
     return longest
 
 
