@@ -54,7 +54,7 @@ def read_object(file: Path, first: int, last: int) -> tuple[list, list]:
     header, newline, digest = data[8 : 8 + length].partition(b"\n")
     found = hashlib.sha256(header + newline + data[8 + length :]).hexdigest()
     if magic != 0x184D2A5E or digest != f"sha256:{found}\n".encode():
-        raise ValueError(f"{file} is damaged")
+        raise ValueError(f"{file} is damaged, or encrypted")
     told, lines = json.loads(header), zstd.decompress(data).split(b"\n")[:-1]
     span = [told["first"], told["last"]] if told["kind"] == "segment" else [told["seq"]] * 2
     if span != [first, last] or told["count"] != len(lines):

@@ -71,7 +71,7 @@ def _body(turn: Turn, *, agents: bool) -> Iterator[str]:
         for content in turn.prompt:
             quoted = _said(content).rstrip("\n")
             yield "".join(f"> {line}\n" if line else ">\n" for line in quoted.split("\n")) + "\n"
-    named = [f"{each.what} `{_inline(each.name)}`" for each in turn.attachments if each.name]
+    named = [_inline(f"{each.what} {each.name}") for each in turn.attachments if each.name]
     yield f"Beside it: {', '.join(named)}\n\n" if named else ""
     for step in turn.steps:
         yield _step(step, agents=agents)
