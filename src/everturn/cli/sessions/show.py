@@ -47,8 +47,8 @@ def command(  # one parameter for each option
         terminal.print(Text(wording.one_line(_heading(found, conversation)), style="dim"), soft_wrap=True)
         printer = Printer(terminal, full=full, agents=subagents, branches=everything)
         printer.show(conversation, last=last)
-        stored = f"{wording.plural(found.parts, 'part')}, {wording.size(found.size_bytes)} in {archive.label}"
-        printer.finish([*wording.summary(conversation), ("stored", stored)])
+        stored = f"{wording.plural(found.parts, 'part')}, {wording.size(found.size_bytes)}"
+        printer.finish([*wording.summary(conversation), ("stored", stored), ("in", archive.label)])
 
 
 def _heading(found: StoredSession, conversation: Conversation) -> str:
