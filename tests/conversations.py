@@ -25,8 +25,7 @@ def recorded(name: str) -> list[Any]:
 
 
 def tap() -> tuple[list[Any], dict[str, list[Any]]]:
-    """A tap is mended: tools side by side, one that fails, an edit, a picture, a subagent, an interruption, a rewind, a
-    compaction."""
+    """A tap is mended, with an edit, pictures, a subagent, an interruption, something taken back, a compaction."""
     return recorded("tap"), {TAP_AGENT: recorded("tap.agent")}
 
 
@@ -42,9 +41,9 @@ def said(uuid: str, parent: str | None, content: Any, **more: Any) -> dict[str, 
     return {"type": "user", "uuid": uuid, "parentUuid": parent, "message": message, **more}
 
 
-def answered(uuid: str, parent: str | None, *blocks: Any, id: str | None = None, **more: Any) -> dict[str, Any]:
+def answered(uuid: str, parent: str | None, *blocks: Any, **more: Any) -> dict[str, Any]:
     """What the model has answered."""
-    message = {"role": "assistant", "id": id or f"msg-{uuid}", "model": "m", "content": list(blocks)}
+    message = {"role": "assistant", "id": f"msg-{uuid}", "model": "m", "content": list(blocks)}
     return {"type": "assistant", "uuid": uuid, "parentUuid": parent, "message": message, **more}
 
 

@@ -57,7 +57,17 @@ def test_a_recorded_conversation_is_told_turn_by_turn() -> None:
     first = found.turns[0]
     assert isinstance(first.steps[0], Thinking)
     assert first.steps[1] == Text("Let me look at what is here.")
-    assert [call.name for call in first.calls] == "Bash Write Write Bash Edit Bash Read Bash Agent".split()
+    assert [call.name for call in first.calls] == [
+        "Bash",
+        "Write",
+        "Write",
+        "Bash",
+        "Edit",
+        "Bash",
+        "Read",
+        "Bash",
+        "Agent",
+    ]
     assert first.models == ("claude-sonnet-4-5",)
     assert first.seconds == pytest.approx(0.799)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from everturn.transcripts import wording
 from everturn.transcripts.archive import SessionRef
@@ -27,7 +26,7 @@ from everturn.transcripts.conversation import (
 
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
 _STRICT_PARSER = MarkdownIt("commonmark", {"html": True}).enable(["strikethrough", "table"])
-_TAGS = ("html_block", "html_inline")
+_AFTER = ["html_block", "paragraph_open", "inline", "paragraph_close"]
 _CODE_SPAN = re.compile(r"(?<![`\\])(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
 _HEADING = re.compile(r"(\s{0,3})(#{1,6})(?=\s|$)")
 
@@ -126,35 +125,31 @@ def _said(content: Content) -> str:
 
 def contained(text: str) -> str:
     """Return Markdown that stays within its place: no HTML, no open code block, headings below those around it."""
-    text = wording.clean(text).strip("\n")
+    text = wording.clean(text).strip("\n").rstrip()
     lines = text.split("\n")
     code: set[int] = set()
     end = ""
     for token in _PARSER.parse(text):
         if token.map and token.type in ("fence", "code_block"):
             code.update(range(*token.map))
-            end = _missing_end(token, lines)
+            end = f"\n{token.markup}" if token.type == "fence" and not token.level else ""
         if token.map and token.type == "heading_open" and token.markup.startswith("#"):
             lines[token.map[0]] = _HEADING.sub(_lower, lines[token.map[0]], count=1)
-    shown = "\n".join(_without_html(lines, code)) + end
-    if any(token.type in _TAGS for token in _all_tokens(_STRICT_PARSER.parse(shown))):
-        shown = "\n".join(line if at in code else line.replace("<", "&lt;") for at, line in enumerate(lines)) + end
-    return shown
+    shown = "\n".join(_without_html(lines, code))
+    escaped = "\n".join(line if at in code else line.replace("<", "&lt;") for at, line in enumerate(lines))
+    for attempt in (shown, shown + end, escaped, escaped + end):
+        if _stays_in_place(attempt):
+            return attempt
+    return _fence(text).rstrip("\n")
 
 
-def _missing_end(token: Token, lines: list[str]) -> str:
-    """Return the line that ends a code block which goes on to the end of its text."""
-    if token.type != "fence" or token.level or not token.map or token.map[1] < len(lines):
-        return ""
-    mark = token.markup
-    closed = re.fullmatch(rf" {{0,3}}{re.escape(mark[0])}{{{len(mark)},}}[ \t]*", lines[-1])
-    return "" if closed and token.map[1] - token.map[0] > 1 else f"\n{mark}"
-
-
-def _all_tokens(tokens: Sequence[Token]) -> Iterator[Token]:
-    for token in tokens:
-        yield token
-        yield from token.children or ()
+def _stays_in_place(text: str) -> bool:
+    """Tell whether a text holds no HTML, and what follows it is read as if it stood alone."""
+    tokens = _STRICT_PARSER.parse(f"{text}\n\n</details>\n\nafter")
+    inside = [child for token in tokens[:-4] for child in (token, *(token.children or ()))]
+    if any(token.type.startswith("html") for token in inside):
+        return False
+    return [token.type for token in tokens[-4:]] == _AFTER and tokens[-3].level == 0 and tokens[-2].content == "after"
 
 
 def _without_html(lines: list[str], code: set[int]) -> Iterator[str]:

@@ -37,9 +37,9 @@ def command(  # one parameter for each option
         Path | None, typer.Option(help="A file, or a folder that exists; default: standard output.")
     ] = None,
     subagents: Annotated[
-        bool, typer.Option(help="Show what subagents did; with jsonl, in files of their own.")
+        bool, typer.Option("--subagents", help="Show what subagents did; with jsonl, in files of their own.")
     ] = False,
-    force: Annotated[bool, typer.Option(help="Overwrite files that exist.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a session to a file: its entries as JSON lines, or the conversation as Markdown or HTML."""

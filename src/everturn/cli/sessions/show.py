@@ -29,9 +29,9 @@ def command(  # one parameter for each option
     store: StoreOption = None,
     scope: ScopeOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Show what was taken back, too.")] = False,
-    subagents: Annotated[bool, typer.Option(help="Show what subagents said and did.")] = False,
+    subagents: Annotated[bool, typer.Option("--subagents", help="Show what subagents said and did.")] = False,
     last: Annotated[int | None, typer.Option(help="Show only so many turns, from the end.", min=1)] = None,
-    full: Annotated[bool, typer.Option(help="Unfold tool calls, results and thoughts.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Unfold tool calls, results and thoughts.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show a session as a conversation to read."""
