@@ -182,10 +182,13 @@ def test_no_text_of_a_transcript_reaches_the_terminal_as_more_than_text(
     for arguments in ((), ("--full", "--subagents", "--all")):
         out = show(SESSION, *arguments).out
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202d\u202e]", out)
-        assert "red[bold]not markup[/bold]" in out
+        assert "[bold]not markup[/bold]" in out
         assert "<b>tag</b>" in out
         assert "owned" not in out
         assert "a [bold] scope" in out
+    done = show(SESSION, "--json", "--subagents")
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202d\u202e]", done.out)
+    assert done.records[1]["prompt"][0]["text"] == HOSTILE
 
 
 def test_failures_are_red_and_changes_are_coloured_on_a_terminal() -> None:

@@ -39,7 +39,7 @@ _TELLING = (
 
 def clean(text: str) -> str:
     """Return text without what would make a terminal do something, or hide something from a reader."""
-    text = _SEQUENCE.sub("", text.replace("\r\n", "\n"))
+    text = _SEQUENCE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     return _SURROGATES.sub("\ufffd", _CONTROLS.sub("", text))
 
 

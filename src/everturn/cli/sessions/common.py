@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from everturn.telemetry import log_to_stderr
 from everturn.transcripts.archive import Archive
 from everturn.transcripts.loading import StoredSession, load_session
 from everturn.transcripts.turns import as_json
+
+_UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 StoreOption = Annotated[str | None, typer.Option("--store", help="Where transcripts are: s3://… or file:///…")]
 ScopeOption = Annotated[str | None, typer.Option("--scope", help="The only scope to look in: a task or work item.")]
@@ -71,5 +74,5 @@ def printing() -> Iterator[None]:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print a record on a line of its own, however deep it is."""
-    sys.stdout.write(as_json(value) + "\n")
+    """Print a record on a line of its own, however deep it is, in characters that no terminal obeys."""
+    sys.stdout.write(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", as_json(value)) + "\n")

@@ -55,6 +55,7 @@ class Printer:
         self._full = full
         self._agents = agents
         self._branches = branches
+        self._options = console.options
         self._width = min(console.width, WIDEST)
         self._gap_wanted = False
         self._day = ""
@@ -199,7 +200,7 @@ class Printer:
 
     def _print(self, what: RenderableType, indent: int) -> None:
         """Print something as far in as that, without spaces at the end of lines and without blank lines around."""
-        options = self._console.options.update(width=max(self._width - indent, 10))
+        options = self._options.update(width=max(self._width - indent, 10))
         lines = [_trimmed(line) for line in self._console.render_lines(what, options, pad=False)]
         while lines and not lines[-1]:
             lines.pop()
@@ -277,6 +278,6 @@ def _media(media: Media) -> Text:
 
 def _markdown(text: str) -> Markdown:
     text = plain(wording.clean(text))
-    shown = _QuietMarkdown(text, code_theme="ansi_dark", hyperlinks=False)
+    shown = _QuietMarkdown("", code_theme="ansi_dark", hyperlinks=False)
     shown.parsed = _PARSER.parse(text)
     return shown
