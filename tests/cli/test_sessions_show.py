@@ -90,7 +90,7 @@ def test_a_session_is_shown_turn_by_turn_with_what_it_comes_to(show: Callable[..
         "  See the manual (https://taps.example/manual) for more.",
         "  · interrupted [Request interrupted by user for tool use]",
         "turns       8",
-        "tool calls  11, in 1 subagent too",
+        "tool calls  11, those of 1 subagent too",
         "tokens      231k in · 658 out",
         "cost        $0.71",
         "time        2026-11-20 12:28:16 to 12:28:21 UTC, 5.3 s",

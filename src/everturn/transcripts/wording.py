@@ -107,7 +107,7 @@ def summary(found: Conversation) -> list[tuple[str, str]]:
     agents = sum(1 for _ in found.all_agents)
     rows = [
         ("turns", str(len(found.turns))),
-        ("tool calls", str(found.calls) + (f", in {plural(agents, 'subagent')} too" if agents else "")),
+        ("tool calls", str(found.calls) + (f", those of {plural(agents, 'subagent')} too" if agents else "")),
         ("tokens", " · ".join(amounts(found.usage_with_agents)) or "none noted"),
         ("cost", cost(found)),
         ("time", span(found)),
@@ -142,9 +142,8 @@ def call_line(call: ToolCall) -> str:
     given = call.input
     if not isinstance(given, dict):
         return one_line(as_json(given))
-    if call.agent is not None or call.name in ("Agent", "Task"):
-        given = {"description": given.get("description") or given.get("prompt")}
-    telling = next((given[name] for name in _TELLING if isinstance(given.get(name), str)), None)
+    names = ("description", *_TELLING) if call.agent is not None or call.name in ("Agent", "Task") else _TELLING
+    telling = next((given[name] for name in names if isinstance(given.get(name), str)), None)
     return one_line(as_json(given) if telling is None else telling)
 
 
