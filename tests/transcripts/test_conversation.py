@@ -221,6 +221,19 @@ def test_what_is_said_after_a_rewind_to_the_beginning_is_the_conversation() -> N
     assert [(branch.after_turn, len(branch.turns)) for branch in found.branches] == [(0, 1)]
 
 
+def test_a_compaction_goes_on_from_the_point_that_it_names_not_from_what_was_taken_back() -> None:
+    boundary = {"type": "system", "subtype": "compact_boundary", "uuid": "d", "parentUuid": None}
+    found = talk(
+        said("a", None, "One"),
+        answered("b", "a", text("1")),
+        said("c", "b", "Taken back"),
+        {**boundary, "logicalParentUuid": "b"},
+        said("e", "d", "In short: one.", isCompactSummary=True),
+    )
+    assert prompts(found) == ["One", "In short: one."]
+    assert [branch.turns[0].prompt for branch in found.branches] == [(Text("Taken back"),)]
+
+
 def test_parents_in_a_circle_end() -> None:
     found = talk(said("a", "c", "One"), said("b", "a", "Two"), said("c", "b", "Three"))
     assert prompts(found) == ["One", "Two", "Three"]
