@@ -25,7 +25,7 @@ from everturn.clock import Clock, Ids, SystemClock
 from everturn.errors import Fenced, Unavailable
 from everturn.log.entries import encode
 from everturn.log.objects import Objects, run
-from everturn.log.patience import Patience
+from everturn.log.patience import Backoff, Patience
 from everturn.log.reader import Log, list_spans, read
 from everturn.log.stores import admit, connect
 from everturn.log.writer import LogWriter
@@ -388,7 +388,8 @@ class TranscriptStore(SessionStore):
         return self._layout.log(place.project_key, place.session_id, place.subpath)
 
     def _patience(self) -> Patience:
-        return Patience(self._objects, self._clock, self._ids, self._settings.append_deadline_s)
+        backoff = Backoff(self._settings.retry_start_s, self._settings.retry_limit_s)
+        return Patience(self._objects, self._clock, self._ids, self._settings.append_deadline_s, backoff)
 
     def _handle(self, place: _Target) -> _Handle:
         with self._handles_lock:
