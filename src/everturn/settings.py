@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     )
     retry_limit_s: float = Field(2.0, gt=0, le=10, description="the most to wait before a request is made again")
     retry_deadline_s: float = Field(
-        15.0, gt=0, le=300, description="how long a read, listing, deletion or derived file goes on being tried"
+        10.0, gt=0, le=300, description="how long a read, listing, deletion or derived file goes on being tried"
     )
     append_deadline_s: float = Field(20.0, gt=0, le=20, description="how long an append goes on trying")
     summary_pause_s: float = Field(

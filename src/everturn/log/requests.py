@@ -16,7 +16,7 @@ from everturn.telemetry import get_logger
 Result = TypeVar("Result")
 
 WIDTH = 16
-DEADLINE_S = 15.0
+DEADLINE_S = 10.0
 LOG_EVERY_S = 5.0
 
 
