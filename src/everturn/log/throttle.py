@@ -110,7 +110,8 @@ class Throttle:
             self._width = max(1, self._width // 2)
             measured = self._measured(now) / 2
             self._pace = max(LEAST_PACE, measured if self._pace is None else min(measured, self._pace))
-            self._pace_at = self._next_turn_at = now
+            self._pace_at = now
+            self._next_turn_at = max(now, self._next_turn_at)
             return True
 
     def _wait_for_room(self, patience_s: float) -> None:
