@@ -145,7 +145,9 @@ def test_a_customer_key_goes_with_every_read_and_write(
     assert expected in seen.of("GET")
 
 
-@pytest.mark.parametrize("content", [KEY, base64.b64encode(KEY), base64.b64encode(KEY) + b"\n"])
+@pytest.mark.parametrize(
+    "content", [KEY, base64.b64encode(KEY), base64.b64encode(KEY) + b"\n"], ids=["raw", "base64", "base64 line"]
+)
 def test_a_key_may_be_raw_or_in_base64(
     served: tuple[LoopbackS3, CustomerKeys], seen: CustomerKeys, key_file: Path, content: bytes
 ) -> None:
@@ -196,7 +198,11 @@ def test_settings_that_do_not_go_together_are_refused_before_any_request(
     assert seen.requests == []
 
 
-@pytest.mark.parametrize("content", [b"", KEY[:31], KEY + b"\n", b"not base64 at all", base64.b64encode(KEY[:16])])
+@pytest.mark.parametrize(
+    "content",
+    [b"", KEY[:31], KEY + b"\n", b"not base64 at all", base64.b64encode(KEY[:16])],
+    ids=["empty", "short", "long", "text", "short in base64"],
+)
 def test_a_file_that_holds_no_key_is_refused_and_not_quoted(key_file: Path, content: bytes) -> None:
     key_file.write_bytes(content)
     with pytest.raises(Invalid, match="does not hold a key of 32 bytes") as refusal:
