@@ -209,6 +209,18 @@ def test_a_turn_that_would_come_too_late_is_not_waited_for(throttle: Throttle, c
     assert clock.elapsed() == before
 
 
+def test_those_who_cannot_wait_do_not_hold_up_the_others(throttle: Throttle, clock: ManualClock) -> None:
+    be_refused(throttle)
+    go_well(throttle, 1)
+    for _ in range(100):
+        with pytest.raises(Unavailable):
+            throttle.enter(patience_s=0.01)
+    before = clock.elapsed()
+    go_well(throttle, 1)
+    assert clock.elapsed() - before <= 1 / LEAST_PACE
+    assert throttle._in_flight == 0
+
+
 def test_a_store_with_a_fixed_rate_is_used_well_and_seldom_annoyed(throttle: Throttle, clock: ManualClock) -> None:
     """The store takes 20 requests a second and refuses the rest of each second."""
     served = refused = 0

@@ -69,7 +69,7 @@ def translate(error: Exception, act: str, label: str) -> EverturnError:
 def _denied(error: Exception, act: str, label: str) -> Denied | None:
     text = str(error)
     status, code = _answer(text)
-    if _NO_ROLE in text:
+    if _NO_ROLE in text and not status.startswith("5"):
         return Denied(
             f"no credentials were found for {label}",
             hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role",

@@ -73,10 +73,14 @@ class Throttle:
         with self._changed:
             if self._in_flight >= self._width:
                 self._wait_for_room(patience_s)
+            pause_s = self._take_turn(patience_s)
             self._in_flight += 1
-            pause_s = self._pause()
         if pause_s > 0:
-            self._wait_for_turn(pause_s, patience_s)
+            try:
+                self._clock.sleep(pause_s)
+            except BaseException:
+                self.leave(well=False)
+                raise
         return self._slowed
 
     def leave(self, *, well: bool) -> None:
@@ -123,27 +127,18 @@ class Throttle:
         finally:
             self._waiting -= 1
 
-    def _pause(self) -> float:
+    def _take_turn(self, patience_s: float) -> float:
         """Count a request, and return how long it has to wait for its turn."""
         now = self._clock.elapsed()
+        pace = self._recovered(now)
+        turn_at = now if pace is None else max(now, self._next_turn_at)
+        if turn_at - now > max(patience_s, 0):  # before it is taken, or nobody else could have it
+            raise _too_late()
+        if pace is not None:
+            self._next_turn_at = turn_at + 1 / pace
         self._rate = self._measured(now) + 1 / MEMORY_S
         self._rate_at = now
-        pace = self._recovered(now)
-        if pace is None:
-            return 0.0
-        turn_at = max(now, self._next_turn_at)
-        self._next_turn_at = turn_at + 1 / pace
         return turn_at - now
-
-    def _wait_for_turn(self, pause_s: float, patience_s: float) -> None:
-        if pause_s > patience_s:
-            self.leave(well=False)
-            raise _too_late()
-        try:
-            self._clock.sleep(pause_s)
-        except BaseException:
-            self.leave(well=False)
-            raise
 
     def _measured(self, now: float) -> float:
         """Return the rate of requests, older ones counting less and less."""
