@@ -15,6 +15,7 @@ from obstore.store import MemoryStore
 
 from everturn.clock import Ids, ManualClock, SystemClock
 from everturn.errors import Corrupt, Denied, Invalid, Unavailable
+from everturn.log.names import part
 from everturn.log.objects import BlockingObjects, run
 from everturn.log.patience import Patience
 from everturn.log.reader import read
@@ -152,6 +153,20 @@ def test_inside_an_operation_nothing_is_begun_after_its_deadline(
     with pytest.raises(Unavailable):
         run(patience.insist(lambda: objects.get_many(["a/1", "a/2"])))
     assert patience.used_s <= 3
+
+
+def test_an_append_begins_nothing_after_its_deadline_whatever_it_waits_for(
+    objects: BlockingObjects, trouble: Troubled, clock: ManualClock
+) -> None:
+    writer = LogWriter(objects, FOLDER, clock=clock, ids=Ids(1), observer=Recorder(), deadline_s=3)
+    run(writer.append([{"n": 1}]))
+    run(objects.put(f"{FOLDER}/{part(2).file_name}", b"somebody else's"))
+    failing = refusing("500 Internal Server Error", "InternalError")
+    trouble.rule = lambda request: failing if request["REQUEST_METHOD"] == "GET" else None
+    started = clock.elapsed()
+    with pytest.raises(Unavailable):
+        run(writer.append([{"n": 2}]))
+    assert clock.elapsed() - started <= 3
 
 
 def test_one_deletion_of_many_that_fails_is_told_by_its_cause(objects: BlockingObjects, trouble: Troubled) -> None:
