@@ -114,6 +114,30 @@ def test_who_waits_longer_for_room_than_there_is_time_is_told(clock: ManualClock
     throttle.enter(patience_s=0.01)
 
 
+def test_who_gives_up_in_the_last_moment_leaves_the_room_to_the_next(clock: ManualClock) -> None:
+    throttle = Throttle(clock, 1)
+    be_refused(throttle)
+    throttle.enter()
+    throttle._next_turn_at = clock.elapsed() + 100
+    outcomes: list[str] = []
+
+    def enter(patience_s: float) -> None:
+        try:
+            throttle.enter(patience_s)
+            outcomes.append("entered")
+        except Unavailable:
+            outcomes.append("gave up")
+
+    threads = [threading.Thread(target=enter, args=[patience_s]) for patience_s in (50, 50, 50, 1000)]
+    for number, thread in enumerate(threads, 1):  # one by one, as they are woken in this order
+        thread.start()
+        wait_until(lambda: throttle._waiting == number, "a thread that waits")  # noqa: B023
+    throttle.leave(well=False)
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["entered", "gave up", "gave up", "gave up"]
+
+
 def test_many_threads_never_exceed_the_width(clock: ManualClock) -> None:
     throttle = Throttle(clock, 3)
     lock = threading.Lock()

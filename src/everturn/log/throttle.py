@@ -133,6 +133,7 @@ class Throttle:
         pace = self._recovered(now)
         turn_at = now if pace is None else max(now, self._next_turn_at)
         if turn_at - now > max(patience_s, 0):  # before it is taken, or nobody else could have it
+            self._changed.notify()  # nor the room that this one may have been woken for
             raise _too_late()
         if pace is not None:
             self._next_turn_at = turn_at + 1 / pace
