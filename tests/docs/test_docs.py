@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from prometheus_client import CollectorRegistry
 from typer.core import TyperGroup
 
 import everturn
@@ -18,6 +19,7 @@ from everturn.cli.app import app
 from everturn.demo import Report
 from everturn.errors import EverturnError
 from everturn.settings import Settings
+from everturn.telemetry import Metrics
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -42,11 +44,20 @@ def long_options(command: Any) -> set[str]:
     return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
 
 
+def commands_of(group: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return the commands of a group, those of groups inside it too, by the words one types."""
+    assert isinstance(group, TyperGroup)
+    found = []
+    for name, command in group.commands.items():
+        words = f"{prefix}{name}"
+        found += commands_of(command, f"{words} ") if isinstance(command, TyperGroup) else [(words, command)]
+    return found
+
+
 def test_every_command_and_option_is_documented_and_no_other() -> None:
     root = typer.main.get_command(app)
-    assert isinstance(root, TyperGroup)
     text = page("cli.md")
-    for name, command in root.commands.items():
+    for name, command in commands_of(root):
         section = text.split(f"## `everturn {name}`")[1].split("\n## ")[0]
         documented = set(re.findall(r"`(--[a-z0-9-]+)`", section.split("The last line")[0]))
         assert documented == long_options(command) - {"--help"}, name
@@ -77,6 +88,13 @@ def test_every_log_event_is_documented_and_no_other() -> None:
                 assert isinstance(event, ast.Constant)
                 found.add(str(event.value))
     assert rows("logs.md") == found
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    names = {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
+    assert rows("metrics.md") == names
 
 
 def test_every_tool_for_tests_is_documented() -> None:

@@ -18,7 +18,7 @@ from everturn import Fenced, Invalid, NotFound, Settings, TranscriptStore
 from everturn.clock import Ids, ManualClock, SystemClock
 from everturn.log.objects import BlockingObjects, run
 from everturn.log.reader import read
-from everturn.log.stores import admit, connect
+from everturn.log.stores import admit, locate
 from everturn.log.writer import LogWriter
 from everturn.testing import DirectoryBuckets, LoopbackExpress
 from log.bench import FOLDER, Recorder
@@ -59,7 +59,7 @@ def place(express: LoopbackExpress) -> StorePlace:
 
 @pytest.fixture
 def objects(place: StorePlace) -> BlockingObjects:
-    return connect(place.url, place.settings)
+    return locate(place.url, place.settings)
 
 
 def writer(objects: BlockingObjects, epoch: int = 0) -> LogWriter:
@@ -177,7 +177,7 @@ def test_the_store_passes_the_sdks_conformance_suite(place: StorePlace) -> None:
 
 
 def test_a_missing_directory_bucket_is_not_found(express: LoopbackExpress) -> None:
-    objects = connect("s3://nowhere--usw2-az1--x-s3/prefix", Settings.load())
+    objects = locate("s3://nowhere--usw2-az1--x-s3/prefix", Settings.load())
     with pytest.raises(NotFound, match="no such bucket"):
         run(objects.get("a"))
 
@@ -196,17 +196,17 @@ def test_a_missing_directory_bucket_is_not_found(express: LoopbackExpress) -> No
 )
 def test_a_bucket_that_is_said_to_be_one_has_to_have_such_a_name(bucket: str) -> None:
     with pytest.raises(Invalid, match="no name of an S3 Express bucket"):
-        connect(f"s3://{bucket}/prefix", Settings.load(s3_express=True))
+        locate(f"s3://{bucket}/prefix", Settings.load(s3_express=True))
 
 
 def test_an_endpoint_of_ones_own_and_a_directory_bucket_do_not_go_together() -> None:
     with pytest.raises(Invalid, match="its zone's own address"):
-        connect(f"s3://{BUCKET}/prefix", Settings.load(aws_endpoint_url="http://127.0.0.1:1"))
+        locate(f"s3://{BUCKET}/prefix", Settings.load(aws_endpoint_url="http://127.0.0.1:1"))
 
 
 def test_a_directory_bucket_is_not_told_how_to_encrypt() -> None:
     with pytest.raises(Invalid, match="encrypts as it was set up to"):
-        connect(f"s3://{BUCKET}/prefix", Settings.load(s3_sse="kms"))
+        locate(f"s3://{BUCKET}/prefix", Settings.load(s3_sse="kms"))
 
 
 def test_a_gateway_may_serve_a_bucket_of_such_a_name_as_an_ordinary_one(
@@ -214,7 +214,7 @@ def test_a_gateway_may_serve_a_bucket_of_such_a_name_as_an_ordinary_one(
 ) -> None:
     bucket = express.fresh_bucket()
     monkeypatch.delenv("HTTPS_PROXY")
-    objects = connect(f"s3://{bucket}/p", Settings.load(s3_express=False, aws_endpoint_url=express.server.url))
+    objects = locate(f"s3://{bucket}/p", Settings.load(s3_express=False, aws_endpoint_url=express.server.url))
     assert run(objects.create("a", b"x"))
     assert [item.key for item in run(objects.listing(""))] == ["a"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from everturn.errors import Denied, Invalid
 from everturn.log.objects import LARGE_BYTES, BlockingObjects, run
-from everturn.log.stores import admit, connect
+from everturn.log.stores import admit, locate
 from everturn.settings import Settings
 from everturn.testing import LoopbackS3
 
@@ -83,7 +83,7 @@ def key_file(tmp_path: Path) -> Path:
 
 
 def opened(bucket: str, **settings: Any) -> BlockingObjects:
-    return connect(f"s3://{bucket}/prefix", Settings.load(**settings))
+    return locate(f"s3://{bucket}/prefix", Settings.load(**settings))
 
 
 def use(objects: BlockingObjects) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from everturn.clock import Clock
 from everturn.log.objects import BlockingObjects
-from everturn.log.stores import connect
+from everturn.log.stores import locate
 from everturn.settings import Settings
 from everturn.testing import LoopbackS3
 from polling import wait_until
@@ -101,4 +101,4 @@ def objects_of(
     """Return objects in a fresh bucket."""
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    return connect(f"s3://{server.fresh_bucket()}/prefix", Settings.load(**settings), clock)
+    return locate(f"s3://{server.fresh_bucket()}/prefix", Settings.load(**settings), clock)

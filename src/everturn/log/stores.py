@@ -12,8 +12,9 @@ import orjson
 from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore
 
-from everturn.clock import Clock, SystemClock
-from everturn.errors import Corrupt, Denied, Invalid, Unavailable
+from everturn.clock import Clock, Ids, SystemClock
+from everturn.errors import Corrupt, Denied, Invalid, NotFound, Unavailable
+from everturn.log.encryption import KeyFile, Keys, SealedObjects
 from everturn.log.format import VERSION
 from everturn.log.names import escape
 from everturn.log.objects import BlockingObjects, Clients, Objects
@@ -25,21 +26,38 @@ from everturn.settings import Settings
 FORMAT_KEY = "format.json"
 
 _FORMAT = orjson.dumps({"format": "everturn", "version": VERSION})
+_PROBE = orjson.dumps({"probe": "everturn"})
 _BUCKET = re.compile(r"[A-Za-z0-9._-]+")
 _PAUSES_S = (0.1, 0.4, 1.6)
 _URL_HINT = "use s3://bucket/prefix, file:///folder or memory://"
 
 
-def connect(url: str, settings: Settings, clock: Clock | None = None) -> BlockingObjects:
+def connect(url: str, settings: Settings, keys: Keys | None = None) -> SealedObjects:
     """Return the objects behind a URL. Nothing is asked of the store yet.
 
     Args:
         url: `s3://bucket/prefix`, `file:///folder` or `memory://`. The last is a new, empty store every time.
-        settings: Time-outs, patience, encryption, and where AWS is.
+        settings: Time-outs, patience, where AWS is, and whether to encrypt.
+        keys: Keys to encrypt with; go before the setting.
+
+    Raises:
+        Invalid: The URL is not one of these, settings do not go together, or the key file is not as it should be.
+    """
+    if keys is None and settings.encryption_key_file is not None:
+        keys = KeyFile(settings.encryption_key_file)
+    return SealedObjects(locate(url, settings), keys, Ids())
+
+
+def locate(url: str, settings: Settings, clock: Clock | None = None) -> BlockingObjects:
+    """Return the objects behind a URL as they are stored; `connect` decrypts them.
+
+    Args:
+        url: See `connect`.
+        settings: See `connect`.
         clock: For tests.
 
     Raises:
-        Invalid: The URL is not one of these, or settings do not go together.
+        Invalid: See `connect`.
     """
     clock = clock or SystemClock()
     requests = Requests(
@@ -84,7 +102,7 @@ async def admit(objects: Objects, scope: str, label: str) -> None:
     gate = await objects.get(FORMAT_KEY)
     if gate is not None:
         _check_version(gate.data, label)
-    await _probe(objects, f"probes/{escape(scope, 'scope')}.json", label)
+    await _probe(objects, _probe_key(scope), label)
     for pause_s in _PAUSES_S:
         if gate is not None or await _create(objects, FORMAT_KEY, _FORMAT):
             return
@@ -94,6 +112,20 @@ async def admit(objects: Objects, scope: str, label: str) -> None:
         else:  # busy: somebody else is creating it
             await objects.wait(pause_s)
     raise Unavailable(f"{label} is busy", hint="it is safe to try again")
+
+
+async def visit(objects: Objects, label: str) -> None:
+    """Check that there is a store of a known format. One request; nothing is written.
+
+    Raises:
+        NotFound: There is none.
+        Invalid: It has another format version.
+        Corrupt: There is a `format.json`, but it is not ours.
+    """
+    gate = await objects.get(FORMAT_KEY)
+    if gate is None:
+        raise NotFound(f"there are no transcripts in {label}", hint="check --store, or EVERTURN_STORE")
+    _check_version(gate.data, label)
 
 
 def _check_version(data: bytes, label: str) -> None:
@@ -114,11 +146,27 @@ def _check_version(data: bytes, label: str) -> None:
         )
 
 
+async def now_ms(objects: Objects, scope: str) -> int:
+    """Return the time by the store's own clock, in milliseconds since the Unix epoch.
+
+    Two requests: the scope's probe is written once more, and looked at.
+    """
+    key = _probe_key(scope)
+    await objects.put(key, _PROBE)
+    stored = await objects.get(key)
+    if stored is None:
+        raise Unavailable(f"{key} was written, but it is gone", hint="it is safe to try again")
+    return stored.modified_ms
+
+
+def _probe_key(scope: str) -> str:
+    return f"probes/{escape(scope, 'scope')}.json"
+
+
 async def _probe(objects: Objects, key: str, label: str) -> None:
-    content = orjson.dumps({"probe": "everturn"})
-    if not await _create(objects, key, content):
+    if not await _create(objects, key, _PROBE):
         return
-    if await _create(objects, key, content):
+    if await _create(objects, key, _PROBE):
         await objects.delete([key])
         raise Invalid(
             f"{label} overwrites objects that it was told only to create",
