@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from everturn.errors import Corrupt, Fenced, Unavailable
+from everturn.log.compaction import collect, compact
 from everturn.log.format import Header
 from everturn.log.reader import Log, read
 from everturn.log.writer import LogWriter
 from everturn.transcripts.deletion import delete_log
-from simulation import stand_in
 from simulation.oracle import Batch, Begun
 from simulation.store import FOLDER
 from simulation.world import Actor
@@ -28,8 +28,8 @@ class Protocol:
     writer: type[LogWriter] = LogWriter
     read: Callable[..., Awaitable[Log]] = read
     delete_log: Callable[..., Awaitable[None]] = delete_log
-    compact: Callable[..., Awaitable[Any]] = stand_in.compact
-    collect: Callable[..., Awaitable[Any]] = stand_in.collect
+    compact: Callable[..., Awaitable[Any]] = compact
+    collect: Callable[..., Awaitable[Any]] = collect
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ class Crew:
                 )
                 if actor.rng.random() < 0.5:
                     await actor.sleep(actor.rng.uniform(0, 300))
-                await self._protocol.collect(actor.objects, FOLDER)
+                now_ms = actor.world.store.modified_ms(actor.world.now) if actor.rng.random() < 0.5 else None
+                await self._protocol.collect(actor.objects, FOLDER, now_ms=now_ms)
             except Unavailable:
                 actor.world.happened("compactions given up")
             except Corrupt as error:

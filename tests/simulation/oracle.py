@@ -90,6 +90,7 @@ class Canonical:
     header: Header
     data: bytes
     lines: bytes
+    batch: int | None
 
 
 @dataclass
@@ -149,7 +150,7 @@ class Oracle:
     def acknowledged(self, batch: Batch, seq: int) -> None:
         """Check an append that has returned."""
         self._counts["acknowledged"] += 1
-        if seq > self.tail or self._batch_of(self._parts[seq - 1]) != batch.number:
+        if seq > self.tail or self._parts[seq - 1].batch != batch.number:
             raise Violation("I1", f"{batch.writer} was told that batch {batch.number} is part {seq}, and it is not")
 
     def begun(self) -> Begun:
@@ -258,12 +259,14 @@ class Oracle:
         if 1 <= header.epoch < self._loaded and header.count:
             raise Violation("I4", f"{who} of epoch {header.epoch} wrote part {seq} after {self._loaded} had loaded")
         self._counts[f"parts: {header.kind}"] += 1
-        self._parts.append(Canonical(header, data, found.lines))
+        entries = found.entries()
+        batch = entries[0]["batch"] if entries else None
+        self._parts.append(Canonical(header, data, b"".join(found.pieces()), batch))
         if header.kind == "truncate":
             self._lives[-1].upto.append(0)
             self._lives.append(_Life(seq + 1))
             return
-        self._grow(who, seq, found.entries())
+        self._grow(who, seq, entries)
 
     def _grow(self, who: str, seq: int, entries: list[Any]) -> None:
         life = self._lives[-1]
@@ -293,10 +296,6 @@ class Oracle:
             return []
         return life.entries[: life.upto[upto - life.start]]
 
-    def _batch_of(self, found: Canonical) -> int | None:
-        entries = Part(found.header, found.lines).entries()
-        return entries[0]["batch"] if entries else None
-
     # --- The store against the canonical log ----------------------------------------------------------------------
 
     def _new_segment(self, who: str, found: Part) -> None:
@@ -304,7 +303,7 @@ class Oracle:
         parts = self._parts[span.first - 1 : span.last]
         notes = tuple((each.header.epoch, each.header.write_id, each.header.count, each.header.kind) for each in parts)
         kept = parts[found.truncated_parts :]
-        if found.header.parts != notes or found.lines != b"".join(each.lines for each in kept):
+        if found.header.parts != notes or b"".join(found.pieces()) != b"".join(each.lines for each in kept):
             raise Violation("I5", f"{who} wrote {span.file_name}, which is not what its parts hold")
         self._segments[span] = self._store.blobs[_key(span)].data
         self._counts["segments"] += 1
