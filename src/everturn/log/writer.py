@@ -178,6 +178,8 @@ class LogWriter:
                 seq = await self._settle(left_over, patience)
                 if left_over.header.kind == kind and left_over.batch.lines == batch.lines:
                     return seq
+                if self._fenced is not None:  # it is in, but somebody has taken over since
+                    raise self._fenced
             if self._tail is None:
                 await patience.insist(self._find_tail)
             return await self._settle(self._attempt((self._tail or 0) + 1, kind, batch, self._ids.token()), patience)
@@ -316,11 +318,13 @@ class LogWriter:
         log = await patience.insist(partial(read, self._objects, self._folder, at_least=attempt.seq))
         patience.check()
         self._learn(log.tail, looked_at)
+        overtaken = self._epoch > 0 and (log.epoch > self._epoch or log.start > attempt.seq)
+        stopped = self._stopped("a newer claim", log.epoch) if overtaken else None
         if log.has(attempt.header.write_id):
-            return None
+            return None  # it is in, and to say so is the truth; whoever was overtaken since stops at the next append
         self._unresolved = None
-        if self._epoch and (log.epoch > self._epoch or log.start > attempt.seq):
-            raise self._stopped("a newer claim", log.epoch)
+        if stopped is not None:
+            raise stopped
         return self._moved(attempt, log.tail + 1)
 
     def _is_overtaken_by(self, epoch: int, kind: str, *, opening: bool = False) -> bool:
