@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     summary_pause_s: float = Field(
         2.0, gt=0, le=3600, description="how long a session is quiet before its summary is written"
     )
+    compact_after_parts: int = Field(
+        64, ge=0, le=10_000, description="how many parts a log grows before it is compacted; 0: never"
+    )
     git_timeout_s: float = Field(600.0, gt=0, le=86400, description="how long one git command may take")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
     aws_endpoint_url: str | None = Field(None, validation_alias=_alias("AWS_ENDPOINT_URL"), description="as in AWS")
