@@ -301,7 +301,9 @@ class Oracle:
     def _new_segment(self, who: str, found: Part) -> None:
         span = found.header.span
         parts = self._parts[span.first - 1 : span.last]
-        notes = tuple((each.header.epoch, each.header.write_id, each.header.count, each.header.kind) for each in parts)
+        notes = tuple(
+            (each.header.epoch, each.header.write_id, each.header.count, each.header.kind) for each in parts
+        )
         kept = parts[found.truncated_parts :]
         if found.header.parts != notes or b"".join(found.pieces()) != b"".join(each.lines for each in kept):
             raise Violation("I5", f"{who} wrote {span.file_name}, which is not what its parts hold")

@@ -12,6 +12,7 @@ from simulation.world import Actor, World
 
 MAX_SUCCESSORS = 4
 
+
 @dataclass(frozen=True)
 class Result:
     """What one seed came to.
@@ -28,6 +29,7 @@ class Result:
     operations: int
     counts: Counter[str] = field(repr=False)
     simulated_s: float = 0.0
+
 
 class Scenario:
     """Sets the scene of one seed.
@@ -135,6 +137,7 @@ class Scenario:
             world.store.put(key, bytes(data), world.now)
             world.note("rot", "flips", key, "")
         world.happened("rot")
+
 
 def play(seed: int, protocol: Protocol | None = None) -> Result:
     """Play one seed.
