@@ -14,7 +14,9 @@ import orjson
 from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, S3Store
 
+from everturn.clock import Ids
 from everturn.errors import Corrupt, Denied, Invalid, NotFound, Unavailable
+from everturn.log.encryption import KeyFile, Keys, SealedObjects
 from everturn.log.format import VERSION
 from everturn.log.names import escape
 from everturn.log.objects import BlockingObjects, Clients, Objects
@@ -30,16 +32,23 @@ _BUCKET = re.compile(r"[A-Za-z0-9._-]+")
 _URL_HINT = "use s3://bucket/prefix, file:///folder or memory://"
 
 
-def connect(url: str, settings: Settings) -> BlockingObjects:
+def connect(url: str, settings: Settings, keys: Keys | None = None) -> SealedObjects:
     """Return the objects behind a URL. Nothing is asked of the store yet.
 
     Args:
         url: `s3://bucket/prefix`, `file:///folder` or `memory://`. The last is a new, empty store every time.
-        settings: Time-outs, and where AWS is.
+        settings: Time-outs, where AWS is, and whether to encrypt.
+        keys: Keys to encrypt with; go before the setting.
 
     Raises:
-        Invalid: The URL is not one of these.
+        Invalid: The URL is not one of these, or the key file is not as it should be.
     """
+    if keys is None and settings.encryption_key_file is not None:
+        keys = KeyFile(settings.encryption_key_file)
+    return SealedObjects(_located(url, settings), keys, Ids())
+
+
+def _located(url: str, settings: Settings) -> BlockingObjects:
     try:
         pieces = urlsplit(url)
     except ValueError as error:

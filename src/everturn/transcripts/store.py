@@ -20,11 +20,13 @@ from claude_agent_sdk import (
 )
 
 from everturn.clock import Clock, Ids, SystemClock
+from everturn.log.encryption import Keys
 from everturn.log.objects import Objects, run
 from everturn.log.stores import admit, connect
 from everturn.settings import Settings
 from everturn.transcripts import listing
 from everturn.transcripts.layout import Layout
+from everturn.transcripts.linger import Linger
 from everturn.transcripts.observer import StoreObserver
 from everturn.transcripts.session_logs import SessionLogs, Target, is_said
 
@@ -81,6 +83,12 @@ class TranscriptStore(SessionStore):
             ids=ids or Ids(),
             observer=self.observer,
         )
+        linger_s = self._settings.linger_s
+        self._linger = (
+            Linger(self._logs.append, linger_s=linger_s, clock=clock or SystemClock(), ledger=self.observer.ledger)
+            if linger_s
+            else None
+        )
         self._in_flight = 0
         self._all_landed = anyio.Event()
         self._gates = anyio.lowlevel.RunVar[dict[Target, anyio.Lock]](f"everturn-gates-{id(self)}")
@@ -94,6 +102,7 @@ class TranscriptStore(SessionStore):
         any_cwd: bool = False,
         epoch: int = 0,
         settings: Settings | None = None,
+        keys: Keys | None = None,
     ) -> Self:
         """Open a store and try out that it can be trusted.
 
@@ -107,6 +116,7 @@ class TranscriptStore(SessionStore):
             any_cwd: See the class.
             epoch: See the class.
             settings: Read from the environment and `everturn.toml` if not given.
+            keys: Where keys to encrypt with come from; goes before the setting `encryption_key_file`.
 
         Raises:
             Invalid: The URL or scope is wrong, the store has another format version, or it does not honour
@@ -116,7 +126,7 @@ class TranscriptStore(SessionStore):
             Unavailable: The store did not answer.
         """
         settings = settings or Settings.load()
-        objects = connect(url, settings)
+        objects = connect(url, settings, keys)
         store = cls(objects, scope=scope, any_cwd=any_cwd, epoch=epoch, settings=settings)
         run(admit(objects, scope, url))
         return store
@@ -125,6 +135,8 @@ class TranscriptStore(SessionStore):
 
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
         """Append entries. On return they are durable. An empty list writes nothing.
+
+        With the setting `linger_s` they are durable that much later, or on return of `drain`, `flush` or `aclose`.
 
         Raises:
             Invalid: An entry is not a JSON value. Nothing was written.
@@ -140,7 +152,7 @@ class TranscriptStore(SessionStore):
         try:
             target = self._logs.target(key)
             async with self._turn(target):
-                await _in_thread(partial(self._logs.append, target, entries))
+                await _in_thread(partial(self._append, target, entries))
         except BaseException:  # cancelled, too: what has not come back is not known to be stored
             self.observer.ledger.failed(entries, None)
             raise
@@ -155,21 +167,21 @@ class TranscriptStore(SessionStore):
         Raises:
             Corrupt: Something is missing or damaged. Names the object.
         """
-        return await _in_thread(partial(self._logs.load, self._logs.target(key)))
+        return await self._after_draining(partial(self._logs.load, self._logs.target(key)))
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         """List the sessions of a project key; with `any_cwd`, of the whole scope."""
         self._layout.sessions(project_key)
-        return await _in_thread(partial(self._logs.listed, project_key, listing.list_sessions))
+        return await self._after_draining(partial(self._logs.listed, project_key, listing.list_sessions))
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """Return the summaries of the sessions that `list_sessions` lists, by the same clock."""
         self._layout.sessions(project_key)
-        return await _in_thread(partial(self._logs.listed, project_key, listing.list_summaries))
+        return await self._after_draining(partial(self._logs.listed, project_key, listing.list_summaries))
 
     async def delete(self, key: SessionKey) -> None:
         """Delete a session with all its sub-transcripts or, if the key has a subpath, that one alone."""
-        await _in_thread(partial(self._logs.delete, self._logs.target(key)))
+        await self._after_draining(partial(self._logs.delete, self._logs.target(key)))
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
         """Return the subpaths of a session's sub-transcripts."""
@@ -213,14 +225,28 @@ class TranscriptStore(SessionStore):
         """How many entries were handed over and are not known to be in the store."""
         return self.observer.ledger.missing_entries
 
+    async def drain(self) -> None:
+        """Store now what lingers. On return all entries are durable. Without `linger_s` they are anyway.
+
+        Raises:
+            EverturnError: Something could not be stored. It is kept, and tried again later.
+        """
+        if self._linger is not None:
+            await _in_thread(self._linger.flush)
+
     async def flush(self) -> None:
-        """Write the summaries that are behind. Entries need no flush: `append` is durable."""
+        """Store now what lingers, and write the summaries that are behind."""
+        await self.drain()
         await _in_thread(self._logs.summaries.flush)
 
     async def aclose(self) -> None:
-        """Write what is behind and let go of threads."""
+        """Store and write what is behind, and let go of threads."""
         with anyio.CancelScope(shield=True):
-            await _in_thread(self._logs.close)
+            try:
+                if self._linger is not None:
+                    await _in_thread(self._linger.close)
+            finally:
+                await _in_thread(self._logs.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -236,6 +262,19 @@ class TranscriptStore(SessionStore):
         return self
 
     # --- Small things ---------------------------------------------------------------------------------------------
+
+    async def _append(self, target: Target, entries: list[SessionStoreEntry]) -> None:
+        if self._linger is None:
+            await self._logs.append(target, entries)
+            return
+        if self.observer.fenced is not None:
+            raise self.observer.fenced
+        await self._linger.append(target, entries)
+
+    async def _after_draining(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Do something that has to see what this process has appended."""
+        await self.drain()
+        return await _in_thread(work)
 
     async def _take_over(self, target: Target) -> bool:
         log = await self._logs.take_over(target)
