@@ -12,7 +12,7 @@ from everturn.log.format import Header
 from everturn.log.reader import Log, read
 from everturn.log.writer import LogWriter
 from everturn.transcripts.deletion import delete_log
-from simulation.oracle import Batch, Begun
+from simulation.oracle import Batch, Begun, Violation
 from simulation.store import FOLDER
 from simulation.world import Actor
 
@@ -106,8 +106,10 @@ class Crew:
             try:
                 log = await self._protocol.read(actor.objects, FOLDER)
                 actor.world.oracle.ended(actor.name, begun, log, log.entries())
-            except Unavailable:
+            except Unavailable as error:
                 actor.world.happened("reads given up")
+                if actor.world.is_calm:
+                    raise Violation("I6", f"{actor.name} got nothing from a store that was well: {error}") from error
             except Corrupt as error:
                 actor.world.oracle.refused(actor.name, error)
 

@@ -25,7 +25,9 @@ number from the last truncation on is in a segment or in its canonical part, and
 *I6.* Without rot, nobody is told `Corrupt`. With rot, a read is right or raises `Corrupt`; if what it needs was damaged
 before it began, it raises.
 
-A deletion that has returned has truncated everything that was in the log when it began.
+*Deletion.* A deletion that has returned has truncated everything that was in the log when it began. A claim that was
+opened before a truncation writes nothing behind it. When all is quiet, nothing that was deleted is left in the store; that is checked
+where nobody died or gave up half way and nothing arrived late, as nobody can tidy up after that.
 """
 
 from __future__ import annotations
@@ -108,6 +110,7 @@ class _Life:
     upto: list[int] = field(default_factory=list)
     uuids: set[str] = field(default_factory=set)
     batches: set[int] = field(default_factory=set)
+    claims: set[int] = field(default_factory=set)
     latest: dict[str, int] = field(default_factory=dict)
 
 
@@ -136,6 +139,8 @@ class Oracle:
         self._loaded = 0
         self._segments: dict[Span, bytes] = {}
         self._rotten = False
+        self._cleared = 0
+        self._hopeless: set[int] = set()
 
     # --- What actors tell ---------------------------------------------------------------------------------------
 
@@ -191,7 +196,8 @@ class Oracle:
         """Check a deletion that has returned."""
         self._counts["deletions"] += 1
         if begun.tail and self._lives[-1].start <= begun.tail:
-            raise Violation("I1", f"{who} has deleted the log, and part {begun.tail} is still there")
+            raise Violation("deletion", f"{who} has deleted the log, and part {begun.tail} is still there")
+        self._cleared = self._lives[-1].start - 1
 
     # --- What happens at the store --------------------------------------------------------------------------------
 
@@ -212,19 +218,28 @@ class Oracle:
         span = _span(key)
         blob = self._store.blobs.get(key)
         if span.segment:
-            self._segments.pop(span, None)
             self._counts["segments freed"] += 1
         elif blob is None:
             self._counts["parts freed"] += 1
         if blob is not None and decode(blob.data, span).header.write_id != ERASED:
             raise Violation("I5", f"{who} wrote over {span.file_name}")
+        self._check_copies(who, span)
         if span.last > self.tail:
             raise Violation("I5", f"{who} wrote over or deleted {span.file_name}, which nobody had created")
         self._check_whole(who, span)
 
+    def at_rest(self) -> None:
+        """Check that nothing deleted is left, when all is quiet and nothing has gone wrong."""
+        for key, blob in self._store.blobs.items():
+            header = decode(blob.data, _span(key)).header
+            if header.span.last < self._cleared and header.write_id != ERASED and header.count:
+                raise Violation("deletion", f"{header.span.file_name} was deleted and is still in the store")
+
     def rotted(self) -> None:
-        """Note that objects were damaged or lost."""
+        """Note that an object was damaged or lost."""
         self._rotten = True
+        needed = range(self._first_needed, self.tail + 1)
+        self._hopeless |= {seq for seq in needed if not self._whole_copies(seq)}
 
     # --- The canonical log ----------------------------------------------------------------------------------------
 
@@ -237,6 +252,15 @@ class Oracle:
         """Return the keys of objects that a read needs, and whose loss it can notice: not the last of the log."""
         spans = {key: _span(key) for key in self._store.blobs}
         return sorted(key for key, span in spans.items() if self._is_needed(span, list(spans.values())))
+
+    def spare(self) -> list[str]:
+        """Return the keys of segments whose loss would harm nothing."""
+        return sorted(
+            _key(span)
+            for span in self._segments
+            if _key(span) in self._store.blobs
+            and all(_key(part(seq)) in self._store.blobs for seq in range(span.first, span.last + 1))
+        )
 
     def _is_needed(self, span: Span, spans: list[Span]) -> bool:
         alone = [
@@ -258,6 +282,7 @@ class Oracle:
             raise Violation("I2", f"{who} took number {seq} when {self.tail} was the last")
         if 1 <= header.epoch < self._loaded and header.count:
             raise Violation("I4", f"{who} of epoch {header.epoch} wrote part {seq} after {self._loaded} had loaded")
+        self._check_claim(who, header)
         self._counts[f"parts: {header.kind}"] += 1
         entries = found.entries()
         batch = entries[0]["batch"] if entries else None
@@ -268,13 +293,20 @@ class Oracle:
             return
         self._grow(who, seq, entries)
 
+    def _check_claim(self, who: str, header: Header) -> None:
+        life = self._lives[-1]
+        if header.kind == "fence":
+            life.claims.add(header.epoch)
+        elif header.kind == "data" and header.epoch and len(self._lives) > 1 and header.epoch not in life.claims:
+            raise Violation("deletion", f"{who} opened the log before it was deleted, and wrote to it afterwards")
+
     def _grow(self, who: str, seq: int, entries: list[Any]) -> None:
         life = self._lives[-1]
         if entries:
             batch = self._batches[entries[0]["batch"]]
             if batch.entries != entries:
                 raise Violation("I1", f"part {seq} is not what {batch.writer} was given as batch {batch.number}")
-            if batch.number in life.batches:
+            if batch.number in life.batches and not self._rotten:
                 raise Violation("I3", f"{who} wrote batch {batch.number} a second time, as part {seq}")
             if life.latest.get(batch.writer, 0) > batch.number:
                 raise Violation("I2", f"{who} wrote batch {batch.number} after a later one, as part {seq}")
@@ -317,6 +349,23 @@ class Oracle:
         for seq in range(max(span.first, self._first_needed), span.last + 1):
             if not self._is_there(seq):
                 raise Violation("I5", f"after {who} touched {span.file_name}, part {seq} is not there to be read")
+
+    def _check_copies(self, who: str, span: Span) -> None:
+        """Check, where there is rot, that nobody frees the last copy that was whole."""
+        if not self._rotten:
+            return
+        for seq in range(max(span.first, self._first_needed), span.last + 1):
+            if seq not in self._hopeless and not self._whole_copies(seq):
+                raise Violation("I5", f"{who} freed the last whole copy of part {seq}, {span.file_name}")
+
+    def _whole_copies(self, seq: int) -> bool:
+        blobs = self._store.blobs
+        alone = blobs.get(_key(part(seq)))
+        return (alone is not None and alone.data == self._parts[seq - 1].data) or any(
+            blobs[_key(span)].data is data
+            for span, data in self._segments.items()
+            if _covers(span, seq) and _key(span) in blobs
+        )
 
     def _is_whole(self) -> bool:
         return all(self._is_there(seq) for seq in range(self._first_needed, self.tail + 1))

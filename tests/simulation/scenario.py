@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from simulation.actors import Crew, Protocol, Tempo
-
 from simulation.world import Actor, World
 
 MAX_SUCCESSORS = 4
+MISHAPS = ("crashes", "late", "compactions given up", "deletions given up", "freed numbers taken", "rot")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Scenario:
         self._epoch = 0
         self._successors = 0
         self._numbers: Counter[str] = Counter()
-        self.rots = rng.random() < 0.15
+        self._rots = rng.choice((*["never"] * 8, "at work", "at last"))
 
     def play(self) -> Result:
         """Play the scenario to its end.
@@ -71,6 +71,8 @@ class Scenario:
         for _ in range(rng.choice((1, 2))):
             actor = self._actor("reader")
             actor.live(self._crew.reader(actor, rng.choice((5, 15))), rng.uniform(0, spread_s))
+        if self._rots == "at work":
+            self.world.later(rng.uniform(0, 3 * spread_s), self._rot_now)
         for _ in range(rng.choice((0, 0, 1, 2))):
             actor = self._actor("deleter")
             actor.live(self._crew.deleter(actor, rng.choice((1, 2, 3))), rng.uniform(0, spread_s))
@@ -105,38 +107,57 @@ class Scenario:
 
         return start
 
+    # --- Rot ------------------------------------------------------------------------------------------------------
+
+    def _rot_now(self) -> None:
+        """While all are at work: damage any object, or lose a segment whose parts are still there."""
+        world = self.world
+        keys = world.oracle.spare()
+        if keys and world.rng.random() < 0.5:
+            self._lose(world.rng.choice(keys))
+        elif world.store.blobs:
+            self._flip(world.rng.choice(sorted(world.store.blobs)))
+
+    def _rot_at_last(self) -> None:
+        """When all is quiet: damage or lose something that a read needs, and can notice."""
+        keys = self.world.oracle.noticeable()
+        if keys:
+            how = self._lose if self.world.rng.random() < 0.5 else self._flip
+            how(self.world.rng.choice(keys))
+
+    def _lose(self, key: str) -> None:
+        self.world.store.remove(key)
+        self._rotted(key, "loses")
+
+    def _flip(self, key: str) -> None:
+        data = bytearray(self.world.store.blobs[key].data)
+        data[self.world.rng.randrange(len(data))] ^= 1 << self.world.rng.randrange(8)
+        self.world.store.blobs[key] = replace(self.world.store.blobs[key], data=bytes(data))
+        self._rotted(key, "flips")
+
+    def _rotted(self, key: str, how: str) -> None:
+        self.world.note("rot", how, key, "")
+        self.world.happened("rot")
+        self.world.oracle.rotted()
+
     # --- When all is over -----------------------------------------------------------------------------------------
 
     def _look_back(self) -> None:
-        """Read once more in calm weather; then damage something, and read again."""
+        """Read once more in calm weather; then, in some worlds, damage something and read again."""
         self.world.clear_up()
         self.world.actors.clear()
+        if not any(self.world.counts[mishap] for mishap in MISHAPS):
+            self.world.oracle.at_rest()
+            self.world.happened("worlds at rest")
         self._read_once()
-        if self.rots:
-            self._rot()
+        if self._rots == "at last":
+            self._rot_at_last()
             self._read_once()
 
     def _read_once(self) -> None:
         actor = self._actor("last reader")
         actor.live(self._crew.reader(actor, 1))
         self.world.run()
-
-    def _rot(self) -> None:
-        world = self.world
-        keys = world.oracle.noticeable()
-        if not keys:
-            return
-        key = world.rng.choice(keys)
-        world.oracle.rotted()
-        if world.rng.random() < 0.5:
-            world.store.remove(key)
-            world.note("rot", "loses", key, "")
-        else:
-            data = bytearray(world.store.blobs[key].data)
-            data[world.rng.randrange(len(data))] ^= 1 << world.rng.randrange(8)
-            world.store.put(key, bytes(data), world.now)
-            world.note("rot", "flips", key, "")
-        world.happened("rot")
 
 
 def play(seed: int, protocol: Protocol | None = None) -> Result:

@@ -45,11 +45,11 @@ class Weather:
     @classmethod
     def draw(cls, rng: random.Random) -> Weather:
         """Draw the weather of one scenario."""
-        strength = rng.choice((0.0, 0.3, 1.0, 1.0, 3.0))
+        strength = rng.choice((0.0, 0.1, 0.3, 1.0, 2.0))
         rates = [rate * strength for rate in _RATES]
         if rng.random() < 0.5:  # one kind of trouble far above the others
             special = rng.randrange(len(rates))
-            rates[special] = max(rates[special], _RATES[special]) * rng.choice((3.0, 10.0))
+            rates[special] = max(rates[special], _RATES[special]) * rng.choice((2.0, 6.0))
         return cls(tuple(accumulate(rates)), rng.choice((0.0, 0.0005, 0.003)))
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from types import coroutine
@@ -242,6 +242,11 @@ class World:
         """Let the weather be calm from here on."""
         self.weather = CALM
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing goes wrong any more."""
+        return self.weather is CALM
+
     # --- Requests -------------------------------------------------------------------------------------------------
 
     def serve(self, actor: Actor, what: Wish) -> None:
@@ -378,6 +383,3 @@ def _ignore(_value: Any, _error: Exception | None) -> None:
 
 def _short(request: Request) -> str:
     return request.key or (f"{len(request.keys)} keys" if request.keys else "")
-
-
-Operation = Callable[..., Awaitable[Any]]
