@@ -184,7 +184,7 @@ class Oracle:
     def loaded(self, who: str, epoch: int, begun: Begun, log: Log, entries: Sequence[Any]) -> None:
         """Check the load of a claim, and remember it."""
         for later in self._parts[log.tail :]:
-            if 1 <= later.header.epoch < epoch and later.header.count:
+            if 1 <= later.header.epoch < epoch and later.header.count and not self._rotten:
                 raise Violation(
                     "I4", f"{who} loaded up to {log.tail}, and part {later.header.span.first} is of an older claim"
                 )
@@ -280,7 +280,7 @@ class Oracle:
         seq = header.span.first
         if seq != self.tail + 1:
             raise Violation("I2", f"{who} took number {seq} when {self.tail} was the last")
-        if 1 <= header.epoch < self._loaded and header.count:
+        if 1 <= header.epoch < self._loaded and header.count and not self._rotten:
             raise Violation("I4", f"{who} of epoch {header.epoch} wrote part {seq} after {self._loaded} had loaded")
         self._check_claim(who, header)
         self._counts[f"parts: {header.kind}"] += 1
@@ -379,7 +379,8 @@ class Oracle:
         blobs = self._store.blobs
         covering = [span for span in self._segments if _covers(span, seq) and _key(span) in blobs]
         if covering:
-            return all(blobs[_key(span)].data is self._segments[span] for span in covering)
+            widest = [span for span in covering if not any(_inside(span, other) for other in covering)]
+            return all(blobs[_key(span)].data is self._segments[span] for span in widest)
         blob = blobs.get(_key(part(seq)))
         return blob is not None and blob.data == self._parts[seq - 1].data
 
@@ -392,6 +393,10 @@ class Oracle:
 
 def _covers(span: Span, seq: int) -> bool:
     return span.first <= seq <= span.last
+
+
+def _inside(span: Span, other: Span) -> bool:
+    return span != other and other.first <= span.first and span.last <= other.last
 
 
 def _span(key: str) -> Span:
