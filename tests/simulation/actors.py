@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from everturn.log.writer import LogWriter
 from everturn.transcripts.deletion import delete_log
 from simulation.oracle import Batch, Begun, Violation
 from simulation.store import FOLDER
+from simulation.themes import Tempo, Theme
 from simulation.world import Actor
 
 RETRY_PAUSES_S = (0.2, 0.8)  # what the SDK does with a batch that fails
@@ -30,24 +32,6 @@ class Protocol:
     delete_log: Callable[..., Awaitable[None]] = delete_log
     compact: Callable[..., Awaitable[Any]] = compact
     collect: Callable[..., Awaitable[Any]] = collect
-
-
-@dataclass(frozen=True)
-class Tempo:
-    """How long an actor thinks between two things it does: mostly `short_s`, sometimes much longer."""
-
-    short_s: float
-    often_long: float
-
-    async def think(self, actor: Actor) -> None:
-        """Let the actor think."""
-        chance = actor.rng.random()
-        if chance >= self.often_long:
-            await actor.sleep(actor.rng.uniform(0.05, self.short_s))
-        elif chance >= self.often_long / 4:
-            await actor.sleep(actor.rng.uniform(20, 200))
-        else:
-            await actor.sleep(actor.rng.uniform(200, 8000))
 
 
 class Watcher:
@@ -73,14 +57,15 @@ class Crew:
 
     Args:
         protocol: The code under test.
-        tempo: How long they think.
-        batches: How many batches a writer is given.
+        theme: What the scenario is about.
+        rng: Draws from the theme what holds for all of them.
     """
 
-    def __init__(self, protocol: Protocol, tempo: Tempo, batches: int) -> None:
+    def __init__(self, protocol: Protocol, theme: Theme, rng: random.Random) -> None:
         self._protocol = protocol
-        self._tempo = tempo
-        self._batches = batches
+        self._theme = theme
+        self._tempo = Tempo(rng.choice(theme.thinks_s), rng.choice(theme.often_long))
+        self._batches = rng.choice(theme.batches)
 
     async def guest(self, actor: Actor) -> None:
         """Append, with no claim."""
@@ -101,7 +86,7 @@ class Crew:
     async def reader(self, actor: Actor, times: int) -> None:
         """Read the log again and again."""
         for _ in range(times):
-            await self._tempo.think(actor)
+            await actor.sleep(self._tempo.think_s(actor.rng))
             begun = actor.world.oracle.begun()
             try:
                 log = await self._protocol.read(actor.objects, FOLDER)
@@ -116,18 +101,20 @@ class Crew:
     async def deleter(self, actor: Actor, times: int) -> None:
         """Delete the log now and then, and again if that did not succeed."""
         for _ in range(times):
-            await actor.sleep(actor.rng.choice((5.0, 100.0, 1000.0)) * actor.rng.random())
+            await actor.sleep(actor.rng.choice(self._theme.deletes_after_s) * actor.rng.random())
             begun = actor.world.oracle.begun()
             try:
                 await self._protocol.delete_log(actor.objects, FOLDER, lambda epoch: self._writer(actor, epoch))
                 actor.world.oracle.deleted(actor.name, begun)
             except (Unavailable, Fenced):
                 actor.world.happened("deletions given up")
+            except Corrupt as error:
+                actor.world.oracle.refused(actor.name, error)
 
     async def compactor(self, actor: Actor, times: int) -> None:
         """Compact the log and free what has been compacted long ago."""
         for _ in range(times):
-            await actor.sleep(actor.rng.uniform(5, 120))
+            await actor.sleep(actor.rng.uniform(0.2, 1) * self._theme.compacts_every_s)
             try:
                 await self._protocol.compact(
                     actor.objects, FOLDER, writer=actor.name, ids=actor.ids, everything=actor.rng.random() < 0.3
@@ -159,7 +146,7 @@ class Crew:
             try:
                 log = await writer.open()
             except Unavailable:
-                await self._tempo.think(actor)
+                await actor.sleep(self._tempo.think_s(actor.rng))
                 continue
             actor.world.oracle.loaded(actor.name, epoch, begun, log, log.entries())
             return True
@@ -168,7 +155,7 @@ class Crew:
     async def _write(self, actor: Actor, writer: LogWriter, epoch: int = 0) -> None:
         given: list[Batch] = []
         for _ in range(self._batches):
-            await self._tempo.think(actor)
+            await actor.sleep(self._tempo.think_s(actor.rng))
             if epoch and actor.rng.random() < 0.05:
                 await self._check(actor, writer)
             batch = actor.world.oracle.given(actor.name, _entries(actor, given))

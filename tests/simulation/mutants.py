@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from everturn.clock import Ids
-from everturn.errors import Corrupt, Fenced, Unavailable
+from everturn.errors import Corrupt, Unavailable
 from everturn.log import compaction, reader
 from everturn.log.compaction import compact
 from everturn.log.entries import Batch, encode
@@ -21,6 +21,9 @@ from everturn.log.reader import Log, list_parts, read
 from everturn.log.writer import LogWriter, _Attempt
 from everturn.transcripts import deletion
 from simulation.actors import Protocol
+from simulation.oracle import Violation
+from simulation.scenario import play
+from simulation.themes import CLEARING, DOZERS, LATE_CLAIMS, MIXED, SLEEPERS, Theme
 from simulation.world import SimObjects
 
 # --- Writers --------------------------------------------------------------------------------------------------------
@@ -226,59 +229,70 @@ class Mutant:
 
     Attributes:
         name: What is broken.
-        protocol: The parts that differ.
+        theme: In what kind of scenario it shows.
+        protocol: The code that differs.
         patches: Module, name and value of what is replaced besides.
         seeds: Within how many seeds, from 1 on, it has to be caught.
     """
 
     name: str
-    protocol: Protocol
+    theme: Theme
+    protocol: Protocol = field(default_factory=Protocol)
     patches: tuple[tuple[Any, str, Any], ...] = ()
-    seeds: int = 300
+    seeds: int = 100
 
-    def hunt(self, play: Callable[[int, Protocol], object], caught: type[Exception]) -> tuple[int, Exception] | None:
+    def hunt(self, seeds: int | None = None) -> tuple[int, Violation] | None:
         """Play seed after seed until the mutant is caught. Returns the seed and how, or `None`."""
         with pytest.MonkeyPatch.context() as patch:
             for module, name, value in self.patches:
                 patch.setattr(module, name, value)
-            for seed in range(1, self.seeds + 1):
+            for seed in range(1, (seeds or self.seeds) + 1):
                 try:
-                    play(seed, self.protocol)
-                except caught as violation:
+                    play(seed, self.protocol, self.theme)
+                except Violation as violation:
                     return seed, violation
         return None
 
 
-def _writer(name: str, writer: type[LogWriter], seeds: int = 300) -> Mutant:
-    return Mutant(name, Protocol(writer=writer), seeds=seeds)
+def _writer(name: str, writer: type[LogWriter], theme: Theme = MIXED, seeds: int = 100) -> Mutant:
+    return Mutant(name, theme, Protocol(writer=writer), seeds=seeds)
 
 
-def _patch(name: str, module: Any, attribute: str, value: Any, seeds: int = 300) -> Mutant:
-    return Mutant(name, Protocol(), ((module, attribute, value),), seeds)
+def _patch(name: str, module: Any, attribute: str, value: Any, theme: Theme = MIXED, seeds: int = 100) -> Mutant:
+    return Mutant(name, theme, patches=((module, attribute, value),), seeds=seeds)
 
 
 MUTANTS = [
     _writer("no fence", NoFence),
     _writer("load before fence", LoadsFirst),
-    _writer("fences ignored", IgnoresFences),
-    _writer("no look after a stall", NeverLooks),
+    _writer("fences are ignored", IgnoresFences),
+    _writer("no look after a stall", NeverLooks, SLEEPERS),
     _writer("a taken number counts as ours", TakenIsOurs),
     _writer("an unknown outcome takes the next number", UnknownIsFailed),
     _writer("an unresolved attempt is forgotten", Forgets),
     _writer("a retried batch is not recognised", WritesAgain),
-    _writer("a pass renews the knowledge of the tail", PassRenews, 10000),
-    _writer("a settled attempt renews the knowledge of the tail", LateIsTail, 10000),
-    _writer("a settled attempt does not stop an overtaken writer", GoesOnBehindTheFence, 10000),
-    _writer("a truncation does not stop a claimed writer", IgnoresTruncations),
-    _writer("a deletion does not look at what came in between", TruncatesBlindly, 10000),
-    _patch("a deletion trusts the last claim to be the highest", deletion, "_end_of", newest_claim_first, 10000),
-    _patch("deletion frees young numbers", deletion, "YOUNG_MS", 0, 10000),
+    _writer("a pass renews the knowledge of the tail", PassRenews, SLEEPERS, 500),
+    _writer("a settled attempt renews the knowledge of the tail", LateIsTail, SLEEPERS, 500),
+    _writer("a settled attempt does not stop an overtaken writer", GoesOnBehindTheFence, seeds=1000),
+    _writer("a truncation does not stop a claimed writer", IgnoresTruncations, LATE_CLAIMS),
+    _writer("a deletion does not look at what came in between", TruncatesBlindly, LATE_CLAIMS),
+    _patch(
+        "a deletion trusts the last claim to be the highest", deletion, "_end_of", newest_claim_first, LATE_CLAIMS
+    ),
+    _patch("a deletion frees young numbers", deletion, "YOUNG_MS", 0),
     _patch("dedup off", reader.Log, "entries", entries_without_dedup),
-    Mutant("one listing is trusted", Protocol(read=read_one_listing), ((reader, "LISTINGS", 1),), 1000),
+    Mutant("one listing is trusted", MIXED, Protocol(read=read_one_listing), ((reader, "LISTINGS", 1),)),
     _patch("holes are skipped", reader, "adjoining", one_run),
-    _patch("replaced objects are believed", reader, "was_replaced", believe, 20000),
-    Mutant("delete before verify", Protocol(compact=compact_and_free)),
-    _patch("covered parts are freed at once", compaction, "FREE_AFTER_MS", 0, 10000),
-    _patch("segments are not verified before parts are freed", compaction, "_is_whole", whole, 10000),
-    _patch("a segment of a deleted log is not withdrawn", compaction, "_withdraw_if_deleted", leave, 10000),
+    _patch("replaced objects are believed", reader, "was_replaced", believe, DOZERS, 1000),
+    Mutant("covered parts are freed before their segment is verified", SLEEPERS, Protocol(compact=compact_and_free)),
+    _patch("covered parts are freed at once", compaction, "FREE_AFTER_MS", 0, SLEEPERS),
+    _patch(
+        "a segment that rots or is lost is not noticed before its parts are freed",
+        compaction,
+        "_is_whole",
+        whole,
+        SLEEPERS,
+        2000,
+    ),
+    _patch("a segment of a deleted log is not withdrawn", compaction, "_withdraw_if_deleted", leave, CLEARING),
 ]

@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from simulation.actors import Crew, Protocol, Tempo
+from simulation.actors import Crew, Protocol
+from simulation.themes import THEMES, Theme
+from simulation.weather import Weather
 from simulation.world import Actor, World
 
 MAX_SUCCESSORS = 4
+TIMES = {"reader": (5, 15), "deleter": (1, 2, 3), "compactor": (5, 20)}
 MISHAPS = ("crashes", "late", "compactions given up", "deletions given up", "freed numbers taken", "rot")
 
 
@@ -37,14 +40,15 @@ class Scenario:
     Args:
         seed: Decides everything.
         protocol: The code under test.
+        theme: What it is about; drawn if it is not given.
     """
 
-    def __init__(self, seed: int, protocol: Protocol) -> None:
+    def __init__(self, seed: int, protocol: Protocol, theme: Theme | None = None) -> None:
         self.world = World(seed)
-        self._protocol = protocol
         rng = self.world.rng
-        tempo = Tempo(rng.choice((0.5, 3.0, 20.0)), rng.choice((0.0, 0.05, 0.15, 0.3)))
-        self._crew = Crew(protocol, tempo, rng.choice((4, 8, 16)))
+        self._theme = theme or rng.choice(THEMES)
+        self.world.weather = Weather.draw(rng, self._theme.trouble)
+        self._crew = Crew(protocol, self._theme, rng)
         self._epoch = 0
         self._successors = 0
         self._numbers: Counter[str] = Counter()
@@ -62,23 +66,23 @@ class Scenario:
         return Result(self.world.seed, self.world.operations, self.world.counts, self.world.now)
 
     def _enter(self) -> None:
-        rng = self.world.rng
-        spread_s = rng.choice((1.0, 60.0, 2000.0))
-        for _ in range(rng.choice((0, 1, 1, 2, 3))):
+        rng, theme, crew = self.world.rng, self._theme, self._crew
+        spread_s = rng.choice(theme.spread_s)
+        guests, claims = rng.choice(theme.guests), rng.choice(theme.claims)
+        for _ in range(guests):
             self._guest(rng.uniform(0, spread_s))
-        for _ in range(rng.choice((0, 1, 2, 3, 4)) if self._numbers["guest"] else rng.choice((2, 3, 4))):
+        for _ in range(claims if guests else max(claims, 2)):
             self._claim(rng.uniform(0, spread_s))
-        for _ in range(rng.choice((1, 2))):
-            actor = self._actor("reader")
-            actor.live(self._crew.reader(actor, rng.choice((5, 15))), rng.uniform(0, spread_s))
+        for kind, numbers, life in (
+            ("reader", theme.readers, crew.reader),
+            ("deleter", theme.deleters, crew.deleter),
+            ("compactor", theme.compactors, crew.compactor),
+        ):
+            for _ in range(rng.choice(numbers)):
+                actor = self._actor(kind)
+                actor.live(life(actor, rng.choice(TIMES[kind])), rng.uniform(0, spread_s))
         if self._rots == "at work":
             self.world.later(rng.uniform(0, 3 * spread_s), self._rot_now)
-        for _ in range(rng.choice((0, 0, 1, 2))):
-            actor = self._actor("deleter")
-            actor.live(self._crew.deleter(actor, rng.choice((1, 2, 3))), rng.uniform(0, spread_s))
-        for _ in range(rng.choice((0, 1, 1, 2))):
-            actor = self._actor("compactor")
-            actor.live(self._crew.compactor(actor, rng.choice((5, 20))), rng.uniform(0, spread_s))
 
     def _actor(self, kind: str, after_crash: Callable[[], None] | None = None) -> Actor:
         self._numbers[kind] += 1
@@ -96,7 +100,7 @@ class Scenario:
         self._epoch += 1
         actor = self._actor("claim", self._succeed(self._claim))
         rng = self.world.rng
-        stall_s = rng.uniform(0, 0.2) if rng.random() < 0.7 else rng.uniform(0, 600)
+        stall_s = rng.uniform(0, 600) if rng.random() < self._theme.stalls else rng.uniform(0, 0.2)
         actor.live(self._crew.claimed(actor, self._epoch), stall_s)
 
     def _succeed(self, how: Callable[[float], None]) -> Callable[[], None]:
@@ -160,10 +164,10 @@ class Scenario:
         self.world.run()
 
 
-def play(seed: int, protocol: Protocol | None = None) -> Result:
+def play(seed: int, protocol: Protocol | None = None, theme: Theme | None = None) -> Result:
     """Play one seed.
 
     Raises:
         Violation: A promise was broken.
     """
-    return Scenario(seed, protocol or Protocol()).play()
+    return Scenario(seed, protocol or Protocol(), theme).play()

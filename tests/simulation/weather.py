@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -43,13 +44,15 @@ class Weather:
     crash: float
 
     @classmethod
-    def draw(cls, rng: random.Random) -> Weather:
-        """Draw the weather of one scenario."""
+    def draw(cls, rng: random.Random, trouble: Sequence[str] = ()) -> Weather:
+        """Draw the weather of one scenario. Some kinds of trouble can be asked for."""
         strength = rng.choice((0.0, 0.1, 0.3, 1.0, 2.0))
         rates = [rate * strength for rate in _RATES]
         if rng.random() < 0.5:  # one kind of trouble far above the others
             special = rng.randrange(len(rates))
             rates[special] = max(rates[special], _RATES[special]) * rng.choice((2.0, 6.0))
+        for fate in trouble:
+            rates[FATES.index(fate)] = 0.02
         return cls(tuple(accumulate(rates)), rng.choice((0.0, 0.0005, 0.003)))
 
     @property

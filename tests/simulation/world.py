@@ -21,7 +21,7 @@ from everturn.errors import Unavailable
 from everturn.log.objects import Item, Stored
 from simulation.oracle import Oracle, Violation
 from simulation.store import FOLDER, Store
-from simulation.weather import CALM, Weather, latency_s, long_s, timeout_s
+from simulation.weather import CALM, latency_s, long_s, timeout_s
 
 TRACE_LINES = 60
 DRIFT = 0.03
@@ -192,6 +192,7 @@ class World:
         seed: Decides everything.
 
     Attributes:
+        weather: What goes wrong. Calm at first.
         now: The simulated time in seconds.
         operations: How many requests were made.
         counts: What happened, by name.
@@ -204,7 +205,7 @@ class World:
         self.operations = 0
         self.counts: Counter[str] = Counter()
         self.trace: deque[tuple[float, str, str, str, str]] = deque(maxlen=TRACE_LINES)
-        self.weather = Weather.draw(self.rng)
+        self.weather = CALM
         self.store = Store(
             page_size=self.rng.choice((2, 2, 3, 4, 10)),
             unsorted=self.rng.random() < 0.3,
