@@ -13,7 +13,7 @@ older than twice the grace period: by then every writer and reader that may stil
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from everturn.clock import Ids
@@ -21,7 +21,7 @@ from everturn.errors import Corrupt
 from everturn.log.format import MAX_SIZE_BYTES, Part, decode, encode_segment
 from everturn.log.names import Span
 from everturn.log.objects import Item, Objects
-from everturn.log.reader import ERASED, adjoining, list_parts, read_part, uncovered, was_replaced
+from everturn.log.reader import ERASED, adjoining, list_parts, read, read_part, uncovered, was_replaced
 
 GRACE_S = 60.0
 # Twice what writers go by: clocks differ a little, and the store's has coarse ticks.
@@ -105,17 +105,49 @@ async def collect(objects: Objects, folder: str, *, now_ms: int | None = None) -
     """
     listed = await list_parts(objects, folder)
     now_ms = max([item.modified_ms for item in listed.values()], default=0) if now_ms is None else now_ms
-    freed = 0
+    spare, freed = covered(listed), 0
     for segment in uncovered(listed):
-        covered = [
-            span for span in listed if span != segment and segment.first <= span.first and span.last <= segment.last
-        ]
-        if not segment.segment or not covered or now_ms - listed[segment].modified_ms < FREE_AFTER_MS:
+        inside = [span for span in spare if segment.first <= span.first and span.last <= segment.last]
+        if not segment.segment or not inside or now_ms - listed[segment].modified_ms < FREE_AFTER_MS:
             continue
         if await _is_whole(objects, folder, segment):
-            await objects.delete([f"{folder}/{span.file_name}" for span in covered])
-            freed += len(covered)
+            await objects.delete([f"{folder}/{span.file_name}" for span in inside])
+            freed += len(inside)
     return freed
+
+
+async def clear_deleted(objects: Objects, folder: str, *, now_ms: int) -> int:
+    """Delete what a deletion has left before its truncation, once no writer can believe in those numbers any more.
+
+    Reads the log, so it is for one that is compacted or short.
+
+    Args:
+        objects: Where the log is.
+        folder: Its folder.
+        now_ms: A time that the store's clock has reached, in milliseconds since the Unix epoch.
+
+    Returns:
+        How many objects were deleted. The truncation itself stays.
+    """
+    log = await read(objects, folder)
+    listed = await list_parts(objects, folder)
+    remains = [
+        span
+        for span, item in listed.items()
+        if span.last < log.start - 1 and now_ms - item.modified_ms >= FREE_AFTER_MS
+    ]
+    truncation = listed.get(Span(log.start - 1, log.start - 1))
+    if not remains or truncation is None or now_ms - truncation.modified_ms < FREE_AFTER_MS:
+        return 0
+    await objects.delete([f"{folder}/{span.file_name}" for span in remains])
+    return len(remains)
+
+
+def covered(listed: Iterable[Span]) -> list[Span]:
+    """Return the objects that a segment stands for."""
+    spans = list(listed)
+    chosen = set(uncovered(spans))
+    return [span for span in spans if span not in chosen]
 
 
 def plan(pieces: Sequence[tuple[Span, int]], *, everything: bool = False) -> list[Span]:

@@ -163,10 +163,10 @@ def _damaged(folder: str, span: Span, error: Corrupt) -> Corrupt:
 
 async def _read_run(objects: Objects, folder: str, run: Sequence[Span], listed: Mapping[Span, Item]) -> Log | str:
     """Fetch the parts of a run, or say what is missing. What stands before a truncation need not even be whole."""
-    stored = await objects.get_many([f"{folder}/{span.file_name}" for span in run])
+    stored = await _fetch(objects, folder, run, listed)
     parts: list[Part] = []
     start, epoch = 1, 0
-    for span, object_ in zip(reversed(run), reversed(stored), strict=True):
+    for span, object_ in zip(reversed(run), reversed(stored), strict=False):
         if object_ is None:
             return f"{folder}/{span.file_name} was listed, but it is gone"
         if was_replaced(object_, listed[span]):
@@ -186,6 +186,19 @@ async def _read_run(objects: Objects, folder: str, run: Sequence[Span], listed: 
         if run[0].first != 1:
             return f"{folder} has no part {run[0].first - 1}"
     return Log(folder, tuple(reversed(parts)), start, run[-1].last, epoch)
+
+
+async def _fetch(
+    objects: Objects, folder: str, run: Sequence[Span], listed: Mapping[Span, Item]
+) -> list[Stored | None]:
+    """Fetch a run, or only the end of it if that is a truncation: a deleted log must not cost what it held."""
+    keys = [f"{folder}/{span.file_name}" for span in run]
+    if len(run) == 1 or run[-1].segment or listed[run[-1]].size_bytes > SMALL_PART_BYTES:
+        return await objects.get_many(keys)
+    last = await objects.get(keys[-1])
+    if last is not None and _decode(last.data, folder, run[-1]).header.kind == "truncate":
+        return [last]
+    return [*await objects.get_many(keys[:-1]), last]
 
 
 def was_replaced(stored: Stored, item: Item) -> bool:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FORMAT_KEY = "format.json"
 
 _FORMAT = orjson.dumps({"format": "everturn", "version": VERSION})
+_PROBE = orjson.dumps({"probe": "everturn"})
 _BUCKET = re.compile(r"[A-Za-z0-9._-]+")
 _URL_HINT = "use s3://bucket/prefix, file:///folder or memory://"
 
@@ -80,7 +81,7 @@ async def admit(objects: Objects, scope: str, label: str) -> None:
     gate = await objects.get(FORMAT_KEY)
     if gate is not None:
         _check_version(gate.data, label)
-    await _probe(objects, f"probes/{escape(scope, 'scope')}.json", label)
+    await _probe(objects, _probe_key(scope), label)
     for pause_s in (0.1, 0.4, 1.6):
         if gate is not None or await objects.create(FORMAT_KEY, _FORMAT):
             return
@@ -124,11 +125,27 @@ def _check_version(data: bytes, label: str) -> None:
         )
 
 
+async def now_ms(objects: Objects, scope: str) -> int:
+    """Return the time by the store's own clock, in milliseconds since the Unix epoch.
+
+    Two requests: the scope's probe is written once more, and looked at.
+    """
+    key = _probe_key(scope)
+    await objects.put(key, _PROBE)
+    stored = await objects.get(key)
+    if stored is None:
+        raise Unavailable(f"{key} was written, but it is gone", hint="it is safe to try again")
+    return stored.modified_ms
+
+
+def _probe_key(scope: str) -> str:
+    return f"probes/{escape(scope, 'scope')}.json"
+
+
 async def _probe(objects: Objects, key: str, label: str) -> None:
-    content = orjson.dumps({"probe": "everturn"})
-    if not await objects.create(key, content):
+    if not await objects.create(key, _PROBE):
         return
-    if await objects.create(key, content):
+    if await objects.create(key, _PROBE):
         await objects.delete([key])
         raise Invalid(
             f"{label} overwrites objects that it was told only to create",

@@ -21,6 +21,7 @@ from everturn.log.writer import LogWriter
 from everturn.settings import Settings
 from everturn.transcripts import listing
 from everturn.transcripts.deletion import delete_log
+from everturn.transcripts.holds import refuse_if_held
 from everturn.transcripts.homes import find_home, settle_home
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.observer import StoreObserver
@@ -153,8 +154,8 @@ class SessionLogs:
     async def listed(
         self, project_key: str, how: Callable[[Objects, Layout, list[str]], Awaitable[list[Result]]]
     ) -> list[Result]:
-        """List the sessions of a project or, with homes, of the scope."""
-        await self.summaries.flush()
+        """List the sessions of a project or, with homes, of the scope, with all that this process has written."""
+        await self.summaries.flush(strict=True)
         projects = await listing.projects(self._objects, self._layout) if self._any_cwd else [project_key]
         return await how(self._objects, self._layout, projects)
 
@@ -164,8 +165,9 @@ class SessionLogs:
         return await listing.list_subpaths(self._objects, self._layout, place.project_key, place.session_id)
 
     async def delete(self, target: Target) -> None:
-        """Delete a session with all its sub-transcripts, or one of those alone."""
+        """Delete a session with all its sub-transcripts, or one of those alone. One under a hold stays."""
         place = await self._place(target)
+        await refuse_if_held(self._objects, self._layout.scope, place.session_id)
         name = (place.project_key, place.session_id)
         if place.subpath is not None:
             await self._delete_log(place)
@@ -175,6 +177,7 @@ class SessionLogs:
         for subpath in (None, *subpaths):
             await self._delete_log(Target(*name, subpath))
         await self._objects.delete([self._layout.summary(*name)])
+        await self._objects.delete([self._layout.catalog(place.project_key)])  # in this order: see there
         if self._any_cwd:
             await self._objects.delete([self._layout.home(place.session_id)])
             self._homes.pop(place.session_id, None)

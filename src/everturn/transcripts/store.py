@@ -180,7 +180,11 @@ class TranscriptStore(SessionStore):
         return await self._after_draining(partial(self._logs.listed, project_key, listing.list_summaries))
 
     async def delete(self, key: SessionKey) -> None:
-        """Delete a session with all its sub-transcripts or, if the key has a subpath, that one alone."""
+        """Delete a session with all its sub-transcripts or, if the key has a subpath, that one alone.
+
+        Raises:
+            Conflict: The session is under a legal hold. Nothing was deleted.
+        """
         await self._after_draining(partial(self._logs.delete, self._logs.target(key)))
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
