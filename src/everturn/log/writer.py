@@ -224,7 +224,7 @@ class LogWriter:
         while True:
             self._unresolved = attempt
             sent_at = self._clock.elapsed()
-            outcome = await self._try(attempt)
+            outcome = await self._try(attempt, patience)
             if isinstance(outcome, Unavailable):
                 await patience.wait(outcome)
             elif outcome is not None:
@@ -241,11 +241,12 @@ class LogWriter:
                     return attempt.seq
                 attempt = late
 
-    async def _try(self, attempt: _Attempt) -> Header | Unavailable | None:
+    async def _try(self, attempt: _Attempt, patience: Patience) -> Header | Unavailable | None:
         """Try once. `None`: it is written. A header: somebody else's part is there. An error: not known yet."""
         try:
             if await self._objects.create(f"{self._folder}/{part(attempt.seq).file_name}", attempt.data):
                 return None
+            patience.check()
             there = await self._standing_at(attempt.seq)
         except Unavailable as error:
             return error
