@@ -47,6 +47,7 @@ class Header:
     size: int
     exact: bool = False
     parts: tuple[PartNote, ...] = ()
+    repaired: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,15 @@ def encode_batch(
     return header, _assemble(fields, zstd.compress(batch.lines, options=_OPTIONS))
 
 
-def encode_segment(parts: Sequence[Part], *, writer: str, write_id: str) -> bytes:
-    """Return the bytes of a segment that holds these parts, which follow each other without a hole."""
+def encode_segment(parts: Sequence[Part], *, writer: str, write_id: str, repaired: str = "") -> bytes:
+    """Return the bytes of a segment that holds these parts, which follow each other without a hole.
+
+    Args:
+        parts: The parts.
+        writer: Who writes it, for people.
+        write_id: Fresh for each segment.
+        repaired: What a repair put here in place of what is gone: `lost` or `restored`; empty for a compaction.
+    """
     truncated = max((index for index, part in enumerate(parts, 1) if part.header.kind == "truncate"), default=0)
     kept = parts[truncated:]
     lines = b"".join(part.lines for part in kept)
@@ -132,6 +140,7 @@ def encode_segment(parts: Sequence[Part], *, writer: str, write_id: str) -> byte
             "count": sum(part.header.count for part in kept),
             "size": len(lines),
             **({"exact": True} if any(part.header.exact for part in kept) else {}),
+            **({"repaired": repaired} if repaired else {}),
             "parts": [_note(part.header) for part in parts],
         },
         zstd.compress(lines, options=_OPTIONS),
@@ -218,6 +227,7 @@ def _header_of(raw: dict[str, Any]) -> Header:
         raw["size"],
         raw.get("exact") is True,
         notes,
+        str(raw.get("repaired", "")),
     )
 
 

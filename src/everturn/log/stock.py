@@ -1,0 +1,229 @@
+"""Everything that lies in a log's folder, looked at one by one: for those who check a log or mend it.
+
+A reader takes the fewest objects that make up the log and trusts nothing else. Here the others are looked at too, and
+what cannot be read is set down instead of ending the look.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from everturn.errors import EverturnError
+from everturn.log.format import Part, PartNote, decode
+from everturn.log.names import Span, parse_file_name
+from everturn.log.objects import Item, Objects
+from everturn.log.reader import ERASED, LISTINGS, RELIST_PAUSE_S
+
+BLOCK = 256
+HEADER_AT = 8  # after the magic number and length of the frame
+NOTHING: frozenset[Span] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An object that is whole, and what it holds."""
+
+    part: Part
+    entries: list[Any]
+    modified_ms: int
+
+    @property
+    def span(self) -> Span:
+        """The numbers it covers."""
+        return self.part.header.span
+
+    def note(self, seq: int) -> PartNote:
+        """Return what it says of one of its numbers."""
+        header = self.part.header
+        if self.span.segment:
+            return header.parts[seq - self.span.first]
+        return (header.epoch, header.write_id, header.count, header.kind)
+
+    def of_number(self, seq: int) -> list[Any] | None:
+        """Return the entries of one of its numbers, or `None` if a truncation in the same segment took them away."""
+        if not self.span.segment:
+            return self.entries
+        index, notes = seq - self.span.first, self.part.header.parts
+        if index < self.part.truncated_parts:
+            return None
+        begin = sum(note[2] for note in notes[self.part.truncated_parts : index])
+        return self.entries[begin : begin + notes[index][2]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One number of a log as readers see it: where it was found, what is said of it, and its entries."""
+
+    seq: int
+    span: Span
+    note: PartNote
+    entries: list[Any]
+
+
+@dataclass
+class Stock:
+    """What lies in a log's folder.
+
+    Attributes:
+        folder: The folder.
+        items: All objects whose names are ours.
+        foreign: The keys of all others.
+        held: Those that are whole.
+        damaged: Those that are not, each with what is wrong with it.
+        gone: Those that were listed, but could not be fetched.
+        claimed: How many entries damaged objects say they hold, where their headers can be made out.
+    """
+
+    folder: str
+    items: dict[Span, Item] = field(default_factory=dict)
+    foreign: list[str] = field(default_factory=list)
+    held: dict[Span, Held] = field(default_factory=dict)
+    damaged: dict[Span, str] = field(default_factory=dict)
+    gone: list[Span] = field(default_factory=list)
+    claimed: dict[Span, int] = field(default_factory=dict)
+
+    def key(self, span: Span) -> str:
+        """Return an object's key."""
+        return f"{self.folder}/{span.file_name}"
+
+    @property
+    def tail(self) -> int:
+        """The last number that is taken; 0 if none is."""
+        return max((span.last for span in self.items), default=0)
+
+    @property
+    def start(self) -> int:
+        """The first number that counts: 1, or the one after the last truncation."""
+        return max((_truncation_in(held) for held in self.held.values()), default=0) + 1
+
+    @property
+    def start_epoch(self) -> int:
+        """The epoch of the last truncation; 0 if there is none."""
+        before = self.start - 1
+        return max((held.note(before)[0] for held in self.held.values() if _covers(held.span, before)), default=0)
+
+    @property
+    def unlisted(self) -> list[Span]:
+        """The numbers that count and that no object stands for, damaged or not."""
+        return gaps(self.items, self.start, self.tail)
+
+    def missing(self, without: Collection[Span] = NOTHING) -> list[Span]:
+        """Return the numbers that count and that no whole object holds, leaving out some objects."""
+        return gaps((span for span in self.held if span not in without), self.start, self.tail)
+
+    def rows(self, without: Collection[Span] = NOTHING) -> Iterator[Row]:
+        """Go through the numbers that count and that can be read, in order."""
+        done = self.start - 1
+        for span in uncovered(span for span in self.held if span not in without):
+            held = self.held[span]
+            if span.last <= done:
+                continue
+            first = max(done + 1, span.first)
+            at = len(held.entries) - held.part.count_after(first - 1) if first > span.first else 0
+            for seq in range(first, span.last + 1):
+                note = held.note(seq)
+                yield Row(seq, span, note, held.entries[at : at + note[2]])
+                at += note[2]
+            done = span.last
+
+
+async def take_stock(objects: Objects, folder: str) -> Stock:
+    """Look at everything in a log's folder. A number that seems to be missing is looked for again before it counts.
+
+    Raises:
+        Unavailable: The store did not answer.
+    """
+    for attempt in range(LISTINGS):
+        if attempt:
+            await objects.wait(RELIST_PAUSE_S * 2**attempt)
+        stock = await _look(objects, folder)
+        if not stock.gone and not stock.unlisted:
+            break
+    return stock
+
+
+async def _look(objects: Objects, folder: str) -> Stock:
+    stock = Stock(folder)
+    for item in await objects.listing(folder):
+        span = parse_file_name(item.key.removeprefix(f"{folder}/"))
+        if span is None:
+            stock.foreign.append(item.key)
+        else:
+            stock.items[span] = item
+    spans = sorted(stock.items)
+    for block in (spans[at : at + BLOCK] for at in range(0, len(spans), BLOCK)):
+        for span, stored in zip(block, await objects.get_many([stock.key(span) for span in block]), strict=True):
+            if stored is None:
+                stock.gone.append(span)
+                del stock.items[span]
+            else:
+                _file(stock, span, stored.data)
+    for span in [span for span, held in stock.held.items() if _is_erased(held) and span.first >= stock.start]:
+        del stock.held[span]
+        stock.damaged[span] = "a deletion has written over it, but the deletion's own mark is not there"
+    return stock
+
+
+def _file(stock: Stock, span: Span, data: bytes) -> None:
+    try:
+        part = decode(data, span)
+        stock.held[span] = Held(part, part.entries(), stock.items[span].modified_ms)
+    except EverturnError as error:
+        stock.damaged[span] = error.message
+        count = _claimed_count(data)
+        if count is not None:
+            stock.claimed[span] = count
+
+
+def _claimed_count(data: bytes) -> int | None:
+    """Return the count in the first line of the header frame, which nothing vouches for."""
+    try:
+        count = json.loads(data[HEADER_AT:].partition(b"\n")[0])["count"]
+        return count if type(count) is int else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def uncovered(spans: Iterable[Span]) -> list[Span]:
+    """Return the spans a reader takes: those that lie in no other."""
+    chosen: list[Span] = []
+    for span in sorted(spans, key=lambda span: (span.first, -span.last, not span.segment)):
+        if not chosen or span.last > chosen[-1].last:
+            chosen.append(span)
+    return chosen
+
+
+def gaps(spans: Iterable[Span], first: int, last: int) -> list[Span]:
+    """Return the runs of numbers from `first` to `last` that no span covers."""
+    found: list[Span] = []
+    done = first - 1
+    for span in sorted(spans):
+        if span.first > done + 1 and done < last:
+            found.append(_run(done + 1, min(span.first - 1, last)))
+        done = max(done, span.last)
+    return [*found, _run(done + 1, last)] if done < last else found
+
+
+def _run(first: int, last: int) -> Span:
+    return Span(first, last, segment=True)
+
+
+def _covers(span: Span, seq: int) -> bool:
+    return span.first <= seq <= span.last
+
+
+def _is_erased(held: Held) -> bool:
+    return held.part.header.write_id == ERASED
+
+
+def _truncation_in(held: Held) -> int:
+    """Return the number of the last truncation in an object, or 0 if there is none."""
+    if _is_erased(held):
+        return 0
+    if held.part.header.kind == "truncate":
+        return held.span.last
+    truncated = held.part.truncated_parts
+    return held.span.first + truncated - 1 if truncated else 0

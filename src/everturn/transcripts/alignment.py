@@ -1,0 +1,172 @@
+"""Laying a local transcript beside what the store has, to tell what is missing. Pure.
+
+Entries are the same if they have the same `uuid` or, where one has none, if they are equal. Many entries have none,
+and look alike ("mode", "cost-state"), so whatever is taken from a local transcript has to lie between neighbours that
+the store has too. Where that is not certain, nothing is taken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from everturn.errors import Invalid
+from everturn.log.entries import encode
+
+Entry = TypeVar("Entry")
+Mark = tuple[str, object]
+
+HINT = "is it the transcript of this session, and of this sub-transcript? if there is no better one: --accept-loss"
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """How a local transcript lies beside the stored one.
+
+    Attributes:
+        after: Local entries after the last one that the store has: they can be appended.
+        inside: Local entries before that one that the store has not: they cannot be put in their place any more.
+        common: How many entries both have.
+    """
+
+    after: list[Any]
+    inside: list[Any]
+    common: int
+
+
+def align(local: Sequence[Any], stored: Sequence[Any]) -> Alignment:
+    """Lay a local transcript beside the stored one. Entries that only the store has do not matter."""
+    local = without_repeats(local)
+    places: defaultdict[Mark, deque[int]] = defaultdict(deque)
+    for index, entry in enumerate(local):
+        places[mark(entry)].append(index)
+    matched = {places[each].popleft() for each in map(mark, without_repeats(stored)) if places[each]}
+    end = max(matched, default=-1) + 1
+    inside = [entry for index, entry in enumerate(local[:end]) if index not in matched]
+    return Alignment(list(local[end:]), inside, len(matched))
+
+
+def missing_entries(local: Sequence[Any], stored: Sequence[Any]) -> list[Any]:
+    """Return the local entries that come after the last one the store has."""
+    return align(local, stored).after
+
+
+def between(local: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
+    """Return the local entries that lie between two stretches of what the store has.
+
+    Args:
+        local: The local transcript.
+        before: Everything the store has before the gap; none if the gap is at the beginning.
+        after: Everything the store has after the gap; none if the gap is at the end.
+
+    Raises:
+        Invalid: The local transcript does not fit what is around the gap.
+    """
+    marks = [mark(entry) for entry in without_repeats(local)]
+    if not marks:
+        raise _refusal("it is empty")
+    ours_before, ours_after = ([mark(entry) for entry in without_repeats(each)] for each in (before, after))
+    begin = _end_of(marks, ours_before)
+    end = len(marks) if not ours_after else _start_of(marks, ours_after, begin)
+    if begin > end:
+        raise _refusal("what comes before the gap and what comes after it overlap there")
+    _check_sides(marks, begin, end, ours_before, ours_after)
+    return list(without_repeats(local)[begin:end])
+
+
+def _check_sides(marks: Sequence[Mark], begin: int, end: int, before: Sequence[Mark], after: Sequence[Mark]) -> None:
+    """Refuse a local transcript in which named entries stand on the wrong side of the gap, or in it."""
+    for side, elsewhere in ((before, marks[begin:]), (after, marks[:end])):
+        strays = _named(side) & _named(elsewhere)
+        if strays:
+            raise _refusal(f"entry {min(map(str, strays))} stands in another order there")
+
+
+def _named(marks: Sequence[Mark]) -> set[object]:
+    return {value for kind, value in marks if kind == "uuid"}
+
+
+def _end_of(marks: Sequence[Mark], before: Sequence[Mark]) -> int:
+    """Return where what comes before the gap ends in the local transcript."""
+    if not before:
+        return 0
+    anchor = next((index for index in reversed(range(len(before))) if before[index][0] == "uuid"), None)
+    if anchor is None:
+        begin = 0  # nothing before has a name, so it has to be the beginning of the transcript
+        rest = list(before)
+    else:
+        begin, rest = _place_of(marks, before[anchor]) + 1, list(before[anchor + 1 :])
+    if list(marks[begin : begin + len(rest)]) != rest:
+        raise _refusal("it does not have what the store has right before the gap")
+    return begin + len(rest)
+
+
+def _start_of(marks: Sequence[Mark], after: Sequence[Mark], begin: int) -> int:
+    """Return where what comes after the gap starts in the local transcript."""
+    anchor = next((index for index, (kind, _) in enumerate(after) if kind == "uuid"), None)
+    if anchor is not None:
+        start, rest = _place_of(marks, after[anchor]) - anchor, list(after[:anchor])
+        if start < 0 or list(marks[start : start + anchor]) != rest:
+            raise _refusal("it does not have what the store has right after the gap")
+        return start
+    length = len(after)
+    starts = [at for at in range(begin, len(marks) - length + 1) if list(marks[at : at + length]) == list(after)]
+    if len(starts) != 1:
+        raise _refusal("what the store has after the gap is not there once and only once")
+    return starts[0]
+
+
+def _place_of(marks: Sequence[Mark], wanted: Mark) -> int:
+    try:
+        return marks.index(wanted)
+    except ValueError:
+        raise _refusal(f"it does not have entry {wanted[1]}, a neighbour of the gap") from None
+
+
+def _refusal(why: str) -> Invalid:
+    return Invalid(f"the local transcript does not fit: {why}", hint=HINT)
+
+
+def mark(entry: Any) -> Mark:
+    """Return what tells an entry from others: its uuid or, if it has none, everything it says."""
+    uuid = uuid_of(entry)
+    return ("uuid", uuid) if uuid is not None else ("value", _canonical(entry))
+
+
+def uuid_of(entry: Any) -> str | None:
+    """Return an entry's uuid, if it has one."""
+    uuid = entry.get("uuid") if isinstance(entry, dict) else None
+    return uuid if type(uuid) is str else None
+
+
+def without_repeats(entries: Sequence[Entry]) -> list[Entry]:
+    """Return entries as readers show them: of those with the same uuid, the first."""
+    seen: set[str] = set()
+    kept = []
+    for entry in entries:
+        uuid = uuid_of(entry)
+        if uuid is None or uuid not in seen:
+            kept.append(entry)
+        if uuid is not None:
+            seen.add(uuid)
+    return kept
+
+
+def same_session(entries: Sequence[Any], session_id: str) -> bool:
+    """Tell whether a local transcript may be this session's, by the ids that its entries carry."""
+    ids = Counter(entry["sessionId"] for entry in entries if isinstance(entry, dict) and _has_id(entry))
+    return not ids or session_id in ids
+
+
+def _has_id(entry: dict[str, Any]) -> bool:
+    return isinstance(entry.get("sessionId"), str)
+
+
+def _canonical(entry: Any) -> bytes:
+    try:
+        return json.dumps(entry, sort_keys=True).encode()
+    except RecursionError:  # nested too deeply for that; its keys keep the order in which they came
+        return encode([entry]).lines

@@ -1,0 +1,335 @@
+"""Mending a log: an explicit act that loses nothing (docs/format.md, section 11; docs/repair.md).
+
+The argument, in short. First everything is planned from what can be read. Then, for each thing that is missing or
+damaged, its bytes are kept elsewhere, a segment is created that stands for its numbers, and only then the damaged
+object is taken away. Readers ignore what lies inside a segment, and nothing is ever created over something else, so
+after a crash at any point the log is as damaged as before or mended, and the next repair goes on from there. What
+takes numbers is left alone while a writer may still believe that they are free.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from everturn.clock import Ids
+from everturn.errors import Conflict, Invalid
+from everturn.log.format import Part, decode, encode_part, encode_segment
+from everturn.log.names import Span, part
+from everturn.log.objects import Objects
+from everturn.log.reader import read_part
+from everturn.log.stock import Stock, gaps
+from everturn.log.verification import LogReport, numbers, verify_log
+from everturn.log.writer import GRACE_S, LogWriter
+from everturn.transcripts.alignment import HINT, align, between, same_session
+from everturn.transcripts.archive import SessionRef
+from everturn.transcripts.layout import Layout
+from everturn.transcripts.local import batches
+from everturn.transcripts.verification import check_home
+
+DAMAGED = "damaged"
+METADATA = "agent_metadata"  # stands in a sub-transcript in the store, but in a file of its own locally
+YOUNG_MS = int(2 * GRACE_S * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Numbers that no whole object holds.
+
+    Attributes:
+        span: The numbers.
+        entries: What a local transcript has for them; `None` without one: they are lost.
+        told: What is known of the loss, a sentence each.
+    """
+
+    span: Span
+    entries: list[Any] | None
+    told: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a repair will do.
+
+    Attributes:
+        report: What the check of the log has found.
+        gaps: Numbers to put something in place of.
+        aside: Objects to take away, once a copy is kept.
+        waiting: Objects that are too young to be taken away; they do no harm, and a later repair does it.
+        missing: Entries of a local transcript that come after everything in the store.
+        passed_over: How many entries of a local transcript cannot be put in their place, as the log is whole there.
+        home: The key of a note about where the session lives that has to be written anew.
+    """
+
+    report: LogReport
+    gaps: tuple[Gap, ...] = ()
+    aside: tuple[Span, ...] = ()
+    waiting: tuple[Span, ...] = ()
+    missing: tuple[Any, ...] = ()
+    passed_over: int = 0
+    home: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.gaps or self.aside or self.missing or self.home)
+
+    @property
+    def lost(self) -> tuple[Gap, ...]:
+        """The numbers that are lost."""
+        return tuple(gap for gap in self.gaps if gap.entries is None)
+
+
+async def plan_repair(
+    objects: Objects, ref: SessionRef, subpath: str | None = None, local: Sequence[Any] | None = None
+) -> Plan:
+    """Find out what has to be done to a log. Writes nothing.
+
+    Args:
+        objects: The store.
+        ref: The session.
+        subpath: A sub-transcript; `None` for the main one.
+        local: A local transcript of it.
+
+    Raises:
+        Invalid: The local transcript does not fit, or a segment is wrong and nothing else holds its numbers.
+    """
+    if local is not None and not same_session(local, ref.session_id):
+        raise Invalid("the local transcript belongs to another session", hint=HINT)
+    report = await verify_log(objects, ref.folder(subpath))
+    stock = report.stock
+    aside = _to_take_away(report)
+    holes = stock.missing(aside)
+    fresh: Sequence[Any] = ()
+    passed_over = 0
+    if local is None:
+        found = [Gap(hole, None, _known_of(stock, hole)) for hole in holes]
+    else:
+        found, whole = _filled(stock, aside, holes, local)
+        alignment = align(local, whole)
+        if whole and not alignment.common:
+            raise Invalid("the local transcript has nothing in common with what is stored", hint=HINT)
+        fresh, passed_over = alignment.after, len(alignment.inside)
+        if passed_over and fresh:
+            raise Invalid(
+                f"the local transcript does not fit: {passed_over} of its entries are missing where the log is whole",
+                hint=HINT,
+            )
+    waiting = tuple(span for span in aside if _is_young(stock, span))
+    return Plan(
+        report,
+        tuple(found),
+        tuple(span for span in aside if span not in waiting),
+        waiting,
+        tuple(fresh),
+        passed_over,
+        await _wrong_home(objects, ref) if subpath is None else None,
+    )
+
+
+class Repair:
+    """Carries a plan out.
+
+    Args:
+        objects: The store.
+        ref: The session.
+        subpath: A sub-transcript; `None` for the main one.
+        ids: For write ids.
+        writer: Who does it, for people.
+    """
+
+    def __init__(self, objects: Objects, ref: SessionRef, subpath: str | None, *, ids: Ids, writer: str) -> None:
+        self._objects = objects
+        self._ref = ref
+        self._folder = ref.folder(subpath)
+        self._ids = ids
+        self._writer = writer
+
+    async def carry_out(self, plan: Plan, appender: LogWriter) -> None:
+        """Do what is planned. After a crash, or an error, plan again and go on.
+
+        Args:
+            plan: The plan.
+            appender: A guest's writer for this log: it appends what a local transcript has beyond the log's end.
+
+        Raises:
+            Conflict: Somebody else writes to the log.
+            Unavailable: The store did not answer.
+        """
+        for span in plan.aside:
+            await self._keep_copy(f"{self._folder}/{span.file_name}")
+        for gap in plan.gaps:
+            await self._fill(gap, plan)
+        await self._objects.delete([f"{self._folder}/{span.file_name}" for span in plan.aside])
+        if plan.home is not None:
+            await self._write_home(plan.home)
+        await append_missing(appender, plan.missing)
+
+    async def _keep_copy(self, key: str) -> None:
+        """Copy an object to where readers do not look. Its digest is part of the name, so twice is once."""
+        stored = await self._objects.get(key)
+        if stored is None:
+            return
+        copy = kept_under(key, stored.data)
+        if await self._objects.create(copy, stored.data):
+            return
+        there = await self._objects.get(copy)
+        if there is None or there.data != stored.data:
+            raise Conflict(f"no copy of {key} could be kept", hint="it is safe to run the repair again")
+
+    async def _fill(self, gap: Gap, plan: Plan) -> None:
+        """Create what stands for missing numbers from now on."""
+        epoch = max((row.note[0] for row in plan.report.rows if row.seq < gap.span.first), default=0)
+        entries = gap.entries or []
+        for span in _free_names(gap.span, plan.report.stock):
+            parts = [self._part(seq, entries if seq == gap.span.first else [], epoch) for seq in _seqs(span)]
+            how = "lost" if gap.entries is None else "restored"
+            write_id = self._ids.token()
+            data = encode_segment(parts, writer=self._writer, write_id=write_id, repaired=how)
+            await self._objects.create(f"{self._folder}/{span.file_name}", data)
+            there = await read_part(self._objects, self._folder, span)
+            if there is None or there.header.write_id != write_id:
+                raise Conflict(
+                    f"somebody else writes to {self._folder}",
+                    hint="let no run of this session go on, then run the repair again",
+                )
+
+    def _part(self, seq: int, entries: list[Any], epoch: int) -> Part:
+        _, data = encode_part(seq, entries, epoch=epoch, writer=self._writer, write_id=self._ids.token())
+        return decode(data, part(seq))
+
+    async def _write_home(self, key: str) -> None:
+        await self._keep_copy(key)
+        await self._objects.delete([key])
+        await self._objects.create(key, orjson.dumps({"v": 1, "project_key": self._ref.project_key}))
+
+
+async def append_missing(writer: LogWriter, entries: Sequence[Any]) -> int:
+    """Append what a local transcript has beyond the log's end, and return how many entries that were.
+
+    Raises:
+        Unavailable: The store did not settle it in time. It is safe to align and append again.
+        Fenced: A newer claim has taken over.
+    """
+    for batch in batches(entries):
+        await writer.append(batch)
+    return len(entries)
+
+
+def kept_under(key: str, data: bytes) -> str:
+    """Return the key of the copy that is kept of a damaged object."""
+    return f"{DAMAGED}/{key.partition('/')[2]}.{hashlib.sha256(data).hexdigest()[:16]}"
+
+
+def _to_take_away(report: LogReport) -> list[Span]:
+    """Choose what has to go: what is damaged, and segments that are wrong while all that they hold stands elsewhere.
+
+    Raises:
+        Invalid: A segment is wrong, and some of its numbers stand nowhere else.
+    """
+    stock = report.stock
+    damaged = [span for span in stock.damaged if span.last >= stock.start]
+    whole = [span for span in stock.held if span not in report.wrong_segments]
+    for span in sorted(report.wrong_segments):
+        if left := gaps(whole, max(span.first, stock.start), span.last):
+            raise Invalid(
+                f"{stock.key(span)} contradicts other objects, and only it holds {numbers(left[0])}",
+                hint="nobody can tell which is right; keep copies of both, and delete the wrong one by hand",
+            )
+    return sorted([*damaged, *report.wrong_segments])
+
+
+def _is_young(stock: Stock, span: Span) -> bool:
+    """Tell whether a writer may still believe that the part's number is the next free one."""
+    newest_ms = max(item.modified_ms for item in stock.items.values())
+    return not span.segment and newest_ms - stock.items[span].modified_ms < YOUNG_MS
+
+
+def _filled(
+    stock: Stock, aside: Sequence[Span], holes: Sequence[Span], local: Sequence[Any]
+) -> tuple[list[Gap], list[Any]]:
+    """Take what belongs into each hole from a local transcript.
+
+    Returns:
+        The filled holes, and everything that the log will hold.
+
+    Raises:
+        Invalid: The local transcript does not fit.
+    """
+    stored = [(row.seq, entry) for row in stock.rows(aside) for entry in row.entries if not _is_metadata(entry)]
+    filled: list[Gap] = []
+    before: list[Any] = []
+    at = 0
+    took_the_rest = False
+    for hole in holes:
+        while at < len(stored) and stored[at][0] < hole.first:
+            before.append(stored[at][1])
+            at += 1
+        after = [entry for _, entry in stored[at:]]
+        entries = between(local, before, after)
+        took_the_rest = took_the_rest or bool(entries and not after)
+        if not after and not took_the_rest:
+            raise Invalid(f"the local transcript does not fit: it ends before {numbers(hole)}", hint=HINT)
+        filled.append(Gap(hole, entries, _known_of(stock, hole)))
+        before += entries
+    return filled, before + [entry for _, entry in stored[at:]]
+
+
+def _is_metadata(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("type") == METADATA
+
+
+def _known_of(stock: Stock, hole: Span) -> tuple[str, ...]:
+    """Say what can still be told of numbers that are gone."""
+    told = []
+    for span in sorted(span for span in stock.damaged if span.first <= hole.last and span.last >= hole.first):
+        size = f"{stock.items[span].size_bytes:,} bytes"
+        said = stock.claimed.get(span)
+        count = "" if said is None else f"; its header, if that can be believed, says {said} entries"
+        told.append(f"{span.file_name} ({size}) is damaged: {stock.damaged[span]}{count}")
+    older = [item.modified_ms for span, item in stock.items.items() if span.last < hole.first]
+    newer = [item.modified_ms for span, item in stock.items.items() if span.first > hole.last]
+    if older:
+        told.append(f"what comes before was written by {_time(max(older))}")
+    if newer:
+        told.append(f"what comes after was written from {_time(min(newer))} on")
+    return tuple(told)
+
+
+def _time(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _seqs(span: Span) -> range:
+    return range(span.first, span.last + 1)
+
+
+def _free_names(span: Span, stock: Stock) -> list[Span]:
+    """Return segments for a run of numbers whose names are free: a damaged one may have the run's own name.
+
+    Raises:
+        Conflict: There are none.
+    """
+    cuts = ([span], *([_segment(span.first, at), _segment(at + 1, span.last)] for at in _seqs(span)[:-1]))
+    for segments in cuts:
+        if not any(segment in stock.items for segment in segments):
+            return list(segments)
+    raise Conflict(
+        f"damaged objects take all names for {numbers(span)}",
+        hint=f"move {stock.key(span)} away by hand, then run the repair again",
+    )
+
+
+def _segment(first: int, last: int) -> Span:
+    return Span(first, last, segment=True)
+
+
+async def _wrong_home(objects: Objects, ref: SessionRef) -> str | None:
+    layout = Layout(ref.scope)
+    found = await check_home(objects, layout, ref)
+    return layout.home(ref.session_id) if any(finding.severity == "damage" for finding in found) else None
