@@ -19,6 +19,7 @@ from everturn.log.entries import encode
 Entry = TypeVar("Entry")
 Mark = tuple[str, object]
 
+METADATA = "agent_metadata"  # in a sub-transcript in the store, in a small file of its own beside a local one
 HINT = "is it the transcript of this session, and of this sub-transcript? if there is no better one: --accept-loss"
 
 
@@ -153,6 +154,11 @@ def without_repeats(entries: Sequence[Entry]) -> list[Entry]:
         if uuid is not None:
             seen.add(uuid)
     return kept
+
+
+def is_metadata(entry: Any) -> bool:
+    """Tell whether an entry is a subagent's metadata, which a local transcript does not have."""
+    return isinstance(entry, dict) and entry.get("type") == METADATA
 
 
 def same_session(entries: Sequence[Any], session_id: str) -> bool:

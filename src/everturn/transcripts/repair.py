@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from everturn.clock import Ids
+from everturn.clock import Clock, Ids
 from everturn.errors import Conflict, Invalid
 from everturn.log.format import Part, decode, encode_part, encode_segment
 from everturn.log.names import Span, part
@@ -26,14 +26,14 @@ from everturn.log.reader import read_part
 from everturn.log.stock import Stock, gaps
 from everturn.log.verification import LogReport, numbers, verify_log
 from everturn.log.writer import GRACE_S, LogWriter
-from everturn.transcripts.alignment import HINT, align, between, same_session
+from everturn.transcripts.alignment import HINT, align, between, is_metadata, same_session
 from everturn.transcripts.archive import SessionRef
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.local import batches
-from everturn.transcripts.verification import check_home
+from everturn.transcripts.observer import StoreObserver
+from everturn.transcripts.verification import check_home, summary_record
 
 DAMAGED = "damaged"
-METADATA = "agent_metadata"  # stands in a sub-transcript in the store, but in a file of its own locally
 YOUNG_MS = int(2 * GRACE_S * 1000)
 
 
@@ -64,6 +64,7 @@ class Plan:
         missing: Entries of a local transcript that come after everything in the store.
         passed_over: How many entries of a local transcript cannot be put in their place, as the log is whole there.
         home: The key of a note about where the session lives that has to be written anew.
+        ends_early: The last number that the session's summary knows of, if the log has lost it.
     """
 
     report: LogReport
@@ -73,16 +74,22 @@ class Plan:
     missing: tuple[Any, ...] = ()
     passed_over: int = 0
     home: str | None = None
+    ends_early: int | None = None
+    has_local: bool = False
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.gaps or self.aside or self.missing or self.home)
+        return not (self.gaps or self.aside or self.missing or self.home or self.ends_early)
 
     @property
-    def lost(self) -> tuple[Gap, ...]:
-        """The numbers that are lost."""
-        return tuple(gap for gap in self.gaps if gap.entries is None)
+    def loses(self) -> list[str]:
+        """What will be given up, a few words each."""
+        lost = [numbers(gap.span) for gap in self.gaps if gap.entries is None]
+        if self.ends_early is not None and not self.has_local:
+            tail = self.report.stock.tail
+            lost.append(f"what came after number {tail}, up to {self.ends_early}")
+        return lost
 
 
 async def plan_repair(
@@ -129,33 +136,39 @@ async def plan_repair(
         tuple(fresh),
         passed_over,
         await _wrong_home(objects, ref) if subpath is None else None,
+        await _end_that_is_gone(objects, ref, stock.tail) if subpath is None else None,
+        local is not None,
     )
 
 
 class Repair:
-    """Carries a plan out.
+    """Carries plans out.
 
     Args:
         objects: The store.
         ref: The session.
         subpath: A sub-transcript; `None` for the main one.
+        clock: For the deadline of what is appended.
         ids: For write ids.
         writer: Who does it, for people.
     """
 
-    def __init__(self, objects: Objects, ref: SessionRef, subpath: str | None, *, ids: Ids, writer: str) -> None:
+    def __init__(
+        self, objects: Objects, ref: SessionRef, subpath: str | None, *, clock: Clock, ids: Ids, writer: str
+    ) -> None:
         self._objects = objects
         self._ref = ref
         self._folder = ref.folder(subpath)
+        self._clock = clock
         self._ids = ids
         self._writer = writer
+        self._summary = None if subpath else Layout(ref.scope).summary(ref.project_key, ref.session_id)
 
-    async def carry_out(self, plan: Plan, appender: LogWriter) -> None:
+    async def carry_out(self, plan: Plan) -> None:
         """Do what is planned. After a crash, or an error, plan again and go on.
 
         Args:
             plan: The plan.
-            appender: A guest's writer for this log: it appends what a local transcript has beyond the log's end.
 
         Raises:
             Conflict: Somebody else writes to the log.
@@ -168,7 +181,19 @@ class Repair:
         await self._objects.delete([f"{self._folder}/{span.file_name}" for span in plan.aside])
         if plan.home is not None:
             await self._write_home(plan.home)
-        await append_missing(appender, plan.missing)
+        await append_missing(self._appender(), plan.missing)
+        if self._summary is not None:  # it is derived, and what it was derived from has changed
+            await self._objects.delete([self._summary])
+
+    def _appender(self) -> LogWriter:
+        return LogWriter(
+            self._objects,
+            self._folder,
+            clock=self._clock,
+            ids=self._ids,
+            observer=StoreObserver(),
+            writer=self._writer,
+        )
 
     async def _keep_copy(self, key: str) -> None:
         """Copy an object to where readers do not look. Its digest is part of the name, so twice is once."""
@@ -261,7 +286,7 @@ def _filled(
     Raises:
         Invalid: The local transcript does not fit.
     """
-    stored = [(row.seq, entry) for row in stock.rows(aside) for entry in row.entries if not _is_metadata(entry)]
+    stored = [(row.seq, entry) for row in stock.rows(aside) for entry in row.entries if not is_metadata(entry)]
     filled: list[Gap] = []
     before: list[Any] = []
     at = 0
@@ -278,10 +303,6 @@ def _filled(
         filled.append(Gap(hole, entries, _known_of(stock, hole)))
         before += entries
     return filled, before + [entry for _, entry in stored[at:]]
-
-
-def _is_metadata(entry: Any) -> bool:
-    return isinstance(entry, dict) and entry.get("type") == METADATA
 
 
 def _known_of(stock: Stock, hole: Span) -> tuple[str, ...]:
@@ -333,3 +354,9 @@ async def _wrong_home(objects: Objects, ref: SessionRef) -> str | None:
     layout = Layout(ref.scope)
     found = await check_home(objects, layout, ref)
     return layout.home(ref.session_id) if any(finding.severity == "damage" for finding in found) else None
+
+
+async def _end_that_is_gone(objects: Objects, ref: SessionRef, tail: int) -> int | None:
+    stored = await objects.get(Layout(ref.scope).summary(ref.project_key, ref.session_id))
+    record = None if stored is None else summary_record(stored.data)
+    return record["upto"] if record is not None and record["upto"] > tail else None

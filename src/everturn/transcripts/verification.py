@@ -218,8 +218,8 @@ async def _summary(objects: Objects, layout: Layout, ref: SessionRef, log: LogRe
     stored = await objects.get(key)
     if stored is None:
         return [Finding("info", "summary", key, "there is no summary; listings read the log instead", LEAVE)]
-    record = _record(stored.data)
-    if record is None or type(record.get("upto")) is not int or not isinstance(record.get("data"), dict):
+    record = summary_record(stored.data)
+    if record is None:
         advice = "delete it; listings read the log until it is written anew"
         return [Finding("warning", "summary", key, "the summary is damaged", advice)]
     if record["upto"] > tail:
@@ -266,6 +266,13 @@ async def check_home(objects: Objects, layout: Layout, ref: SessionRef) -> list[
         return [Finding("info", "home", key, message, LEAVE)]
     message = f"the note says that the session lives under {home}, but there is nothing; runs would begin anew"
     return [Finding("damage", "home", key, message, "everturn sessions repair writes it anew")]
+
+
+def summary_record(data: bytes) -> dict[str, Any] | None:
+    """Return what a stored summary says, or `None` if it is damaged."""
+    record = _record(data) or {}
+    is_whole = type(record.get("upto")) is int and isinstance(record.get("data"), dict)
+    return record if is_whole else None
 
 
 def _record(data: bytes) -> dict[str, Any] | None:
