@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import orjson
@@ -13,7 +13,7 @@ from claude_agent_sdk import SessionKey, SessionStoreEntry, fold_session_summary
 from everturn.log.entries import encode
 from everturn.log.names import Span, unescape
 from everturn.log.objects import Objects, run
-from everturn.log.reader import Log
+from everturn.log.reader import Log, list_spans
 from everturn.log.verification import LEAVE, REPAIR, Finding, LogReport, Severity, verify_log
 from everturn.transcripts.alignment import without_repeats
 from everturn.transcripts.archive import SCOPES, Archive, SessionRef
@@ -64,7 +64,7 @@ async def verify_session(objects: Objects, ref: SessionRef) -> SessionReport:
     session = layout.session(ref.project_key, ref.session_id)
     subpaths = names_in(await objects.list_folders(f"{session}/sub"))
     logs = {subpath: await verify_log(objects, ref.folder(subpath)) for subpath in (None, *subpaths)}
-    found = [finding for log in logs.values() for finding in log.findings]
+    found = [_for(finding, subpath) for subpath, log in logs.items() for finding in log.findings]
     found += await _strangers(objects, session)
     if any(log.exists for log in logs.values()):
         found += _broken_chains(logs)
@@ -143,6 +143,13 @@ def _megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1_000_000:.1f} MB"
 
 
+def _for(finding: Finding, subpath: str | None) -> Finding:
+    """Say which log to repair, where it is not the main one."""
+    if subpath is None or finding.advice != REPAIR:
+        return finding
+    return replace(finding, advice=f"{REPAIR}, and with --subpath {subpath}")
+
+
 def _rank(finding: Finding) -> tuple[int, str, int]:
     order: dict[Severity, int] = {"damage": 0, "warning": 1, "info": 2}
     return order[finding.severity], finding.key, finding.number or 0
@@ -215,6 +222,7 @@ def _sizes(logs: dict[str | None, LogReport]) -> Iterator[Finding]:
 
 async def _summary(objects: Objects, layout: Layout, ref: SessionRef, log: LogReport) -> list[Finding]:
     key, tail = layout.summary(ref.project_key, ref.session_id), log.stock.tail
+    folder = log.stock.folder
     stored = await objects.get(key)
     if stored is None:
         return [Finding("info", "summary", key, "there is no summary; listings read the log instead", LEAVE)]
@@ -222,9 +230,9 @@ async def _summary(objects: Objects, layout: Layout, ref: SessionRef, log: LogRe
     if record is None:
         advice = "delete it; listings read the log until it is written anew"
         return [Finding("warning", "summary", key, "the summary is damaged", advice)]
-    if record["upto"] > tail:
+    if record["upto"] > tail and record["upto"] > await _tail_now(objects, folder):
         message = f"the summary was made of numbers up to {record['upto']}, but the log ends with {tail}"
-        return [Finding("damage", "tail", log.stock.folder, message, REPAIR, tail + 1)]
+        return [Finding("damage", "tail", folder, message, REPAIR, tail + 1)]
     if record["upto"] < tail and any(row.entries for row in log.rows if row.seq > record["upto"]):
         message = f"the summary knows the log up to number {record['upto']} of {tail}"
         return [Finding("info", "summary", key, message, "it is written anew when the session next pauses")]
@@ -232,6 +240,11 @@ async def _summary(objects: Objects, layout: Layout, ref: SessionRef, log: LogRe
         advice = "delete it; listings read the log until it is written anew"
         return [Finding("warning", "summary", key, "the summary does not fit the log", advice)]
     return []
+
+
+async def _tail_now(objects: Objects, folder: str) -> int:
+    """Look again: a run may have gone on since the log was read."""
+    return max((span.last for span in await list_spans(objects, folder)), default=0)
 
 
 def _folds(ref: SessionRef, log: LogReport) -> list[object]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
+import anyio.to_thread
 import typer
 from rich.text import Text
 
@@ -85,9 +87,8 @@ async def _import_all(
         for session in sessions:
             into = scope or session.project_key
             if into not in stores:
-                stores[into] = await anyio.to_thread.run_sync(
-                    lambda into=into: open_transcripts(settings, into, only_look=dry_run)
-                )
+                opening = partial(open_transcripts, settings, into, only_look=dry_run)
+                stores[into] = await anyio.to_thread.run_sync(opening)
             outcomes.append(await import_session(stores[into], session, dry_run=dry_run))
             step(1)
     finally:

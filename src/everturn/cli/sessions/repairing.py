@@ -24,7 +24,7 @@ from everturn.transcripts.repair import Plan, Repair, plan_repair
 from everturn.transcripts.verification import SessionReport, verify_session
 
 
-def command(
+def command(  # noqa: PLR0913, PLR0917  # one parameter for each option of the command line
     session: SessionArgument,
     local: Annotated[
         Path | None, typer.Option("--from", help="A local transcript (.jsonl) to take from what is missing.")

@@ -35,7 +35,7 @@ def command(
     archive = open_store(store)
     refs, strangers = _chosen(archive, sessions or [], scope)
     with progress("checking", len(refs), quiet=as_json) as step:
-        reports = [each for each in verify_sessions(archive, refs, lambda _: step(1)) if each.exists]
+        reports = [each for each in verify_sessions(archive, refs, lambda _: step(1)) if _counts(each)]
     if as_json:
         _print_json(reports, strangers)
     else:
@@ -53,6 +53,11 @@ def _chosen(archive: Archive, sessions: list[str], scope: str | None) -> tuple[l
         refs += found
         strangers += more
     return refs, strangers
+
+
+def _counts(report: SessionReport) -> bool:
+    """Tell whether a session is worth a word: one that was deleted, with nothing odd about it, is not."""
+    return report.exists or any(finding.severity != "info" for finding in report.findings)
 
 
 def record(finding: Finding) -> dict[str, Any]:

@@ -1,0 +1,182 @@
+"""A check of a session looks at its logs, and at chains, sizes and the notes beside them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from everturn.log.names import part
+from everturn.log.objects import run
+from everturn.log.reader import read
+from everturn.transcripts.archive import Archive, SessionRef
+from everturn.transcripts.summaries import encode_summary, fold_log
+from everturn.transcripts.verification import all_scopes, all_sessions, size_warnings, verify_sessions
+from transcripts.shelf import HOME, LAYOUT, MODE, REF, SESSION, SUMMARY, Shelf, said
+
+SUB = "subagents/agent-1"
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf.in_memory()
+
+
+def summarize(shelf: Shelf, upto: int | None = None, **wrong: Any) -> None:
+    """Write the session's summary, right but for what is given."""
+    log = run(read(shelf.objects, REF.folder()))
+    summary = fold_log((REF.project_key, SESSION), log)
+    assert summary is not None
+    summary["data"] |= wrong
+    shelf.put(SUMMARY, encode_summary(summary, log.tail if upto is None else upto))
+
+
+def test_a_whole_session_with_its_notes_has_no_findings(shelf: Shelf) -> None:
+    shelf.lay([said(1), MODE], [said(2)])
+    shelf.lay([said(11, 0)], subpath=SUB)
+    shelf.put(HOME, json.dumps({"v": 1, "project_key": REF.project_key}).encode())
+    summarize(shelf)
+    report = shelf.verify()
+    assert report.findings == ()
+    assert (report.exists, report.is_damaged, report.entries) == (True, False, 4)
+
+
+def test_damage_of_a_sub_transcript_is_the_sessions_and_says_how_to_name_it(shelf: Shelf) -> None:
+    shelf.lay([said(1)])
+    shelf.lay([said(11, 0)], [said(12)], subpath=SUB)
+    run(shelf.objects.delete([shelf.key(part(1), SUB)]))
+    report = shelf.verify()
+    (hole, chain) = [finding for finding in report.findings if finding.severity != "info"]
+    assert report.is_damaged
+    assert (hole.kind, hole.key) == ("hole", REF.folder(SUB))
+    assert f"--subpath {SUB}" in hole.advice
+    assert chain.kind == "chain"
+
+
+# --- Chains ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_that_follows_one_that_is_nowhere_is_named(shelf: Shelf) -> None:
+    shelf.lay([said(1)], [said(3)], [said(4), said(5, 2)])
+    findings = [finding for finding in shelf.verify().findings if finding.kind == "chain"]
+    assert [(finding.number, finding.severity) for finding in findings] == [(2, "warning")]
+    assert "u-3 follows u-2" in findings[0].message
+
+
+def test_what_the_agent_command_writes_by_itself_is_no_broken_chain(shelf: Shelf) -> None:
+    boundary = {"type": "system", "subtype": "compact_boundary", "uuid": "b", "parentUuid": None}
+    shelf.lay(
+        [said(1), MODE, {**said(2), "parentUuid": "u-1"}],
+        [said(3, 2), said(4, 2), said(5, 1)],  # parallel tools, and a fork
+        [{**boundary, "logicalParentUuid": "gone-with-a-fork"}, {**said(6), "parentUuid": "b"}],
+        [said(8, 9), said(9, 6)],  # batches that came in another order
+        [{**said(10), "parentUuid": None, "isSidechain": True}],
+    )
+    shelf.lay([said(20, 6, isSidechain=True)], subpath=SUB)  # goes on from the main conversation
+    assert shelf.found() == []
+
+
+# --- Sizes ----------------------------------------------------------------------------------------------------------
+
+
+def test_entries_and_transcripts_that_the_agent_command_chokes_on_are_warned_of(shelf: Shelf) -> None:
+    shelf.lay(
+        [said(1), said(2, text="x" * 10_000_001)], *([said(number, text="y" * 9_900_000)] for number in range(3, 8))
+    )
+    log = run(read(shelf.objects, REF.folder()))
+    whole, one = size_warnings(log)
+    assert "the transcript has 59.5 MB" in whole
+    assert "entry 2 has 10.0 MB" in one
+    assert shelf.found() == [("warning", "oversized", None)] * 2
+
+
+def test_ordinary_transcripts_are_not_warned_of(shelf: Shelf) -> None:
+    shelf.lay(*([said(number, text="y" * 2_600_000)] for number in range(1, 6)))
+    assert size_warnings(run(read(shelf.objects, REF.folder()))) == []
+
+
+# --- Notes beside the logs ------------------------------------------------------------------------------------------
+
+
+def test_a_summary_that_knows_more_than_the_log_has_gives_a_lost_end_away(shelf: Shelf) -> None:
+    shelf.lay([said(1)], [said(2)], [said(3)])
+    summarize(shelf)
+    shelf.delete(3)
+    assert shelf.found() == [("damage", "tail", 3)]
+
+
+@pytest.mark.parametrize(
+    ("stored", "severity"),
+    [
+        (None, "info"),
+        (b"half a summ", "warning"),
+        (b'{"v":1,"session_id":"s","upto":"2","data":{}}', "warning"),
+        (b"[]", "warning"),
+    ],
+)
+def test_a_summary_that_is_absent_or_damaged_is_told(shelf: Shelf, stored: bytes | None, severity: str) -> None:
+    shelf.lay([said(1)], [said(2)])
+    if stored is not None:
+        shelf.put(SUMMARY, stored)
+    assert (severity, "summary", None) in shelf.found(info=True)
+
+
+def test_a_summary_that_is_behind_is_information_and_one_that_is_wrong_a_warning(shelf: Shelf) -> None:
+    shelf.lay([said(1)], [said(2)])
+    summarize(shelf, upto=1)
+    assert ("info", "summary", None) in shelf.found(info=True)
+    summarize(shelf, first_prompt="something else")
+    assert shelf.found() == [("warning", "summary", None)]
+
+
+@pytest.mark.parametrize(
+    ("note", "found"),
+    [
+        (b"{", ("damage", "home", None)),
+        (b'{"project_key": 3}', ("damage", "home", None)),
+        (b'{"project_key": "-nowhere"}', ("damage", "home", None)),
+        (b'{"project_key": "-elsewhere"}', ("info", "home", None)),
+        (None, ("info", "home", None)),
+    ],
+)
+def test_a_home_that_is_wrong_is_damage_and_none_or_another_is_information(
+    shelf: Shelf, note: bytes | None, found: tuple[str, str, None]
+) -> None:
+    shelf.lay([said(1)])
+    elsewhere = Shelf(shelf.objects, SessionRef(REF.scope, "-elsewhere", SESSION))
+    elsewhere.lay([said(1)])
+    if note is not None:
+        shelf.put(HOME, note)
+    assert found in shelf.found(info=True)
+
+
+def test_objects_and_folders_with_other_names_are_named(shelf: Shelf) -> None:
+    shelf.lay([said(1)])
+    odd = [
+        f"{LAYOUT.session('-home-a', SESSION)}/{name}" for name in ("notes.txt", "sub/Bad Name/0000000001.jsonl.zst")
+    ]
+    for key in odd:
+        shelf.put(key, b"?")
+    assert [finding.key for finding in shelf.verify().findings if finding.kind == "foreign"] == odd
+    archive = Archive(shelf.objects, "memory://")
+    for key in ("sessions/Ü/x", "sessions/task-1/B/x", "sessions/task-1/-home-a/B/x"):
+        shelf.put(key, b"?")
+    scopes, foreign = run(all_scopes(archive))
+    refs, more = run(all_sessions(archive, "task-1"))
+    assert (scopes, [finding.key for finding in foreign]) == (["task-1"], ["sessions/Ü"])
+    assert (refs, [finding.key for finding in more]) == ([REF], ["sessions/task-1/B", "sessions/task-1/-home-a/B"])
+
+
+def test_many_sessions_are_checked_at_once_and_reported_in_order(shelf: Shelf) -> None:
+    refs = [
+        SessionRef(REF.scope, REF.project_key, f"{number:08}-f002-4f12-a0f4-5b4be6b08923") for number in range(20)
+    ]
+    for ref in refs:
+        Shelf(shelf.objects, ref).lay([said(1)], [said(2)])
+    Shelf(shelf.objects, refs[7]).delete(1)
+    told: list[SessionRef] = []
+    reports = verify_sessions(Archive(shelf.objects, "memory://"), refs, lambda report: told.append(report.ref))
+    assert [report.ref for report in reports] == refs
+    assert sorted(told) == refs
+    assert [report.ref for report in reports if report.is_damaged] == [refs[7]]
