@@ -73,7 +73,7 @@ def in_store(objects: Objects, work: Callable[[TranscriptStore], Awaitable[None]
     anyio.run(main)
 
 
-# --- Finding them ------------------------------------------------------------------------------------------------
+# --- Finding them ---------------------------------------------------------------------------------------------------
 
 
 def test_sessions_are_found_from_the_agents_folder_projects_a_project_or_a_file(projects: Path) -> None:
@@ -229,7 +229,7 @@ def test_entries_come_in_equal_whatever_json_they_hold(projects: Path) -> None:
     assert bring(objects, main).status == "unchanged"
 
 
-# --- What is no session -----------------------------------------------------------------------------------------------
+# --- What is no session ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
