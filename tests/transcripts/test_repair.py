@@ -282,6 +282,48 @@ def test_a_repair_that_is_broken_off_anywhere_can_be_run_again(local: list[Any] 
     raise AssertionError("the repair never came to its end")
 
 
+@pytest.mark.parametrize("effect", ["fail", "lose_reply"])
+def test_a_repair_of_the_end_that_is_broken_off_anywhere_can_be_run_again(effect: Any) -> None:
+    for after in range(40):
+        shelf = Shelf.in_memory()
+        shelf.lay([said(1)], [said(2), MODE], [said(3)], [], [])
+        shelf.spoil(shelf.compact(2, 3))
+        shelf.spoil(part(5))
+        whole = shelf.objects
+        shelf.objects = FaultyObjects(whole, Fault(effect, "create", after=after, times=None))
+        broken_off = False
+        try:
+            shelf.repair([said(1), said(2), MODE, said(3)])
+        except Unavailable:
+            broken_off = True
+        shelf.objects = whole
+        shelf.repair([said(1), said(2), MODE, said(3)])
+        assert shelf.entries() == [said(1), said(2), MODE, said(3)]
+        if not broken_off:
+            return
+    raise AssertionError("the repair never came to its end")
+
+
+def test_an_object_whose_number_cannot_be_right_is_not_repaired_up_to(shelf: Shelf) -> None:
+    shelf.lay([said(1)])
+    shelf.put(shelf.key(part(9_999_999_999)), b"?")
+    for local in (None, [said(1), said(2)]):
+        with pytest.raises(Invalid, match="do not seem to belong here"):
+            shelf.plan(local)
+
+
+def test_a_segment_that_parts_confirm_is_kept_though_another_segment_contradicts_it(shelf: Shelf) -> None:
+    shelf.lay([said(7)], [said(8)])
+    wrong = shelf.get(shelf.key(shelf.compact(1, 2, keep=True)))
+    shelf.lay([said(1)], [said(2)], [said(3)], [said(4)])
+    shelf.compact(1, 4, keep=True)
+    shelf.delete(3, 4)
+    shelf.put(shelf.key(Span(1, 2, segment=True)), wrong)
+    assert shelf.repair().aside == (Span(1, 2, segment=True),)
+    assert shelf.entries() == [said(1), said(2), said(3), said(4)]
+    assert shelf.found() == []
+
+
 def test_somebody_who_writes_at_the_same_time_is_noticed_and_loses_nothing(shelf: Shelf) -> None:
     shelf.lay(*PARTS)
     shelf.delete(2)

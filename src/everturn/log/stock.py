@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from everturn.errors import EverturnError
@@ -24,11 +25,19 @@ NOTHING: frozenset[Span] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An object that is whole, and what it holds."""
+    """An object that is whole, and what it holds.
+
+    Attributes:
+        part: It.
+        entries: Its entries.
+        modified_ms: When it was written, by the store's clock.
+        begins: Where the entries of each of its numbers begin; `None` if a truncation in it took them away.
+    """
 
     part: Part
     entries: list[Any]
     modified_ms: int
+    begins: tuple[int | None, ...]
 
     @property
     def span(self) -> Span:
@@ -44,13 +53,8 @@ class Held:
 
     def of_number(self, seq: int) -> list[Any] | None:
         """Return the entries of one of its numbers, or `None` if a truncation in the same segment took them away."""
-        if not self.span.segment:
-            return self.entries
-        index, notes = seq - self.span.first, self.part.header.parts
-        if index < self.part.truncated_parts:
-            return None
-        begin = sum(note[2] for note in notes[self.part.truncated_parts : index])
-        return self.entries[begin : begin + notes[index][2]]
+        begin = self.begins[seq - self.span.first]
+        return None if begin is None else self.entries[begin : begin + self.note(seq)[2]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ class Stock:
         damaged: Those that are not, each with what is wrong with it.
         gone: Those that were listed, but could not be fetched.
         claimed: How many entries damaged objects say they hold, where their headers can be made out.
+        start: The first number that counts: 1, or the one after the last truncation.
+        start_epoch: The epoch of that truncation; 0 if there is none.
     """
 
     folder: str
@@ -84,6 +90,8 @@ class Stock:
     damaged: dict[Span, str] = field(default_factory=dict)
     gone: list[Span] = field(default_factory=list)
     claimed: dict[Span, int] = field(default_factory=dict)
+    start: int = 1
+    start_epoch: int = 0
 
     def key(self, span: Span) -> str:
         """Return an object's key."""
@@ -93,17 +101,6 @@ class Stock:
     def tail(self) -> int:
         """The last number that is taken; 0 if none is."""
         return max((span.last for span in self.items), default=0)
-
-    @property
-    def start(self) -> int:
-        """The first number that counts: 1, or the one after the last truncation."""
-        return max((_truncation_in(held) for held in self.held.values()), default=0) + 1
-
-    @property
-    def start_epoch(self) -> int:
-        """The epoch of the last truncation; 0 if there is none."""
-        before = self.start - 1
-        return max((held.note(before)[0] for held in self.held.values() if _covers(held.span, before)), default=0)
 
     @property
     def unlisted(self) -> list[Span]:
@@ -161,21 +158,35 @@ async def _look(objects: Objects, folder: str) -> Stock:
                 del stock.items[span]
             else:
                 _file(stock, span, stored.data)
+    _find_start(stock)
     for span in [span for span, held in stock.held.items() if _is_erased(held) and span.first >= stock.start]:
         del stock.held[span]
         stock.damaged[span] = "a deletion has written over it, but the deletion's own mark is not there"
     return stock
 
 
+def _find_start(stock: Stock) -> None:
+    truncated = max((_truncation_in(held) for held in stock.held.values()), default=0)
+    around = [held for held in stock.held.values() if held.span.first <= truncated <= held.span.last]
+    stock.start = truncated + 1
+    stock.start_epoch = max((held.note(truncated)[0] for held in around), default=0)
+
+
 def _file(stock: Stock, span: Span, data: bytes) -> None:
     try:
         part = decode(data, span)
-        stock.held[span] = Held(part, part.entries(), stock.items[span].modified_ms)
+        stock.held[span] = Held(part, part.entries(), stock.items[span].modified_ms, _begins(part))
     except EverturnError as error:
         stock.damaged[span] = error.message
         count = _claimed_count(data)
         if count is not None:
             stock.claimed[span] = count
+
+
+def _begins(part: Part) -> tuple[int | None, ...]:
+    notes, truncated = part.header.parts, part.truncated_parts
+    ends = accumulate((note[2] for note in notes[truncated:]), initial=0)
+    return (*(None for _ in range(truncated)), *ends)
 
 
 def _claimed_count(data: bytes) -> int | None:
@@ -209,10 +220,6 @@ def gaps(spans: Iterable[Span], first: int, last: int) -> list[Span]:
 
 def _run(first: int, last: int) -> Span:
     return Span(first, last, segment=True)
-
-
-def _covers(span: Span, seq: int) -> bool:
-    return span.first <= seq <= span.last
 
 
 def _is_erased(held: Held) -> bool:

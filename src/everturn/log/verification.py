@@ -5,7 +5,8 @@ A read stops at the first thing it cannot trust. This goes on to the end and fin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -99,8 +100,7 @@ def check_stock(stock: Stock) -> LogReport:
         *_leftovers(stock),
         *_repaired(stock),
     ]
-    wrong = frozenset(span for span in disagreements if disagreements[span].severity == "damage")
-    return LogReport(stock, rows, tuple(findings), wrong)
+    return LogReport(stock, rows, tuple(findings), frozenset(disagreements))
 
 
 def numbers(span: Span) -> str:
@@ -132,23 +132,36 @@ def _damaged(stock: Stock) -> Iterator[Finding]:
 
 
 def _disagreements(stock: Stock) -> Iterator[tuple[Span, Finding]]:
-    """Compare each segment with what else stands for its numbers. One finding a segment: the first thing wrong."""
+    """Compare each segment with what else stands for its numbers. One finding a segment: the first thing wrong.
+
+    Parts are what writers were told is durable, so they come first: a segment that contradicts one is out, and says
+    nothing against other segments.
+    """
+    parts = sorted(span for span in stock.held if not span.segment and span.first >= stock.start)
+    firsts = [span.first for span in parts]
+    trusted: list[Span] = []
     for span in sorted(span for span in stock.held if span.segment and span.last >= stock.start):
-        segment = stock.held[span]
-        for other in stock.held.values():
-            told = _contradiction(stock, segment, other) if _comes_after(other.span, span) else None
-            if told is not None:
-                seq, what = told
-                message = f"it says something else than {other.span.file_name} of number {seq}: {what}"
-                advice = "everturn sessions repair takes a wrong segment away if all its parts still stand"
-                yield span, Finding("damage", "disagreement", stock.key(span), message, advice, seq)
-                break
+        inside = parts[bisect_left(firsts, span.first) : bisect_right(firsts, span.last)]
+        told = _told_wrong(stock, span, inside)
+        if told is None:
+            trusted.append(span)
+        else:
+            yield span, told
+    for index, span in enumerate(trusted):
+        told = _told_wrong(stock, span, [other for other in trusted[index + 1 :] if other.first <= span.last])
+        if told is not None:
+            yield span, told
 
 
-def _comes_after(other: Span, span: Span) -> bool:
-    """Tell whether to compare: each part with the segment, each pair of segments once."""
-    overlap = other.first <= span.last and span.first <= other.last
-    return overlap and (not other.segment or other > span)
+def _told_wrong(stock: Stock, span: Span, others: Iterable[Span]) -> Finding | None:
+    for other in others:
+        found = _contradiction(stock, stock.held[span], stock.held[other])
+        if found is not None:
+            seq, what = found
+            message = f"it says something else than {other.file_name} of number {seq}: {what}"
+            advice = "everturn sessions repair takes a wrong segment away if all that it holds stands elsewhere"
+            return Finding("damage", "disagreement", stock.key(span), message, advice, seq)
+    return None
 
 
 def _contradiction(stock: Stock, one: Held, other: Held) -> tuple[int, str] | None:

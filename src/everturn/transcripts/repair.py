@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -34,6 +35,7 @@ from everturn.transcripts.observer import StoreObserver
 from everturn.transcripts.verification import check_home, summary_record
 
 DAMAGED = "damaged"
+LARGEST_GAP = 100_000
 YOUNG_MS = int(2 * GRACE_S * 1000)
 
 
@@ -111,7 +113,7 @@ async def plan_repair(
     report = await verify_log(objects, ref.folder(subpath))
     stock = report.stock
     aside = _to_take_away(report)
-    holes = stock.missing(aside)
+    holes = _credible(stock, stock.missing(aside))
     fresh: Sequence[Any] = ()
     passed_over = 0
     if local is None:
@@ -176,7 +178,7 @@ class Repair:
         """
         for span in plan.aside:
             await self._keep_copy(f"{self._folder}/{span.file_name}")
-        for gap in plan.gaps:
+        for gap in reversed(plan.gaps):  # the last ones may be empty, and only the others tell why
             await self._fill(gap, plan)
         await self._objects.delete([f"{self._folder}/{span.file_name}" for span in plan.aside])
         if plan.home is not None:
@@ -211,7 +213,7 @@ class Repair:
         """Create what stands for missing numbers from now on."""
         epoch = max((row.note[0] for row in plan.report.rows if row.seq < gap.span.first), default=0)
         entries = gap.entries or []
-        for span in _free_names(gap.span, plan.report.stock):
+        for span in reversed(_free_names(gap.span, plan.report.stock)):
             parts = [self._part(seq, entries if seq == gap.span.first else [], epoch) for seq in _seqs(span)]
             how = "lost" if gap.entries is None else "restored"
             write_id = self._ids.token()
@@ -267,6 +269,21 @@ def _to_take_away(report: LogReport) -> list[Span]:
                 hint="nobody can tell which is right; keep copies of both, and delete the wrong one by hand",
             )
     return sorted([*damaged, *report.wrong_segments])
+
+
+def _credible(stock: Stock, holes: list[Span]) -> list[Span]:
+    """Return the holes, if they are not so large that an object must have come from elsewhere.
+
+    Raises:
+        Invalid: One is.
+    """
+    for hole in holes:
+        if hole.last - hole.first >= LARGEST_GAP:
+            raise Invalid(
+                f"{stock.folder} ends with number {stock.tail}, but has none of the {numbers(hole)}",
+                hint="the objects after these numbers do not seem to belong here; move them away by hand",
+            )
+    return holes
 
 
 def _is_young(stock: Stock, span: Span) -> bool:
@@ -336,8 +353,8 @@ def _free_names(span: Span, stock: Stock) -> list[Span]:
     Raises:
         Conflict: There are none.
     """
-    cuts = ([span], *([_segment(span.first, at), _segment(at + 1, span.last)] for at in _seqs(span)[:-1]))
-    for segments in cuts:
+    cuts = ([_segment(span.first, at), _segment(at + 1, span.last)] for at in _seqs(span)[:-1])
+    for segments in chain([[span]], cuts):
         if not any(segment in stock.items for segment in segments):
             return list(segments)
     raise Conflict(
