@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from obstore.store import MemoryStore
+from obstore.store import LocalStore, MemoryStore
 
 from everturn.clock import Ids, ManualClock
 from everturn.log.format import decode, encode_part, encode_segment
 from everturn.log.names import Span, part
 from everturn.log.objects import BlockingObjects, Objects, run
 from everturn.log.reader import read
-from everturn.log.stores import connect
-from everturn.settings import Settings
 from everturn.transcripts.archive import SessionRef
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.repair import Plan, Repair, plan_repair
@@ -62,8 +60,8 @@ class Shelf:
     @classmethod
     def in_folder(cls, folder: Path) -> Shelf:
         """Return an empty one whose objects are files."""
-        objects = connect(folder.as_uri(), Settings.load())
-        objects._clock = ManualClock()  # it waits for nothing: a hole is looked for several times
+        store = LocalStore(prefix=folder, mkdir=True)
+        objects = BlockingObjects(store, folder.as_uri(), ManualClock())  # it waits for nothing
         return cls(objects, folder=folder)
 
     def key(self, name: Span | str, subpath: str | None = None) -> str:

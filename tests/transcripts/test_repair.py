@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from everturn.clock import Ids, ManualClock
@@ -17,7 +17,7 @@ from everturn.log.names import Span, part
 from everturn.log.objects import run
 from everturn.log.writer import LogWriter
 from everturn.testing import Fault, FaultyObjects
-from everturn.transcripts.alignment import align, between, missing_entries, without_repeats
+from everturn.transcripts.alignment import Alignment, align, between, missing_entries, without_repeats
 from everturn.transcripts.local import batches
 from everturn.transcripts.observer import StoreObserver
 from everturn.transcripts.repair import Repair, append_missing
@@ -189,6 +189,18 @@ def test_a_local_transcript_that_ends_where_the_damaged_end_begins_is_refused(sh
         shelf.plan(LOCAL[:-1])
 
 
+def test_the_end_of_a_local_transcript_stays_out_if_the_session_has_gone_on_without_it(shelf: Shelf) -> None:
+    shelf.lay([said(1)], [said(2)], [said(3)], [said(9, 3)])
+    shelf.delete(2)
+    local = [said(1), said(2), said(3), said(4), said(5)]
+    plan = shelf.repair(local)
+    assert (plan.missing, plan.passed_over) == ((), 2)
+    assert shelf.entries() == [said(1), said(2), said(3), said(9, 3)]
+    assert missing_entries(local, shelf.entries()) == []
+    title = {"type": "custom-title", "uuid": "t"}
+    assert missing_entries(local, [*local[:3], title]) == local[3:]
+
+
 def test_a_local_transcript_with_nothing_in_common_is_refused(shelf: Shelf) -> None:
     shelf.lay([said(1)], [said(2)])
     with pytest.raises(Invalid, match="nothing in common"):
@@ -351,15 +363,17 @@ PLAIN = st.integers(1, 3).map(lambda number: {"type": f"t{number}"})
 TRANSCRIPTS = st.lists(st.one_of(NAMES, PLAIN), max_size=14)
 
 
+@settings(max_examples=50)
 @given(TRANSCRIPTS, st.data())
 def test_what_comes_after_the_stored_beginning_is_missing_and_no_more(local: Entries, data: st.DataObject) -> None:
     local = without_repeats(local)
     cut = data.draw(st.integers(0, len(local)))
     found = align(local, local[:cut])
-    assert (found.after, found.inside, found.common) == (local[cut:], [], cut)
+    assert found == Alignment(local[cut:], [], cut, diverged=False)
     assert missing_entries(local, local) == []
 
 
+@settings(max_examples=50)
 @given(TRANSCRIPTS, st.data())
 def test_entries_that_only_the_store_has_do_not_matter(local: Entries, data: st.DataObject) -> None:
     local = without_repeats(local)
@@ -370,6 +384,7 @@ def test_entries_that_only_the_store_has_do_not_matter(local: Entries, data: st.
     assert missing_entries(local, stored) == local[cut:]
 
 
+@settings(max_examples=50)
 @given(TRANSCRIPTS, st.data())
 def test_what_is_put_between_two_stretches_makes_the_transcript_whole_or_is_refused(
     local: Entries, data: st.DataObject
@@ -388,6 +403,7 @@ def test_what_is_put_between_two_stretches_makes_the_transcript_whole_or_is_refu
     assert before + found + after == local
 
 
+@settings(max_examples=50)
 @given(TRANSCRIPTS, TRANSCRIPTS, TRANSCRIPTS)
 def test_nothing_is_put_between_stretches_that_the_local_transcript_does_not_have(
     local: Entries, before: Entries, after: Entries

@@ -127,7 +127,7 @@ def _damaged(stock: Stock) -> Iterator[Finding]:
             yield Finding("damage", "damaged", key, message, REPAIR, span.first)
         else:
             message = f"it is damaged, but a segment holds what it held: {why}"
-            advice = "everturn sessions repair takes it away and keeps a copy"
+            advice = "it does no harm; everturn sessions repair, or a compaction, takes it away"
             yield Finding("warning", "damaged", key, message, advice, span.first)
 
 

@@ -31,28 +31,45 @@ class Alignment:
         after: Local entries after the last one that the store has: they can be appended.
         inside: Local entries before that one that the store has not: they cannot be put in their place any more.
         common: How many entries both have.
+        diverged: Whether the conversation has gone on in the store after that one, and not here: what comes after it
+            here must not be appended, as it would become the newest turn.
     """
 
     after: list[Any]
     inside: list[Any]
     common: int
+    diverged: bool
 
 
 def align(local: Sequence[Any], stored: Sequence[Any]) -> Alignment:
-    """Lay a local transcript beside the stored one. Entries that only the store has do not matter."""
-    local = without_repeats(local)
+    """Lay a local transcript beside the stored one. Notes that only the store has, such as a title, do not matter."""
+    local, stored = without_repeats(local), without_repeats(stored)
     places: defaultdict[Mark, deque[int]] = defaultdict(deque)
     for index, entry in enumerate(local):
         places[mark(entry)].append(index)
-    matched = {places[each].popleft() for each in map(mark, without_repeats(stored)) if places[each]}
+    found = [places[each].popleft() if places[each] else None for each in map(mark, stored)]
+    matched = {index for index in found if index is not None}
     end = max(matched, default=-1) + 1
-    inside = [entry for index, entry in enumerate(local[:end]) if index not in matched]
-    return Alignment(list(local[end:]), inside, len(matched))
+    last = max((at for at, index in enumerate(found) if index is not None), default=-1)
+    return Alignment(
+        after=list(local[end:]),
+        inside=[entry for index, entry in enumerate(local[:end]) if index not in matched],
+        common=len(matched),
+        diverged=any(_is_said(entry) for entry in stored[last + 1 :]),
+    )
 
 
 def missing_entries(local: Sequence[Any], stored: Sequence[Any]) -> list[Any]:
-    """Return the local entries that come after the last one the store has."""
-    return align(local, stored).after
+    """Return the local entries that can be appended: those after the last one the store has.
+
+    None if the conversation has gone on in the store since; `align` tells.
+    """
+    alignment = align(local, stored)
+    return [] if alignment.diverged else alignment.after
+
+
+def _is_said(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("type") in ("user", "assistant")
 
 
 def between(local: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -> list[Any]:

@@ -64,7 +64,8 @@ class Plan:
         aside: Objects to take away, once a copy is kept.
         waiting: Objects that are too young to be taken away; they do no harm, and a later repair does it.
         missing: Entries of a local transcript that come after everything in the store.
-        passed_over: How many entries of a local transcript cannot be put in their place, as the log is whole there.
+        passed_over: How many entries of a local transcript have no place: the log is whole there, or has gone on
+            with something else.
         home: The key of a note about where the session lives that has to be written anew.
         ends_early: The last number that the session's summary knows of, if the log has lost it.
     """
@@ -124,6 +125,8 @@ async def plan_repair(
         if whole and not alignment.common:
             raise Invalid("the local transcript has nothing in common with what is stored", hint=HINT)
         fresh, passed_over = alignment.after, len(alignment.inside)
+        if alignment.diverged:
+            fresh, passed_over = (), passed_over + len(alignment.after)
         if passed_over and fresh:
             raise Invalid(
                 f"the local transcript does not fit: {passed_over} of its entries are missing where the log is whole",

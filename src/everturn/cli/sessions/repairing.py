@@ -82,7 +82,8 @@ def _show(terminal: Terminal, plan: Plan) -> None:
         terminal.print(Text(f"to append: {more} that the local transcript has after the end of the stored one"))
     if plan.passed_over:
         more = counted(plan.passed_over, "entry", "entries")
-        terminal.print(Text(f"left alone: {more} of the local transcript, missing where the log is whole"))
+        why = "the log is whole where they would be, or has gone on with something else"
+        terminal.print(Text(f"left alone: {more} of the local transcript; {why}"))
     for span in plan.aside:
         terminal.print(Text(f"to take away: {span.file_name}, after a copy is kept"))
     for span in plan.waiting:
