@@ -330,4 +330,4 @@ def start(url: str, machine: Path, prompt: str, **options: Any) -> subprocess.Po
 
 def turn(url: str, machine: Path, prompt: str, **options: Any) -> None:
     with start(url, machine, prompt, **options) as process:
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=120) == 0

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from everturn import Settings
+from everturn.errors import Unavailable
 from everturn.log.names import part
 from everturn.log.objects import run
 from everturn.log.reader import read
+from everturn.log.stores import connect
+from everturn.testing import Fault, FaultyObjects
 from everturn.transcripts.archive import Archive, SessionRef
 from everturn.transcripts.summaries import encode_summary, fold_log
 from everturn.transcripts.verification import all_scopes, all_sessions, size_warnings, verify_sessions
 from transcripts.shelf import HOME, LAYOUT, MODE, REF, SESSION, SUMMARY, Shelf, said
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "v1"
 SUB = "subagents/agent-1"
 
 
@@ -126,12 +133,15 @@ def test_a_summary_that_is_absent_or_damaged_is_told(shelf: Shelf, stored: bytes
     assert (severity, "summary", None) in shelf.found(info=True)
 
 
-def test_a_summary_that_is_behind_is_information_and_one_that_is_wrong_a_warning(shelf: Shelf) -> None:
+def test_a_summary_that_is_behind_or_was_made_otherwise_is_information(shelf: Shelf) -> None:
     shelf.lay([said(1)], [said(2)])
     summarize(shelf, upto=1)
     assert ("info", "summary", None) in shelf.found(info=True)
     summarize(shelf, first_prompt="something else")
-    assert shelf.found() == [("warning", "summary", None)]
+    assert [each.message for each in shelf.verify().findings if each.kind == "summary"] == [
+        "the summary says something else than this release makes of the log"
+    ]
+    assert shelf.found() == []
 
 
 @pytest.mark.parametrize(
@@ -184,3 +194,28 @@ def test_many_sessions_are_checked_at_once_and_reported_in_order(shelf: Shelf) -
     assert [report.ref for report in reports] == refs
     assert sorted(told) == refs
     assert [report.ref for report in reports if report.is_damaged] == [refs[7]]
+
+
+def test_a_check_writes_nothing_and_says_when_the_store_does_not_answer(shelf: Shelf) -> None:
+    shelf.lay([said(1)], [said(2)])
+    shelf.delete(1)
+    objects = FaultyObjects(shelf.objects)
+    assert verify_sessions(Archive(objects, "memory://"), [REF])[0].is_damaged
+    assert not set(objects.counts) & {"create", "put", "delete"}
+    objects.faults.append(Fault("fail", "get", keys="*/main/*"))
+    with pytest.raises(Unavailable):
+        verify_sessions(Archive(objects, "memory://"), [REF] * 9)
+
+
+def test_the_store_that_every_release_has_to_read_has_no_damage(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN, tmp_path / "store")
+    archive = Archive(connect((tmp_path / "store").as_uri(), Settings.load()), "golden")
+    scopes, strangers = run(all_scopes(archive))
+    refs = [ref for scope in scopes for ref in run(all_sessions(archive, scope))[0]]
+    reports = verify_sessions(archive, refs)
+    assert strangers == []
+    assert len(reports) == 4
+    assert {
+        finding.kind for report in reports for finding in report.findings if finding.severity == "damage"
+    } == set()
+    assert [report.exists for report in reports].count(True) == 3
