@@ -321,6 +321,30 @@ def test_a_session_recorded_here_is_whole_once_imported_and_resumes_elsewhere(ev
     assert "nothing to do" in again.stdout  # what was said elsewhere is only in the store
 
 
+@pytest.mark.slow
+@pytest.mark.cli
+def test_what_the_agent_has_mirrored_is_the_same_as_what_it_keeps_here(everturn: Any, tmp_path: Path) -> None:
+    store = f"file://{tmp_path}/store"
+    given = {"store": store, "scope": "task:tap", "session_store_flush": "eager"}
+    with ScriptedModel(script).serve() as url:
+        turn(url, everturn.folder, "Have a look.", session_id=SESSION, **given)
+    (main,) = (everturn.home / ".claude" / "projects").glob("*/*.jsonl")
+    assert b'"type":"api-request"' in main.read_bytes()
+    done = everturn("sessions", "import", "--all", "--task", "tap", "--store", store, "--json")
+    assert [json.loads(line).get("status") for line in done.stdout.splitlines()] == ["unchanged", None]
+    repaired = everturn("sessions", "repair", SESSION, "--from", main, "--store", store)
+    assert (repaired.returncode, "nothing to repair" in repaired.stdout) == (0, True)
+    folder = next((tmp_path / "store" / "sessions").glob("*/*/*/main"))
+    before = everturn("sessions", "verify", "--store", store, "--json").stdout.splitlines()[0]
+    for seq in (2, 4, 5):
+        (folder / part(seq).file_name).unlink()
+    assert everturn("sessions", "verify", "--store", store).returncode == 1
+    assert everturn("sessions", "repair", SESSION, "--from", main, "--store", store).returncode == 0
+    after = everturn("sessions", "verify", "--store", store, "--json").stdout.splitlines()[0]
+    assert json.loads(after)["entries"] == json.loads(before)["entries"]
+    assert "nothing to do" in everturn("sessions", "import", "--all", "--task", "tap", "--store", store).stdout
+
+
 def start(url: str, machine: Path, prompt: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", TURN, str(machine / "desk"), prompt, json.dumps(options)],

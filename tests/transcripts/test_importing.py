@@ -162,6 +162,32 @@ def test_what_the_agent_mirrored_itself_is_not_brought_in_again(projects: Path) 
     assert bring(objects, main).status == "unchanged"
 
 
+REQUESTS: list[Any] = [{"type": f"api-request{what}", "body": "long"} for what in ("-shape", "-blob", "")]
+CLOSING: Any = {"type": "cost-state", "usd": 1}
+
+
+def test_the_agents_notes_of_its_requests_stay_out_as_they_do_when_it_mirrors(projects: Path) -> None:
+    objects = memory()
+    bring(objects, session_file(projects, said(1), *REQUESTS, said(2)))
+    assert loaded(objects) == [said(1), said(2)]
+    main = session_file(projects, said(1), *REQUESTS, said(2), *REQUESTS, said(3), *REQUESTS)
+    assert bring(objects, main) == Outcome(main, "continued", 1)
+    assert loaded(objects) == [said(1), said(2), said(3)]
+
+
+def test_notes_with_which_the_agent_has_closed_here_do_not_matter_if_the_store_has_gone_on(projects: Path) -> None:
+    objects = memory()
+
+    async def mirror(store: TranscriptStore) -> None:
+        await store.append(KEY, [said(1), said(2)])  # type: ignore[list-item]
+
+    in_store(objects, mirror)
+    main = session_file(projects, said(1), CLOSING)
+    assert bring(objects, main).status == "unchanged"
+    assert bring(objects, session_file(projects, said(1), CLOSING, said(3))).status == "refused"
+    assert bring(objects, session_file(projects, CLOSING)).status == "refused"
+
+
 @pytest.mark.parametrize("where", ["main", "sub"])
 def test_another_session_of_that_id_is_refused_and_nothing_is_written(projects: Path, where: str) -> None:
     objects = memory()

@@ -3,12 +3,15 @@
 Entries are the same if they have the same `uuid` or, where one has none, if they are equal. Many entries have none,
 and look alike ("mode", "cost-state"), so whatever is taken from a local transcript has to lie between neighbours that
 the store has too. Where that is not certain, nothing is taken.
+
+A local transcript is not the stored one line by line: the agent command keeps some notes to itself, and a store has
+some that the file has not. Those are left out on both sides.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,6 +23,8 @@ Entry = TypeVar("Entry")
 Mark = tuple[str, object]
 
 METADATA = "agent_metadata"  # in a sub-transcript in the store, in a small file of its own beside a local one
+# What the agent command (2.1.327) writes to its own file and does not hand over to a store: what it asked the model.
+NOT_MIRRORED = frozenset({"api-request", "api-request-blob", "api-request-shape"})
 HINT = "is it the transcript of this session, and of this sub-transcript? if there is no better one: --accept-loss"
 
 
@@ -43,7 +48,7 @@ class Alignment:
 
 def align(local: Sequence[Any], stored: Sequence[Any]) -> Alignment:
     """Lay a local transcript beside the stored one. Notes that only the store has, such as a title, do not matter."""
-    local, stored = without_repeats(local), without_repeats(stored)
+    local, stored = comparable(local), comparable(stored)
     places: defaultdict[Mark, deque[int]] = defaultdict(deque)
     for index, entry in enumerate(local):
         places[mark(entry)].append(index)
@@ -69,38 +74,38 @@ def missing_entries(local: Sequence[Any], stored: Sequence[Any]) -> list[Any]:
 
 
 def _is_said(entry: Any) -> bool:
-    return isinstance(entry, dict) and entry.get("type") in ("user", "assistant")
+    return _type_of(entry) in ("user", "assistant")
 
 
-def between(local: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
-    """Return the local entries that lie between two stretches of what the store has.
+def between(
+    local: Sequence[Any], before: Sequence[Any], after: Sequence[Any], later: Sequence[Any] = ()
+) -> list[Any]:
+    """Return the local entries that lie in a gap of what the store has.
 
     Args:
         local: The local transcript.
-        before: Everything the store has before the gap; none if the gap is at the beginning.
-        after: Everything the store has after the gap; none if the gap is at the end.
+        before: Everything before the gap; none if it is at the beginning.
+        after: What comes after the gap, up to the next one; none if the gap is at the end.
+        later: Everything after the next gap.
 
     Raises:
         Invalid: The local transcript does not fit what is around the gap.
     """
-    marks = [mark(entry) for entry in without_repeats(local)]
+    local = comparable(local)
+    marks = [mark(entry) for entry in local]
     if not marks:
         raise _refusal("it is empty")
-    ours_before, ours_after = ([mark(entry) for entry in without_repeats(each)] for each in (before, after))
+    ours_before, ours_after, ours_later = (
+        [mark(entry) for entry in comparable(each)] for each in (before, after, later)
+    )
     begin = _end_of(marks, ours_before)
-    end = len(marks) if not ours_after else _start_of(marks, ours_after, begin)
+    end = _start_of(marks, ours_after, begin) if ours_after else len(marks)
     if begin > end:
         raise _refusal("what comes before the gap and what comes after it overlap there")
-    _check_sides(marks, begin, end, ours_before, ours_after)
-    return list(without_repeats(local)[begin:end])
-
-
-def _check_sides(marks: Sequence[Mark], begin: int, end: int, before: Sequence[Mark], after: Sequence[Mark]) -> None:
-    """Refuse a local transcript in which named entries stand on the wrong side of the gap, or in it."""
-    for side, elsewhere in ((before, marks[begin:]), (after, marks[:end])):
-        strays = _named(side) & _named(elsewhere)
-        if strays:
+    for side, elsewhere in ((ours_before, marks[begin:]), ([*ours_after, *ours_later], marks[:end])):
+        if strays := _named(side) & _named(elsewhere):
             raise _refusal(f"entry {min(map(str, strays))} stands in another order there")
+    return local[begin:end]
 
 
 def _named(marks: Sequence[Mark]) -> set[object]:
@@ -130,11 +135,13 @@ def _start_of(marks: Sequence[Mark], after: Sequence[Mark], begin: int) -> int:
         if start < 0 or list(marks[start : start + anchor]) != rest:
             raise _refusal("it does not have what the store has right after the gap")
         return start
+    # Nothing there has a name. Of several places that look alike any will do: what is not in this gap is in the
+    # next, or is appended, and the whole is the same.
     length = len(after)
-    starts = [at for at in range(begin, len(marks) - length + 1) if list(marks[at : at + length]) == list(after)]
-    if len(starts) != 1:
-        raise _refusal("what the store has after the gap is not there once and only once")
-    return starts[0]
+    for start in range(begin, len(marks) - length + 1):
+        if list(marks[start : start + length]) == list(after):
+            return start
+    raise _refusal("it does not have what the store has right after the gap")
 
 
 def _place_of(marks: Sequence[Mark], wanted: Mark) -> int:
@@ -175,12 +182,21 @@ def without_repeats(entries: Sequence[Entry]) -> list[Entry]:
 
 def is_metadata(entry: Any) -> bool:
     """Tell whether an entry is a subagent's metadata, which a local transcript does not have."""
-    return isinstance(entry, dict) and entry.get("type") == METADATA
+    return bool(_type_of(entry) == METADATA)
+
+
+def comparable(entries: Sequence[Entry]) -> list[Entry]:
+    """Return what a local transcript and a stored one both have: no repeats, no metadata, no notes of requests."""
+    return [entry for entry in without_repeats(entries) if _type_of(entry) not in (METADATA, *NOT_MIRRORED)]
+
+
+def _type_of(entry: Any) -> Any:
+    return entry.get("type") if isinstance(entry, dict) else None
 
 
 def same_session(entries: Sequence[Any], session_id: str) -> bool:
     """Tell whether a local transcript may be this session's, by the ids that its entries carry."""
-    ids = Counter(entry["sessionId"] for entry in entries if isinstance(entry, dict) and _has_id(entry))
+    ids = {entry["sessionId"] for entry in entries if isinstance(entry, dict) and _has_id(entry)}
     return not ids or session_id in ids
 
 

@@ -17,7 +17,7 @@ from claude_agent_sdk import SessionKey, SessionStoreEntry, project_key_for_dire
 
 from everturn.errors import Conflict, Denied, EverturnError, Invalid, NotFound
 from everturn.log.entries import encode
-from everturn.transcripts.alignment import METADATA, is_metadata, same_session, without_repeats
+from everturn.transcripts.alignment import METADATA, comparable, is_metadata, same_session, uuid_of
 from everturn.transcripts.local import batches, read_transcript
 from everturn.transcripts.store import TranscriptStore
 
@@ -165,15 +165,16 @@ def _files_of(session: LocalSession) -> dict[str | None, Path]:
 
 
 def read_log(path: Path, subpath: str | None) -> list[Any]:
-    """Read one local transcript as the store has it: without repeats, a subagent's with its metadata at the end.
+    """Read one local transcript as a store would have got it from the agent: a subagent's ends with its metadata.
 
     Raises:
         EverturnError: It cannot be read, or is not a transcript.
     """
-    entries: list[Any] = without_repeats(read_transcript(path))
+    entries: list[Any] = read_transcript(path)
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry.get("type"), str):
             raise Invalid(f"{path} is not a transcript: entry {number} has no type", hint="name a session's file")
+    entries = comparable(entries)
     return entries if subpath is None else [*entries, *_metadata(path)]
 
 
@@ -196,23 +197,27 @@ async def _rest(store: TranscriptStore, key: SessionKey, local: list[Any]) -> tu
         Conflict: What it has is something else.
     """
     stored: list[Any] = list(await store.load(key) or ())
-    said, known = _said(local), _said(stored)
-    for number, (ours, theirs) in enumerate(zip(said, known, strict=False), 1):
-        if not _equal(ours, theirs):
+    said, known = comparable(local), comparable(stored)
+    same = _common_beginning(said, known)
+    rest = said[same:]
+    if rest and same < len(known):
+        if same and not any(uuid_of(entry) for entry in rest):
+            rest = []  # the store has gone on; here there are only the notes with which the agent has closed
+        else:
             where = key.get("subpath", "the main transcript")
             raise Conflict(
-                f"the store has another session {key['session_id']}: entry {number} of {where} differs",
+                f"the store has another session {key['session_id']}: entry {same + 1} of {where} differs",
                 hint="import it into another scope, or delete the stored one first",
             )
-    rest = said[len(known) :]
-    metadata = local[len(said) :]
+    metadata = [entry for entry in local if is_metadata(entry)]
     if metadata and len(said) >= len(known) and not _is_known(metadata[-1], stored):
         rest = [*rest, metadata[-1]]
     return rest, len(stored)
 
 
-def _said(entries: Iterable[Any]) -> list[Any]:
-    return [entry for entry in entries if not is_metadata(entry)]
+def _common_beginning(said: Sequence[Any], known: Sequence[Any]) -> int:
+    pairs = enumerate(zip(said, known, strict=False))
+    return next((at for at, (ours, theirs) in pairs if not _equal(ours, theirs)), min(len(said), len(known)))
 
 
 def _is_known(metadata: Any, stored: Iterable[Any]) -> bool:

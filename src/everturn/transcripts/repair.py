@@ -27,7 +27,7 @@ from everturn.log.reader import read_part
 from everturn.log.stock import Stock, gaps
 from everturn.log.verification import LogReport, numbers, verify_log
 from everturn.log.writer import GRACE_S, LogWriter
-from everturn.transcripts.alignment import HINT, align, between, is_metadata, same_session
+from everturn.transcripts.alignment import HINT, align, between, comparable, same_session
 from everturn.transcripts.archive import SessionRef
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.local import batches
@@ -306,23 +306,30 @@ def _filled(
     Raises:
         Invalid: The local transcript does not fit.
     """
-    stored = [(row.seq, entry) for row in stock.rows(aside) for entry in row.entries if not is_metadata(entry)]
+    stretches = _stretches(stock, aside, holes)
     filled: list[Gap] = []
-    before: list[Any] = []
-    at = 0
+    whole = stretches[0]
     took_the_rest = False
-    for hole in holes:
-        while at < len(stored) and stored[at][0] < hole.first:
-            before.append(stored[at][1])
-            at += 1
-        after = [entry for _, entry in stored[at:]]
-        entries = between(local, before, after)
+    for index, hole in enumerate(holes):
+        following = [stretch for stretch in stretches[index + 1 :] if stretch]
+        after = following[0] if following else []
+        entries = between(local, whole, after, list(chain.from_iterable(following[1:])))
         took_the_rest = took_the_rest or bool(entries and not after)
         if not after and not took_the_rest:
             raise Invalid(f"the local transcript does not fit: it ends before {numbers(hole)}", hint=HINT)
         filled.append(Gap(hole, entries, _known_of(stock, hole)))
-        before += entries
-    return filled, before + [entry for _, entry in stored[at:]]
+        whole = [*whole, *entries, *stretches[index + 1]]
+    return filled, whole
+
+
+def _stretches(stock: Stock, aside: Sequence[Span], holes: Sequence[Span]) -> list[list[Any]]:
+    """Return what can be read: before the first hole, between the holes, after the last one."""
+    stretches: list[list[Any]] = [[]]
+    for row in stock.rows(aside):
+        while len(stretches) <= len(holes) and row.seq > holes[len(stretches) - 1].last:
+            stretches.append([])
+        stretches[-1] += comparable(row.entries)
+    return stretches + [[] for _ in range(len(holes) + 1 - len(stretches))]
 
 
 def _known_of(stock: Stock, hole: Span) -> tuple[str, ...]:
