@@ -18,7 +18,7 @@ from claude_agent_sdk import (
     SystemMessage,
 )
 
-from everturn.errors import Invalid
+from everturn.errors import EverturnError, Invalid
 from everturn.transcripts import TranscriptStore
 
 INTERRUPT_TIMEOUT_S = 5.0
@@ -94,6 +94,8 @@ async def converse(
             async for message in client.receive_response():
                 await store.settled()
                 ended = isinstance(message, ResultMessage)
+                if ended:
+                    await _drain(store)
                 yield message
         finally:
             if not ended:
@@ -107,6 +109,13 @@ async def _interrupt(client: ClaudeSDKClient, store: TranscriptStore) -> None:
         async for _ in client.receive_response():
             pass
         await store.settled()
+        await _drain(store)
+
+
+async def _drain(store: TranscriptStore) -> None:
+    """Store what lingers. If that fails, the run tells at its end how much is not stored."""
+    with suppress(EverturnError):
+        await store.drain()
 
 
 def session_of(message: Message) -> str | None:

@@ -80,6 +80,10 @@ class Ids:
         """Return 16 random hexadecimal digits."""
         return f"{self._random.getrandbits(64):016x}"
 
+    def random_bytes(self, count: int) -> bytes:
+        """Return this many random bytes."""
+        return self._random.randbytes(count)
+
     def session_id(self) -> str:
         """Return a random UUID (version 4), the form the agent command takes for session ids."""
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))

@@ -7,6 +7,7 @@ from typing import Any
 
 from claude_agent_sdk import ClaudeAgentOptions
 
+from everturn.log.encryption import Keys
 from everturn.log.objects import run as run_blocking
 from everturn.log.stores import admit, connect, visit
 from everturn.model import WorkItem
@@ -25,17 +26,22 @@ class Runtime:
     Args:
         settings: Where things are; read from the environment and `everturn.toml` if not given.
         make_store: Makes the transcript stores, called like `TranscriptStore`; a subclass can watch them.
+        keys: Where keys to encrypt transcripts with come from; goes before the setting `encryption_key_file`.
 
     Raises:
         Invalid: A setting is wrong, or a URL is not one we know. Nothing was written.
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, make_store: Callable[..., TranscriptStore] = TranscriptStore
+        self,
+        settings: Settings | None = None,
+        *,
+        make_store: Callable[..., TranscriptStore] = TranscriptStore,
+        keys: Keys | None = None,
     ) -> None:
         self.settings = settings or Settings.load()
         self.registry: Registry = open_registry(self.settings.registry_url())
-        self._stores = _Stores(self.settings, make_store)
+        self._stores = _Stores(self.settings, make_store, keys)
         self._runner = Runner(
             registry=self.registry,
             stores=self._stores,
@@ -100,7 +106,7 @@ class Runtime:
         return self._stores.claimed(scope, epoch=0)
 
 
-def open_archive(settings: Settings) -> Archive:
+def open_archive(settings: Settings, keys: Keys | None = None) -> Archive:
     """Open a store to look at its sessions. Blocks for one request and writes nothing.
 
     Raises:
@@ -108,7 +114,7 @@ def open_archive(settings: Settings) -> Archive:
         Invalid: The URL is not one we know, or the store has another format version.
     """
     label = settings.store_url()
-    objects = connect(label, settings)
+    objects = connect(label, settings, keys)
     run_blocking(visit(objects, label))
     return Archive(objects, label)
 
@@ -133,11 +139,11 @@ def open_transcripts(settings: Settings, scope: str, *, only_look: bool = False)
 class _Stores:
     """One connection to the object store, shared by all runs."""
 
-    def __init__(self, settings: Settings, make_store: Callable[..., TranscriptStore]) -> None:
+    def __init__(self, settings: Settings, make_store: Callable[..., TranscriptStore], keys: Keys | None) -> None:
         self._settings = settings
         self._make_store = make_store
         self.label = settings.store_url()
-        self._objects = connect(self.label, settings)
+        self._objects = connect(self.label, settings, keys)
 
     def admit(self, scope: str) -> None:
         run_blocking(admit(self._objects, scope, self.label))

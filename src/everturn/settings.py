@@ -56,8 +56,20 @@ class Settings(BaseSettings):
         35.0, gt=0, le=35, description="how long one download, or large upload, may take"
     )
     append_deadline_s: float = Field(20.0, gt=0, le=20, description="how long an append goes on trying")
+    linger_s: float = Field(
+        0.0,
+        ge=0,
+        le=60,
+        description="how long frames wait for each other to share one object; 0: each is durable at once",
+    )
     summary_pause_s: float = Field(
         2.0, gt=0, le=3600, description="how long a session is quiet before its summary is written"
+    )
+    compact_after_parts: int = Field(
+        64, ge=0, le=10_000, description="how many parts a log grows before it is compacted; 0: never"
+    )
+    encryption_key_file: Path | None = Field(
+        None, description="a file of keys to encrypt transcripts with before they leave this machine"
     )
     git_timeout_s: float = Field(600.0, gt=0, le=86400, description="how long one git command may take")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")

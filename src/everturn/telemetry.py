@@ -1,17 +1,59 @@
-"""Structured logs: one JSON object a line, on the standard library's logger `everturn`.
+"""Structured logs, and metrics.
 
-A library must not decide where logs go, so nothing is set up on import: a program that configures `logging` gets
-our lines with its own, and the `everturn` command calls `log_to_stderr`. No transcript text is ever logged.
+Logs are one JSON object a line, on the standard library's logger `everturn`. A library must not decide where they go,
+so nothing is set up on import: a program that configures `logging` gets our lines with its own, and the `everturn`
+command calls `log_to_stderr`. No transcript text is ever logged.
+
+Metrics are Prometheus metrics in the default registry, where programs expect those of their libraries.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from functools import cache
 
 import structlog
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 LOGGER_NAME = "everturn"
+APPEND_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40)
+
+
+class Metrics:
+    """All metrics of a process; `docs/metrics.md` lists them.
+
+    Args:
+        registry: Where they are registered. Two of these need two registries.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(f"everturn_{name}", meaning, labels, registry=registry)
+
+        self.parts_written = counter("parts_written", "Parts that are durable.", "kind")
+        self.bytes_written = counter("written_bytes", "Their size, as stored.")
+        self.append_seconds = Histogram(
+            "everturn_append_seconds",
+            "How long appends took until they were durable.",
+            buckets=APPEND_BUCKETS_S,
+            registry=registry,
+        )
+        self.mirror_failures = counter("mirror_failures", "Appends to transcripts that gave up.")
+        self.writers_met = counter("writers_met", "Numbers that another writer had taken.")
+        self.fenced = counter("fenced", "Writers that a newer claim has stopped.")
+        self.summary_failures = counter("summary_failures", "Summaries that could not be written.")
+        self.compactions = counter("compactions", "Compactions, by how they ended.", "outcome")
+        self.compacted_objects = counter("compacted_objects", "Parts and segments that were merged.")
+        self.freed_objects = counter("freed_objects", "Objects that were deleted as a segment covers them.")
+
+
+@cache
+def default_metrics() -> Metrics:
+    """Return the metrics in Prometheus's default registry."""
+    return Metrics(REGISTRY)
 
 
 def get_logger() -> structlog.stdlib.BoundLogger:

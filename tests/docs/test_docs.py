@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from prometheus_client import CollectorRegistry
 from typer.core import TyperGroup
 
 import everturn
@@ -18,6 +19,7 @@ from everturn.cli.app import app
 from everturn.demo import Report
 from everturn.errors import EverturnError
 from everturn.settings import Settings
+from everturn.telemetry import Metrics
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -86,6 +88,13 @@ def test_every_log_event_is_documented_and_no_other() -> None:
                 assert isinstance(event, ast.Constant)
                 found.add(str(event.value))
     assert rows("logs.md") == found
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    names = {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
+    assert rows("metrics.md") == names
 
 
 def test_every_tool_for_tests_is_documented() -> None:

@@ -15,7 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from everturn.errors import Corrupt
-from everturn.log.format import MAGIC, Kind, Part, decode, encode_part, encode_segment
+from everturn.log.format import MAX_SIZE_BYTES, Kind, Part, decode, encode_part, encode_segment
+from everturn.log.frames import MAGIC
 from everturn.log.names import Span, part
 
 if sys.version_info >= (3, 14):
@@ -186,6 +187,34 @@ def test_arbitrary_bytes_with_a_digest_that_is_right_are_corrupt(line: bytes, fr
     assert_corrupt(assembled(line.replace(b"\n", b"") + b"\n", frames), part(1))
 
 
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=3)
+    | st.sampled_from(["data", "segment"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.sampled_from([HEADER, SEGMENT_HEADER]),
+    st.dictionaries(st.sampled_from([*SEGMENT_HEADER, "seq", "exact"]), VALUES, max_size=3),
+    st.sampled_from([frame(b"1\n"), frame(b"[1]"), frame(b""), b""]) | st.binary(max_size=30).map(frame),
+    st.sampled_from([part(1), Span(1, 1, segment=True)]),
+)
+def test_whatever_a_header_says_there_are_entries_or_it_is_corrupt(
+    header: dict[str, Any], change: dict[str, Any], frames: bytes, span: Span
+) -> None:
+    try:
+        found = decode(assembled({**header, **change}, frames), span).entries()
+    except Corrupt:
+        return
+    assert isinstance(found, list)
+
+
 @pytest.mark.parametrize(
     ("change", "span"),
     [
@@ -251,17 +280,20 @@ def test_anything_but_one_data_frame_is_corrupt(frames: bytes) -> None:
     assert_corrupt(assembled(HEADER, frames), part(1))
 
 
-def test_a_small_object_cannot_fill_the_memory() -> None:
-    bomb = zstd.compress(bytes(200 << 20))
+@pytest.mark.parametrize(
+    ("sizes", "most"), [((2, 1 << 20, MAX_SIZE_BYTES + 1, 2**50), 8 << 20), ((100 << 20,), 120 << 20)]
+)
+def test_a_small_object_cannot_fill_the_memory(sizes: tuple[int, ...], most: int) -> None:
+    bomb = zstd.compress(bytes(100 << 20))
     assert len(bomb) < 100_000
     tracemalloc.start()
     try:
-        for size in (2, 1 << 20):
+        for size in sizes:
             assert_corrupt(assembled({**HEADER, "size": size}, bomb), part(1))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 8 << 20
+    assert peak < most
 
 
 def test_a_segment_holds_the_entries_of_its_parts() -> None:

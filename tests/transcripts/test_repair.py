@@ -11,13 +11,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from everturn.clock import Ids, ManualClock
-from everturn.errors import Conflict, Corrupt, EverturnError, Invalid, Unavailable
+from everturn.errors import Conflict, Corrupt, Denied, EverturnError, Invalid, Unavailable
+from everturn.log.encryption import Key, SealedObjects
 from everturn.log.format import decode
 from everturn.log.names import Span, part
 from everturn.log.objects import run
 from everturn.log.writer import LogWriter
 from everturn.testing import Fault, FaultyObjects
 from everturn.transcripts.alignment import Alignment, align, between, missing_entries, without_repeats
+from everturn.transcripts.holds import lift_hold, place_hold
 from everturn.transcripts.local import batches
 from everturn.transcripts.observer import StoreObserver
 from everturn.transcripts.repair import Repair, append_missing
@@ -273,6 +275,57 @@ def test_a_home_that_is_damaged_is_written_anew_and_a_copy_is_kept(shelf: Shelf)
     assert json.loads(shelf.get(HOME)) == {"v": 1, "project_key": REF.project_key}
     assert [shelf.get(f"damaged/task-1/{name}") for name in shelf.names("damaged/task-1")] == [b"{"]
     assert shelf.found() == []
+
+
+# --- Encrypted, or on hold ------------------------------------------------------------------------------------------
+
+
+def sealed(shelf: Shelf, secret: bytes | None) -> Shelf:
+    """Return the same shelf, looked at with a key."""
+    keys = None if secret is None else lambda _: Key("k", secret)
+    return Shelf(SealedObjects(shelf.objects, keys, Ids()))
+
+
+def test_an_encrypted_session_is_checked_and_repaired_with_its_key(shelf: Shelf) -> None:
+    ours = sealed(shelf, b"k" * 32)
+    ours.lay(*PARTS)
+    span = ours.compact(2, 4, keep=True)
+    spoilt = shelf.spoil(span)
+    shelf.spoil(part(5))
+    assert ours.found()[:2] == [("damage", "damaged", 2), ("damage", "damaged", 5)]
+    ours.repair(LOCAL)
+    assert ours.entries() == LOCAL
+    (kept,) = shelf.names(KEPT)
+    assert shelf.get(f"{KEPT}/{kept}") == spoilt  # as it was, and not encrypted once more
+    assert b"words" not in b"".join(shelf.get(shelf.key(name)) for name in shelf.names())
+    assert ours.plan(LOCAL).is_empty
+
+
+@pytest.mark.parametrize("secret", [None, b"x" * 32], ids=["no-key", "another-key"])
+def test_what_is_encrypted_with_another_key_is_no_loss_and_is_not_repaired(
+    shelf: Shelf, secret: bytes | None
+) -> None:
+    sealed(shelf, b"k" * 32).lay(*PARTS)
+    theirs = sealed(shelf, secret)
+    findings = [finding for finding in theirs.verify().findings if finding.severity == "damage"]
+    assert [(finding.kind, finding.number) for finding in findings] == [("locked", seq) for seq in range(1, 7)]
+    assert "encryption_key_file" in findings[0].advice
+    for local in (None, LOCAL):
+        with pytest.raises(Denied):
+            theirs.plan(local)
+
+
+def test_nothing_of_a_session_on_hold_is_taken_away(shelf: Shelf) -> None:
+    shelf.lay(*PARTS)
+    shelf.spoil(shelf.compact(1, 3, keep=True))
+    run(place_hold(shelf.objects, REF.scope, SESSION, "a lawsuit", by="Ada", now_s=0.0))
+    before = shelf.names("")
+    with pytest.raises(Conflict):
+        shelf.repair()
+    assert shelf.names("") == before
+    run(lift_hold(shelf.objects, REF.scope, SESSION))
+    shelf.repair()
+    assert shelf.entries() == LOCAL
 
 
 # --- Broken off -----------------------------------------------------------------------------------------------------

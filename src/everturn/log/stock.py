@@ -7,16 +7,16 @@ what cannot be read is set down instead of ending the look.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from everturn.errors import EverturnError
+from everturn.errors import Corrupt, Denied
 from everturn.log.format import Part, PartNote, decode
 from everturn.log.names import Span, parse_file_name
-from everturn.log.objects import Item, Objects
-from everturn.log.reader import ERASED, LISTINGS, RELIST_PAUSE_S
+from everturn.log.objects import Item, Objects, Stored
+from everturn.log.reader import ERASED, LISTINGS, RELIST_PAUSE_S, uncovered
 
 BLOCK = 256
 HEADER_AT = 8  # after the magic number and length of the frame
@@ -78,6 +78,7 @@ class Stock:
         held: Those that are whole.
         damaged: Those that are not, each with what is wrong with it.
         gone: Those that were listed, but could not be fetched.
+        locked: Those that are encrypted with a key that is not at hand, or may not be read.
         claimed: How many entries damaged objects say they hold, where their headers can be made out.
         start: The first number that counts: 1, or the one after the last truncation.
         start_epoch: The epoch of that truncation; 0 if there is none.
@@ -89,6 +90,7 @@ class Stock:
     held: dict[Span, Held] = field(default_factory=dict)
     damaged: dict[Span, str] = field(default_factory=dict)
     gone: list[Span] = field(default_factory=list)
+    locked: dict[Span, Denied] = field(default_factory=dict)
     claimed: dict[Span, int] = field(default_factory=dict)
     start: int = 1
     start_epoch: int = 0
@@ -152,8 +154,12 @@ async def _look(objects: Objects, folder: str) -> Stock:
             stock.items[span] = item
     spans = sorted(stock.items)
     for block in (spans[at : at + BLOCK] for at in range(0, len(spans), BLOCK)):
-        for span, stored in zip(block, await objects.get_many([stock.key(span) for span in block]), strict=True):
-            if stored is None:
+        for span, stored in zip(block, await _fetch(objects, stock, block), strict=True):
+            if isinstance(stored, Corrupt):
+                stock.damaged[span] = stored.message
+            elif isinstance(stored, Denied):
+                stock.locked[span] = stored
+            elif stored is None:
                 stock.gone.append(span)
                 del stock.items[span]
             else:
@@ -163,6 +169,22 @@ async def _look(objects: Objects, folder: str) -> Stock:
         del stock.held[span]
         stock.damaged[span] = "a deletion has written over it, but the deletion's own mark is not there"
     return stock
+
+
+async def _fetch(objects: Objects, stock: Stock, spans: Sequence[Span]) -> Sequence[Stored | Corrupt | Denied | None]:
+    """Fetch objects. If one of them cannot be decrypted, fetch one after the other, to tell which."""
+    keys = [stock.key(span) for span in spans]
+    try:
+        return await objects.get_many(keys)
+    except (Corrupt, Denied):
+        return [await _fetch_one(objects, key) for key in keys]
+
+
+async def _fetch_one(objects: Objects, key: str) -> Stored | Corrupt | Denied | None:
+    try:
+        return await objects.get(key)
+    except (Corrupt, Denied) as error:
+        return error
 
 
 def _find_start(stock: Stock) -> None:
@@ -176,7 +198,7 @@ def _file(stock: Stock, span: Span, data: bytes) -> None:
     try:
         part = decode(data, span)
         stock.held[span] = Held(part, part.entries(), stock.items[span].modified_ms, _begins(part))
-    except EverturnError as error:
+    except Corrupt as error:
         stock.damaged[span] = error.message
         count = _claimed_count(data)
         if count is not None:
@@ -196,15 +218,6 @@ def _claimed_count(data: bytes) -> int | None:
         return count if type(count) is int else None
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
-
-
-def uncovered(spans: Iterable[Span]) -> list[Span]:
-    """Return the spans a reader takes: those that lie in no other."""
-    chosen: list[Span] = []
-    for span in sorted(spans, key=lambda span: (span.first, -span.last, not span.segment)):
-        if not chosen or span.last > chosen[-1].last:
-            chosen.append(span)
-    return chosen
 
 
 def gaps(spans: Iterable[Span], first: int, last: int) -> list[Span]:

@@ -14,7 +14,9 @@ import orjson
 from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, S3Store
 
+from everturn.clock import Ids
 from everturn.errors import Corrupt, Denied, Invalid, NotFound, Unavailable
+from everturn.log.encryption import KeyFile, Keys, SealedObjects
 from everturn.log.format import VERSION
 from everturn.log.names import escape
 from everturn.log.objects import BlockingObjects, Clients, Objects
@@ -26,20 +28,28 @@ if TYPE_CHECKING:
 FORMAT_KEY = "format.json"
 
 _FORMAT = orjson.dumps({"format": "everturn", "version": VERSION})
+_PROBE = orjson.dumps({"probe": "everturn"})
 _BUCKET = re.compile(r"[A-Za-z0-9._-]+")
 _URL_HINT = "use s3://bucket/prefix, file:///folder or memory://"
 
 
-def connect(url: str, settings: Settings) -> BlockingObjects:
+def connect(url: str, settings: Settings, keys: Keys | None = None) -> SealedObjects:
     """Return the objects behind a URL. Nothing is asked of the store yet.
 
     Args:
         url: `s3://bucket/prefix`, `file:///folder` or `memory://`. The last is a new, empty store every time.
-        settings: Time-outs, and where AWS is.
+        settings: Time-outs, where AWS is, and whether to encrypt.
+        keys: Keys to encrypt with; go before the setting.
 
     Raises:
-        Invalid: The URL is not one of these.
+        Invalid: The URL is not one of these, or the key file is not as it should be.
     """
+    if keys is None and settings.encryption_key_file is not None:
+        keys = KeyFile(settings.encryption_key_file)
+    return SealedObjects(_located(url, settings), keys, Ids())
+
+
+def _located(url: str, settings: Settings) -> BlockingObjects:
     try:
         pieces = urlsplit(url)
     except ValueError as error:
@@ -71,7 +81,7 @@ async def admit(objects: Objects, scope: str, label: str) -> None:
     gate = await objects.get(FORMAT_KEY)
     if gate is not None:
         _check_version(gate.data, label)
-    await _probe(objects, f"probes/{escape(scope, 'scope')}.json", label)
+    await _probe(objects, _probe_key(scope), label)
     for pause_s in (0.1, 0.4, 1.6):
         if gate is not None or await objects.create(FORMAT_KEY, _FORMAT):
             return
@@ -115,11 +125,27 @@ def _check_version(data: bytes, label: str) -> None:
         )
 
 
+async def now_ms(objects: Objects, scope: str) -> int:
+    """Return the time by the store's own clock, in milliseconds since the Unix epoch.
+
+    Two requests: the scope's probe is written once more, and looked at.
+    """
+    key = _probe_key(scope)
+    await objects.put(key, _PROBE)
+    stored = await objects.get(key)
+    if stored is None:
+        raise Unavailable(f"{key} was written, but it is gone", hint="it is safe to try again")
+    return stored.modified_ms
+
+
+def _probe_key(scope: str) -> str:
+    return f"probes/{escape(scope, 'scope')}.json"
+
+
 async def _probe(objects: Objects, key: str, label: str) -> None:
-    content = orjson.dumps({"probe": "everturn"})
-    if not await objects.create(key, content):
+    if not await objects.create(key, _PROBE):
         return
-    if await objects.create(key, content):
+    if await objects.create(key, _PROBE):
         await objects.delete([key])
         raise Invalid(
             f"{label} overwrites objects that it was told only to create",

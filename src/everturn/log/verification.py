@@ -12,7 +12,8 @@ from typing import Literal
 
 from everturn.log.names import Span
 from everturn.log.objects import Objects
-from everturn.log.stock import Held, Row, Stock, gaps, take_stock, uncovered
+from everturn.log.reader import uncovered
+from everturn.log.stock import Held, Row, Stock, gaps, take_stock
 
 Severity = Literal["damage", "warning", "info"]
 
@@ -92,6 +93,7 @@ def check_stock(stock: Stock) -> LogReport:
     findings = [
         *_holes(stock),
         *_damaged(stock),
+        *_locked(stock),
         *disagreements.values(),
         *_late(stock, rows),
         *_epochs(stock, rows),
@@ -129,6 +131,13 @@ def _damaged(stock: Stock) -> Iterator[Finding]:
             message = f"it is damaged, but a segment holds what it held: {why}"
             advice = "it does no harm; everturn sessions repair, or a compaction, takes it away"
             yield Finding("warning", "damaged", key, message, advice, span.first)
+
+
+def _locked(stock: Stock) -> Iterator[Finding]:
+    for span, error in sorted(stock.locked.items()):
+        yield Finding(
+            "damage", "locked", stock.key(span), f"it cannot be opened: {error.message}", error.hint, span.first
+        )
 
 
 def _disagreements(stock: Stock) -> Iterator[tuple[Span, Finding]]:

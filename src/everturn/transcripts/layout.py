@@ -16,6 +16,7 @@ class Layout:
     """
 
     def __init__(self, scope: str) -> None:
+        self.scope = scope
         self._scope = escape(scope, "scope")
 
     @property
@@ -43,6 +44,10 @@ class Layout:
     def summary(self, project_key: str, session_id: str) -> str:
         """The key of a session's summary."""
         return f"{self.summaries(project_key)}/{escape(session_id, 'session id')}.json"
+
+    def catalog(self, project_key: str) -> str:
+        """The key of a project's summaries in one object."""
+        return f"catalogs/{self._scope}/{escape(project_key, 'project key')}.json"
 
     def home(self, session_id: str) -> str:
         """The key of the note that says where a session lives."""

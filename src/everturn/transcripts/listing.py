@@ -11,10 +11,11 @@ from contextlib import suppress
 from claude_agent_sdk import SessionStoreListEntry, SessionSummaryEntry
 
 from everturn.errors import Corrupt
-from everturn.log.objects import Item, Objects
+from everturn.log.objects import Objects
 from everturn.log.reader import list_parts, log_exists, read
+from everturn.transcripts.catalog import stored_summaries, summary_items
 from everturn.transcripts.layout import Layout, names_in
-from everturn.transcripts.summaries import decode_summary, fold_log
+from everturn.transcripts.summaries import fold_log
 
 
 async def projects(objects: Objects, layout: Layout) -> list[str]:
@@ -26,29 +27,35 @@ async def list_sessions(objects: Objects, layout: Layout, project_keys: list[str
     """List the sessions of some projects, each with the time of its last change."""
     found: list[SessionStoreListEntry] = []
     for project_key in project_keys:
-        written = await _summary_items(objects, layout, project_key)
-        for session_id in await _session_ids(objects, layout, project_key):
-            if session_id in written:
-                found.append({"session_id": session_id, "mtime": written[session_id].modified_ms})
-                continue
+        for session_id, paused_ms in (await pauses(objects, layout, project_key)).items():
             folder = layout.log(project_key, session_id, None)
-            if await _is_there(objects, folder):
+            if paused_ms is not None:
+                found.append({"session_id": session_id, "mtime": paused_ms})
+            elif await is_there(objects, folder):
                 found.append({"session_id": session_id, "mtime": await _newest_ms(objects, folder)})
     return found
+
+
+async def pauses(objects: Objects, layout: Layout, project_key: str) -> dict[str, int | None]:
+    """Return when the sessions of a project last paused, in milliseconds since the Unix epoch, by session id.
+
+    Two listings. `None` for a session without a summary: one that never paused, or that was deleted.
+    """
+    written = await summary_items(objects, layout, project_key)
+    session_ids = await _session_ids(objects, layout, project_key)
+    return {name: written[name].modified_ms if name in written else None for name in session_ids}
 
 
 async def list_summaries(objects: Objects, layout: Layout, project_keys: list[str]) -> list[SessionSummaryEntry]:
     """Return the summaries of the sessions of some projects."""
     found: list[SessionSummaryEntry] = []
     for project_key in project_keys:
-        written = await _summary_items(objects, layout, project_key)
+        written = await summary_items(objects, layout, project_key)
         session_ids = await _session_ids(objects, layout, project_key)
-        keys = [written[session_id].key for session_id in session_ids if session_id in written]
-        stored = dict(zip(keys, await objects.get_many(keys), strict=True))
+        listed = {name: written[name] for name in session_ids if name in written}
+        summaries = await stored_summaries(objects, layout, project_key, listed)
         for session_id in session_ids:
-            item = written.get(session_id)
-            object_ = stored.get(item.key) if item else None
-            summary = decode_summary(object_) if object_ else None
+            summary = summaries.get(session_id)
             if summary is None:
                 with suppress(Corrupt):  # it is listed; whoever loads it is told what is wrong with it
                     summary = await _summary_of(objects, layout, project_key, session_id)
@@ -73,17 +80,11 @@ async def list_subpaths(
     names = names_in(await objects.list_folders(folder))
     if all_logs:
         return names
-    return [name for name in names if await _is_there(objects, layout.log(project_key, session_id, name))]
+    return [name for name in names if await is_there(objects, layout.log(project_key, session_id, name))]
 
 
 async def _session_ids(objects: Objects, layout: Layout, project_key: str) -> list[str]:
     return names_in(await objects.list_folders(layout.sessions(project_key)))
-
-
-async def _summary_items(objects: Objects, layout: Layout, project_key: str) -> dict[str, Item]:
-    items = await objects.listing(layout.summaries(project_key))
-    by_segment = {item.key.rsplit("/", 1)[-1].removesuffix(".json"): item for item in items}
-    return {name: by_segment[segment] for segment in by_segment for name in names_in([segment])}
 
 
 async def _summary_of(
@@ -96,7 +97,7 @@ async def _summary_of(
     return summary
 
 
-async def _is_there(objects: Objects, folder: str) -> bool:
+async def is_there(objects: Objects, folder: str) -> bool:
     """Tell whether a log exists. One that cannot be read does: whoever loads it is told what is wrong with it."""
     try:
         return await log_exists(objects, folder)

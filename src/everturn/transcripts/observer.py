@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from everturn.errors import Fenced
+from everturn.log.compaction import Outcome
 from everturn.log.format import Header
-from everturn.telemetry import get_logger
+from everturn.telemetry import Metrics, default_metrics, get_logger
 from everturn.transcripts.ledger import Ledger
 
 
@@ -20,12 +21,14 @@ class StoreObserver:
         parts_written: How many parts with entries are durable.
         failed_appends: How many appends gave up.
         ledger: What was handed over and is not known to be stored.
+        metrics: What is counted for the whole process.
         fenced: The error that ended this store's right to write, if one did.
     """
 
     parts_written: int = 0
     failed_appends: int = 0
     ledger: Ledger = field(default_factory=Ledger)
+    metrics: Metrics = field(default_factory=default_metrics)
     fenced: Fenced | None = None
 
     def __post_init__(self) -> None:
@@ -39,6 +42,9 @@ class StoreObserver:
         """A part is durable."""
         self.parts_written += header.kind == "data"
         self.ledger.settled(header.write_id)
+        self.metrics.parts_written.labels(header.kind).inc()
+        self.metrics.bytes_written.inc(size_bytes)
+        self.metrics.append_seconds.observe(seconds)
         self._log.debug(
             "part_written",
             log=folder,
@@ -52,6 +58,7 @@ class StoreObserver:
 
     def passed(self, folder: str, other: Header | None) -> None:
         """Two writers met on one log."""
+        self.metrics.writers_met.inc()
         self._log.warning(
             "writers_met",
             log=folder,
@@ -63,14 +70,37 @@ class StoreObserver:
     def failed(self, folder: str, count: int, error: Exception) -> None:
         """An append gave up."""
         self.failed_appends += 1
+        self.metrics.mirror_failures.inc()
         self._log.error("append_failed", log=folder, entries=count, error=str(error))
 
     def stopped(self, error: Fenced) -> None:
         """A newer owner has taken over."""
         if self.fenced is None:
+            self.metrics.fenced.inc()
             self._log.error("fenced", error=str(error))
         self.fenced = error
 
     def summary_failed(self, session_id: str, error: Exception) -> None:
         """A summary was not written. It is derived: the next one, or a reader, makes up for it."""
+        self.metrics.summary_failures.inc()
         self._log.warning("summary_failed", session_id=session_id, error=str(error))
+
+    def compacted(self, folder: str, outcome: Outcome, freed: int, seconds: float) -> None:
+        """Parts were merged, or freed."""
+        self.metrics.compactions.labels("done").inc()
+        self.metrics.compacted_objects.inc(outcome.merged)
+        self.metrics.freed_objects.inc(freed)
+        self._log.info(
+            "compacted",
+            log=folder,
+            merged=outcome.merged,
+            segments=len(outcome.segments),
+            freed=freed,
+            size_bytes=outcome.size_bytes,
+            seconds=round(seconds, 3),
+        )
+
+    def compaction_failed(self, folder: str, error: Exception) -> None:
+        """A compaction gave up. The log is as whole as before."""
+        self.metrics.compactions.labels("failed").inc()
+        self._log.warning("compaction_failed", log=folder, error=str(error))

@@ -1,4 +1,4 @@
-"""Mending a log: an explicit act that loses nothing (docs/format.md, section 11; docs/repair.md).
+"""Mending a log: an explicit act that loses nothing (docs/format.md, section 13; docs/repair.md).
 
 The argument, in short. First everything is planned from what can be read. Then, for each thing that is missing or
 damaged, its bytes are kept elsewhere, a segment is created that stands for its numbers, and only then the damaged
@@ -20,7 +20,8 @@ import orjson
 
 from everturn.clock import Clock, Ids
 from everturn.errors import Conflict, Invalid
-from everturn.log.format import Part, decode, encode_part, encode_segment
+from everturn.log.encryption import as_stored
+from everturn.log.format import decode, encode_part, encode_segment
 from everturn.log.names import Span, part
 from everturn.log.objects import Objects
 from everturn.log.reader import read_part
@@ -29,10 +30,11 @@ from everturn.log.verification import LogReport, numbers, verify_log
 from everturn.log.writer import GRACE_S, LogWriter
 from everturn.transcripts.alignment import HINT, align, between, comparable, same_session
 from everturn.transcripts.archive import SessionRef
+from everturn.transcripts.holds import refuse_if_held
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.local import batches
 from everturn.transcripts.observer import StoreObserver
-from everturn.transcripts.verification import check_home, summary_record
+from everturn.transcripts.verification import check_home, contents, summary_record
 
 DAMAGED = "damaged"
 LARGEST_GAP = 100_000
@@ -108,11 +110,14 @@ async def plan_repair(
 
     Raises:
         Invalid: The local transcript does not fit, or a segment is wrong and nothing else holds its numbers.
+        Denied: An object is encrypted with a key that is not at hand: that is no damage, and must not be mended.
     """
     if local is not None and not same_session(local, ref.session_id):
         raise Invalid("the local transcript belongs to another session", hint=HINT)
     report = await verify_log(objects, ref.folder(subpath))
     stock = report.stock
+    for error in stock.locked.values():
+        raise error
     aside = _to_take_away(report)
     holes = _credible(stock, stock.missing(aside))
     fresh: Sequence[Any] = ()
@@ -176,9 +181,11 @@ class Repair:
             plan: The plan.
 
         Raises:
-            Conflict: Somebody else writes to the log.
+            Conflict: Somebody else writes to the log, or something has to go and the session is under a hold.
             Unavailable: The store did not answer.
         """
+        if plan.aside:
+            await refuse_if_held(self._objects, self._ref.scope, self._ref.session_id)
         for span in plan.aside:
             await self._keep_copy(f"{self._folder}/{span.file_name}")
         for gap in reversed(plan.gaps):  # the last ones may be empty, and only the others tell why
@@ -202,13 +209,14 @@ class Repair:
 
     async def _keep_copy(self, key: str) -> None:
         """Copy an object to where readers do not look. Its digest is part of the name, so twice is once."""
-        stored = await self._objects.get(key)
+        objects = as_stored(self._objects)
+        stored = await objects.get(key)
         if stored is None:
             return
         copy = kept_under(key, stored.data)
-        if await self._objects.create(copy, stored.data):
+        if await objects.create(copy, stored.data):
             return
-        there = await self._objects.get(copy)
+        there = await objects.get(copy)
         if there is None or there.data != stored.data:
             raise Conflict(f"no copy of {key} could be kept", hint="it is safe to run the repair again")
 
@@ -216,22 +224,37 @@ class Repair:
         """Create what stands for missing numbers from now on."""
         epoch = max((row.note[0] for row in plan.report.rows if row.seq < gap.span.first), default=0)
         entries = gap.entries or []
+        how = "lost" if gap.entries is None else "restored"
         for span in reversed(_free_names(gap.span, plan.report.stock)):
             parts = [self._part(seq, entries if seq == gap.span.first else [], epoch) for seq in _seqs(span)]
-            how = "lost" if gap.entries is None else "restored"
             write_id = self._ids.token()
-            data = encode_segment(parts, writer=self._writer, write_id=write_id, repaired=how)
-            await self._objects.create(f"{self._folder}/{span.file_name}", data)
-            there = await read_part(self._objects, self._folder, span)
-            if there is None or there.header.write_id != write_id:
-                raise Conflict(
-                    f"somebody else writes to {self._folder}",
-                    hint="let no run of this session go on, then run the repair again",
+            if span.segment:
+                data = encode_segment(
+                    [decode(each, part(seq)) for seq, each in zip(_seqs(span), parts, strict=True)],
+                    writer=self._writer,
+                    write_id=write_id,
+                    repaired=how,
                 )
+            else:
+                (data,) = parts
+            await self._create(span, data)
 
-    def _part(self, seq: int, entries: list[Any], epoch: int) -> Part:
-        _, data = encode_part(seq, entries, epoch=epoch, writer=self._writer, write_id=self._ids.token())
-        return decode(data, part(seq))
+    async def _create(self, span: Span, data: bytes) -> None:
+        """Create an object and read it back.
+
+        Raises:
+            Conflict: Somebody else was first.
+        """
+        await self._objects.create(f"{self._folder}/{span.file_name}", data)
+        there = await read_part(self._objects, self._folder, span)
+        if there is None or there.header.write_id != decode(data, span).header.write_id:
+            raise Conflict(
+                f"somebody else writes to {self._folder}",
+                hint="let no run of this session go on, then run the repair again",
+            )
+
+    def _part(self, seq: int, entries: list[Any], epoch: int) -> bytes:
+        return encode_part(seq, entries, epoch=epoch, writer=self._writer, write_id=self._ids.token())[1]
 
     async def _write_home(self, key: str) -> None:
         await self._keep_copy(key)
@@ -358,13 +381,14 @@ def _seqs(span: Span) -> range:
 
 
 def _free_names(span: Span, stock: Stock) -> list[Span]:
-    """Return segments for a run of numbers whose names are free: a damaged one may have the run's own name.
+    """Return objects for a run of numbers whose names are free: a damaged segment may have the run's own name.
 
     Raises:
         Conflict: There are none.
     """
     cuts = ([_segment(span.first, at), _segment(at + 1, span.last)] for at in _seqs(span)[:-1])
-    for segments in chain([[span]], cuts):
+    single = [[part(span.first)]] if span.first == span.last else []
+    for segments in chain([[span]], cuts, single):
         if not any(segment in stock.items for segment in segments):
             return list(segments)
     raise Conflict(
@@ -384,6 +408,6 @@ async def _wrong_home(objects: Objects, ref: SessionRef) -> str | None:
 
 
 async def _end_that_is_gone(objects: Objects, ref: SessionRef, tail: int) -> int | None:
-    stored = await objects.get(Layout(ref.scope).summary(ref.project_key, ref.session_id))
-    record = None if stored is None else summary_record(stored.data)
+    data = await contents(objects, Layout(ref.scope).summary(ref.project_key, ref.session_id))
+    record = summary_record(data or b"")
     return record["upto"] if record is not None and record["upto"] > tail else None

@@ -32,6 +32,7 @@ class _State:
     upto: int
     known: bool
     dirty: bool = False
+    failed: bool = False  # could not be written: the thread leaves it to whoever flushes next
 
 
 class SummaryKeeper:
@@ -79,7 +80,7 @@ class SummaryKeeper:
             state.summary = _fold(name, state.summary, entries) if follows else None
             state.known = state.summary is not None
             state.upto = seq
-            state.dirty = True
+            state.dirty, state.failed = True, False
             self._touched = self._clock.elapsed()
             self._watch()
 
@@ -88,14 +89,22 @@ class SummaryKeeper:
         with self._writing, self._changed:
             self._states.pop(name, None)
 
-    async def flush(self) -> None:
-        """Write all summaries that are behind. Failures are reported, not raised."""
+    async def flush(self, *, strict: bool = False) -> None:
+        """Write all summaries that are behind. Failures are reported, and tried again with the next flush.
+
+        Args:
+            strict: Raise what went wrong, too: what is read next would be older than what we have written.
+        """
         with self._writing:
-            for name, state in self._dirty():
+            for name, state in self._behind():
                 try:
                     await self._write(name, state)
                 except EverturnError as error:
                     self._on_failure(name[1], error)
+                    with self._changed:
+                        state.dirty = state.failed = True
+                    if strict:
+                        raise
 
     async def close(self) -> None:
         """Write what is behind and end the thread."""
@@ -107,7 +116,7 @@ class SummaryKeeper:
         if thread is not None:
             thread.join()
 
-    def _dirty(self) -> list[tuple[SessionName, _State]]:
+    def _behind(self) -> list[tuple[SessionName, _State]]:
         with self._changed:
             dirty = [(name, state) for name, state in self._states.items() if state.dirty]
             for _, state in dirty:
@@ -139,7 +148,7 @@ class SummaryKeeper:
     def _write_after_pauses(self) -> None:
         while True:
             with self._changed:
-                if self._closing or not any(state.dirty for state in self._states.values()):
+                if self._closing or not any(state.dirty and not state.failed for state in self._states.values()):
                     self._thread = None
                     atexit.unregister(self._flush_at_exit)
                     return

@@ -10,6 +10,7 @@ from typing import Any, cast
 import orjson
 from claude_agent_sdk import SessionKey, SessionStoreEntry, fold_session_summary
 
+from everturn.errors import Corrupt
 from everturn.log.entries import encode
 from everturn.log.names import Span, unescape
 from everturn.log.objects import Objects, run
@@ -223,10 +224,10 @@ def _sizes(logs: dict[str | None, LogReport]) -> Iterator[Finding]:
 async def _summary(objects: Objects, layout: Layout, ref: SessionRef, log: LogReport) -> list[Finding]:
     key, tail = layout.summary(ref.project_key, ref.session_id), log.stock.tail
     folder = log.stock.folder
-    stored = await objects.get(key)
-    if stored is None:
+    data = await contents(objects, key)
+    if data is None:
         return [Finding("info", "summary", key, "there is no summary; listings read the log instead", LEAVE)]
-    record = summary_record(stored.data)
+    record = summary_record(data)
     if record is None:
         advice = "delete it; listings read the log until it is written anew"
         return [Finding("warning", "summary", key, "the summary is damaged", advice)]
@@ -264,11 +265,11 @@ def _fold(ref: SessionRef, entries: list[dict[str, Any]]) -> object:
 async def check_home(objects: Objects, layout: Layout, ref: SessionRef) -> list[Finding]:
     """Check the note that says under which project key a session lives."""
     key = layout.home(ref.session_id)
-    stored = await objects.get(key)
-    if stored is None:
+    data = await contents(objects, key)
+    if data is None:
         message = "no note says where the session lives; plain stores write none, and runs make it when they need it"
         return [Finding("info", "home", key, message, LEAVE)]
-    home = (_record(stored.data) or {}).get("project_key")
+    home = (_record(data) or {}).get("project_key")
     if not isinstance(home, str):
         message = "the note that says where the session lives is damaged; runs cannot resume it"
         return [Finding("damage", "home", key, message, "everturn sessions repair writes it anew")]
@@ -279,6 +280,19 @@ async def check_home(objects: Objects, layout: Layout, ref: SessionRef) -> list[
         return [Finding("info", "home", key, message, LEAVE)]
     message = f"the note says that the session lives under {home}, but there is nothing; runs would begin anew"
     return [Finding("damage", "home", key, message, "everturn sessions repair writes it anew")]
+
+
+async def contents(objects: Objects, key: str) -> bytes | None:
+    """Return what a note holds; nothing if it cannot be decrypted; `None` if there is none.
+
+    Raises:
+        Denied: The key it is encrypted with is not at hand.
+    """
+    try:
+        stored = await objects.get(key)
+    except Corrupt:
+        return b""
+    return None if stored is None else stored.data
 
 
 def summary_record(data: bytes) -> dict[str, Any] | None:

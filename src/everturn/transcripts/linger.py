@@ -1,0 +1,183 @@
+"""Frames that wait a moment for each other, so that they share one object: cheaper, and no longer durable at once.
+
+Entries that were handed over and not yet written live in this process alone. They count as unstored until they are
+in the store. What could not be written is kept, in order, and tried again with what comes next.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from everturn.clock import Clock
+from everturn.errors import EverturnError, Invalid, Unavailable
+from everturn.log.entries import encode
+from everturn.log.objects import run
+from everturn.transcripts.ledger import Ledger
+from everturn.transcripts.session_logs import Target
+
+FULL_ENTRIES = 500
+FULL_BYTES = 1 << 20
+NEVER = float("inf")
+HELD_BYTES = 64 << 20  # of one log, while the store is away
+
+Append = Callable[[Target, list[Any]], Coroutine[Any, Any, None]]
+
+
+@dataclass
+class _Batch:
+    """Entries that are appended together. It grows until the first attempt: one that is tried again has to be the
+    same batch."""
+
+    entries: list[Any] = field(default_factory=list)
+    size_bytes: int = 0
+    tried: bool = False
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.entries) >= FULL_ENTRIES or self.size_bytes >= FULL_BYTES
+
+
+@dataclass
+class _Queue:
+    """What waits for one log, and until when."""
+
+    batches: list[_Batch] = field(default_factory=list)
+    due: float = 0.0
+    writing: threading.Lock = field(default_factory=threading.Lock)
+
+    def growing(self) -> _Batch | None:
+        """Return the batch that still grows, if there is one."""
+        return self.batches[-1] if self.batches and not self.batches[-1].tried else None
+
+
+class Linger:
+    """Collects entries for up to `linger_s` and appends them together.
+
+    Args:
+        append: Appends a batch to a log.
+        linger_s: How long entries wait at most, unless the store is away.
+        clock: Tells how long they have waited.
+        ledger: Keeps the account of what is not stored.
+    """
+
+    def __init__(self, append: Append, *, linger_s: float, clock: Clock, ledger: Ledger) -> None:
+        self._append = append
+        self._linger_s = linger_s
+        self._clock = clock
+        self._ledger = ledger
+        self._queues: dict[Target, _Queue] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    async def append(self, target: Target, entries: list[Any]) -> None:
+        """Take entries, to be written soon. They are not durable on return.
+
+        Raises:
+            Invalid: An entry is not a JSON value. None was taken.
+            Unavailable: The store has been away for so long that no more can be held. None was taken.
+        """
+        size_bytes = len(encode(entries).lines)
+        with self._changed:
+            queue = self._queues.setdefault(target, _Queue())
+            if sum(batch.size_bytes for batch in queue.batches) > HELD_BYTES:
+                raise Unavailable(
+                    f"{HELD_BYTES >> 20} MiB wait to be stored", hint="check that the store can be reached"
+                )
+            batch = queue.growing()
+            if batch is None:
+                batch = _Batch()
+                queue.batches.append(batch)
+                queue.due = self._clock.elapsed() + self._linger_s
+            batch.entries += entries
+            batch.size_bytes += size_bytes
+            self._ledger.failed(batch.entries, None)
+            self._watch()
+        if batch.is_full:
+            self._try_to_write(target)
+
+    async def flush(self) -> None:
+        """Write everything that waits. On return it is durable.
+
+        Raises:
+            EverturnError: The first thing that went wrong. What could not be written is kept.
+        """
+        failed: EverturnError | None = None
+        for target in list(self._queues):
+            try:
+                await self._write(target)
+            except EverturnError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    async def close(self) -> None:
+        """Write everything that waits and end the thread."""
+        try:
+            await self.flush()
+        finally:
+            with self._changed:
+                self._closing = True
+                self._changed.notify_all()
+                thread = self._thread
+            if thread is not None:
+                thread.join()
+
+    async def _write(self, target: Target) -> None:
+        queue = self._queues[target]
+        with queue.writing:
+            while True:
+                with self._changed:
+                    if not queue.batches:
+                        return
+                    batch = queue.batches[0]
+                    batch.tried = True
+                    queue.due = self._clock.elapsed() + self._linger_s
+                try:
+                    await self._append(target, batch.entries)
+                except Invalid:
+                    with self._changed:  # the store will never take it; the ledger goes on counting it
+                        queue.batches.pop(0)
+                    raise
+                with self._changed:
+                    queue.batches.pop(0)
+
+    def _watch(self) -> None:
+        if self._thread is None and not self._closing:
+            self._thread = threading.Thread(target=self._write_when_due, name="everturn-linger", daemon=True)
+            self._thread.start()
+            atexit.register(self._flush_at_exit)
+
+    def _write_when_due(self) -> None:
+        while True:
+            with self._changed:
+                waiting = {
+                    target: queue.due for target, queue in self._queues.items() if queue.batches and queue.due < NEVER
+                }
+                if self._closing or not waiting:
+                    self._thread = None
+                    atexit.unregister(self._flush_at_exit)
+                    return
+                target = min(waiting, key=lambda each: waiting[each])
+                left_s = waiting[target] - self._clock.elapsed()
+                if left_s > 0:
+                    self._changed.wait(left_s)
+                    continue
+            self._try_to_write(target)
+
+    def _try_to_write(self, target: Target) -> None:
+        try:
+            run(self._write(target))
+        except Unavailable:
+            return  # counted and logged where it happened; tried again after another while
+        except EverturnError:
+            with self._changed:  # it will not go away by itself: whoever flushes is told
+                self._queues[target].due = NEVER
+
+    def _flush_at_exit(self) -> None:
+        for target in list(self._queues):
+            self._try_to_write(target)

@@ -1,0 +1,195 @@
+"""Keeping the sessions of a store in order: compacting, deleting, expiring.
+
+Ages are told by the store's own clock, as the times of objects are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from everturn.clock import Clock, Ids
+from everturn.errors import NotFound
+from everturn.log.compaction import clear_deleted, collect, compact, covered
+from everturn.log.objects import Item, Objects
+from everturn.log.reader import list_parts, log_exists
+from everturn.log.stores import now_ms
+from everturn.settings import Settings
+from everturn.transcripts import listing
+from everturn.transcripts.archive import Archive, SessionRef
+from everturn.transcripts.holds import held, refuse_if_held
+from everturn.transcripts.layout import Layout
+from everturn.transcripts.observer import StoreObserver
+from everturn.transcripts.session_logs import SessionLogs, Target
+
+DAY_MS = 24 * 60 * 60 * 1000
+# No worker that was suspended for so long comes back to write: only then the trace of a deletion itself may go.
+REMAINS_MS = 7 * DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What compacting a session did.
+
+    Attributes:
+        ref: The session.
+        objects_before: How many parts and segments it had.
+        objects_after: How many it has now.
+        segments: How many segments were written.
+        freed: How many objects were deleted.
+        waiting: How many can be deleted once the segments are two minutes old.
+    """
+
+    ref: SessionRef
+    objects_before: int = 0
+    objects_after: int = 0
+    segments: int = 0
+    freed: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A session as a deletion finds it.
+
+    Attributes:
+        ref: The session.
+        objects: How many objects it consists of.
+        size_bytes: How large they are.
+        modified_ms: When the last of them was written, in milliseconds since the Unix epoch.
+        is_held: Whether it is under a legal hold.
+        is_remains: Whether it was deleted before, and only the traces of that are left.
+    """
+
+    ref: SessionRef
+    objects: int
+    size_bytes: int
+    modified_ms: int
+    is_held: bool = False
+    is_remains: bool = False
+
+
+class Upkeep:
+    """Looks after the sessions of an archive.
+
+    Args:
+        archive: The sessions.
+        settings: Time-outs.
+        clock: For deadlines.
+        ids: For write ids.
+    """
+
+    def __init__(self, archive: Archive, settings: Settings, clock: Clock, ids: Ids) -> None:
+        self._archive = archive
+        self._objects: Objects = archive.objects
+        self._settings = settings
+        self._clock = clock
+        self._ids = ids
+        self._observer = StoreObserver()
+
+    async def compact(self, ref: SessionRef) -> Compacted:
+        """Merge each transcript of a session into as few segments as it takes, and free what can be freed."""
+        result = Compacted(ref)
+        for folder in await self._folders(ref):
+            before = len(await list_parts(self._objects, folder))
+            outcome = await compact(
+                self._objects, folder, writer=self._settings.worker, ids=self._ids, everything=True
+            )
+            reached_ms = await now_ms(self._objects, ref.scope)
+            freed = await collect(self._objects, folder, now_ms=reached_ms)
+            freed += await clear_deleted(self._objects, folder, now_ms=reached_ms)
+            after = await list_parts(self._objects, folder)
+            result = replace(
+                result,
+                objects_before=result.objects_before + before,
+                objects_after=result.objects_after + len(after),
+                segments=result.segments + len(outcome.segments),
+                freed=result.freed + freed,
+                waiting=result.waiting + len(covered(after)),
+            )
+        return result
+
+    async def look(self, ref: SessionRef, holds: set[str] | None = None) -> Found:
+        """Return what there is of a session.
+
+        Args:
+            ref: The session.
+            holds: The sessions of its scope that are under a hold, if they are known.
+        """
+        if holds is None:
+            holds = await held(self._objects, ref.scope)
+        items = await self._objects.listing(_folder(ref))
+        exists = await listing.is_there(self._objects, ref.folder()) or await self._archive.subpaths(ref)
+        size_bytes = sum(item.size_bytes for item in items)
+        return Found(ref, len(items), size_bytes, _newest_ms(items), ref.session_id in holds, not exists)
+
+    async def delete(self, ref: SessionRef, subpath: str | None = None) -> None:
+        """Delete a session, or one of its sub-transcripts. Readers find nothing from the first moment on.
+
+        Raises:
+            Conflict: It is under a legal hold.
+            NotFound: There is no such sub-transcript.
+        """
+        if subpath is not None and not await log_exists(self._objects, ref.folder(subpath)):
+            raise NotFound(f"session {ref.session_id} has no {subpath}", hint="everturn sessions show lists them")
+        logs = SessionLogs(
+            self._objects,
+            Layout(ref.scope),
+            any_cwd=True,
+            epoch=0,
+            settings=self._settings,
+            clock=self._clock,
+            ids=self._ids,
+            observer=self._observer,
+        )
+        await logs.delete(Target(ref.project_key, ref.session_id, subpath))
+
+    async def expired(self, scope: str, older_than_ms: int) -> list[Found]:
+        """Return the sessions of a scope that were last written so long ago, remains of deleted ones included.
+
+        One request a session is made for those whose summary is as old, and for those that have none.
+        """
+        layout = Layout(scope)
+        limit_ms = await now_ms(self._objects, scope) - older_than_ms
+        holds = await held(self._objects, scope)
+        found: list[Found] = []
+        for project_key in await listing.projects(self._objects, layout):
+            paused = await listing.pauses(self._objects, layout, project_key)
+            for session_id, paused_ms in paused.items():
+                if paused_ms is not None and paused_ms >= limit_ms:
+                    continue
+                state = await self.look(SessionRef(scope, project_key, session_id), holds)
+                age_limit_ms = min(limit_ms, limit_ms + older_than_ms - REMAINS_MS) if state.is_remains else limit_ms
+                if state.objects and state.modified_ms < age_limit_ms:
+                    found.append(state)
+        return found
+
+    async def expire(self, found: Found) -> bool:
+        """Delete an expired session, or the remains of one. A session that was written to since then is left alone.
+
+        Returns:
+            Whether it was deleted.
+
+        Raises:
+            Conflict: It is under a legal hold.
+        """
+        await refuse_if_held(self._objects, found.ref.scope, found.ref.session_id)
+        items = await self._objects.listing(_folder(found.ref))
+        if _newest_ms(items) != found.modified_ms:
+            return False
+        if found.is_remains:
+            await self._objects.delete([item.key for item in items])
+        else:
+            await self.delete(found.ref)
+        return True
+
+    async def _folders(self, ref: SessionRef) -> list[str]:
+        return [ref.folder(subpath) for subpath in (None, *await self._archive.subpaths(ref))]
+
+
+def _folder(ref: SessionRef) -> str:
+    return Layout(ref.scope).session(ref.project_key, ref.session_id)
+
+
+def _newest_ms(items: Sequence[Item]) -> int:
+    return max((item.modified_ms for item in items), default=0)
