@@ -10,7 +10,7 @@ from everturn.errors import Corrupt, Fenced, Unavailable
 from everturn.log.objects import run
 from everturn.log.writer import LogWriter
 from everturn.testing.faults import Fault
-from log.bench import FOLDER, Bench
+from log.bench import DAY_S, FOLDER, Bench
 
 
 def append(writer: LogWriter, *entries: Any) -> int:
@@ -95,6 +95,22 @@ def test_a_lost_write_of_an_older_epoch_that_took_no_effect_never_does(bench: Be
     with pytest.raises(Fenced):
         append(old, "b")
     assert bench.entries() == []
+
+
+@pytest.mark.parametrize("retried", [True, False])
+def test_a_writer_whose_lost_write_took_effect_long_ago_is_fenced_all_the_same(bench: Bench, retried: bool) -> None:
+    old = bench.opened(1)
+    bench.fault(Fault("lose_reply", "create"), Fault("fail", "create", times=None, after=1))
+    with pytest.raises(Unavailable):
+        append(old, "a")
+    bench.objects.faults.clear()
+    bench.opened(2)
+    bench.clock.advance(DAY_S)
+    if retried:
+        assert append(old, "a") == 2  # it is in: to say so is the truth
+    with pytest.raises(Fenced):
+        append(old, "b")
+    assert bench.entries() == ["a"]
 
 
 def test_a_fence_that_met_a_late_write_loads_it(bench: Bench) -> None:

@@ -75,6 +75,14 @@ def test_a_hole_that_stays_is_corruption_and_is_named(bench: Bench, missing: int
     assert refusal.value.hint
 
 
+def test_a_log_that_shows_another_hole_each_time_is_not_called_corrupt(bench: Bench) -> None:
+    fill(bench, 6)
+    bench.fault(*(Fault("hide", keys=f"*/{missing:010}.*") for missing in (2, 3, 4, 5)))
+    with pytest.raises(Unavailable):
+        bench.read()
+    assert bench.entries() == [1, 2, 3, 4, 5, 6]
+
+
 def test_an_object_that_is_gone_once_is_looked_for_again(bench: Bench) -> None:
     fill(bench, 3)
     bench.fault(Fault("gone", keys="*/0000000002.*"))

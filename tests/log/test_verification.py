@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everturn.errors import Corrupt
+from everturn.errors import Corrupt, Fenced
 from everturn.log.entries import Batch
 from everturn.log.format import decode, encode_batch, encode_part, encode_segment
 from everturn.log.names import Span, part
@@ -230,6 +230,15 @@ def test_an_older_claim_after_a_newer_fence_is_a_warning(bench: Bench) -> None:
     for seq, epoch in ((1, 1), (2, 2), (3, 0), (4, 1), (5, 2)):
         bench.put_part(seq, seq, epoch=epoch)
     assert found(bench) == [("warning", "epoch", part(4).file_name, 4)]
+
+
+def test_the_fence_of_a_claim_that_came_too_late_is_nothing_odd(bench: Bench) -> None:
+    bench.opened(5)
+    with pytest.raises(Fenced):
+        bench.opened(4)
+    bench.put_part(3, 3, epoch=5)
+    assert [row.note[0] for row in verify(bench).rows] == [5, 4, 5]
+    assert found(bench) == []
 
 
 def test_a_truncation_carries_the_epoch_that_claims_may_not_go_back_behind(bench: Bench) -> None:

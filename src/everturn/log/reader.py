@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from everturn.errors import Corrupt
+from everturn.errors import Corrupt, Unavailable
 from everturn.log.format import Part, decode
 from everturn.log.names import Span, parse_file_name
 from everturn.log.objects import Item, Objects, Stored
@@ -92,10 +92,11 @@ async def read(objects: Objects, folder: str, *, at_least: int = 0) -> Log:
 
     Raises:
         Corrupt: A part is damaged, or a number is missing and stays missing. Names the object.
-        Unavailable: The store did not answer.
+        Unavailable: The store did not answer, or the log changes faster than it can be listed.
     """
-    problem = ""
+    before = problem = ""
     for attempt in range(LISTINGS):
+        before = problem
         if attempt:  # a listing can be older at its end than at its start: look again before judging
             await objects.wait(RELIST_PAUSE_S * 2**attempt)
         listed = await list_parts(objects, folder)
@@ -109,6 +110,8 @@ async def read(objects: Objects, folder: str, *, at_least: int = 0) -> Log:
             if isinstance(found, Log):
                 return found
             problem = found
+    if problem != before:  # a number that was missing once has to be shown by the next listing if it is there
+        raise Unavailable(f"the log changed while it was listed: {problem}", hint="read it again")
     raise Corrupt(
         f"the log has a hole: {problem}",
         hint="restore the object; what comes after it is not shown without it",

@@ -212,10 +212,11 @@ def _segments_over(stock: Stock, held: Held) -> list[Held]:
 
 
 def _epochs(stock: Stock, rows: tuple[Row, ...]) -> Iterator[Finding]:
+    """Find what an older claim wrote after a newer one. A fence alone is none: a late claim learns of it that way."""
     highest = stock.start_epoch
     for row in rows:
         epoch = row.note[0]
-        if 0 < epoch < highest:
+        if 0 < epoch < highest and row.note[3] != "fence":
             message = f"it was written by claim {epoch}, though claim {highest} had taken over before"
             advice = "what claim it belongs to is doubtful; read the transcript from here with care"
             yield Finding("warning", "epoch", stock.key(row.span), message, advice, row.seq)

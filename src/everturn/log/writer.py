@@ -14,6 +14,7 @@ it believes that what it has created counts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -91,6 +92,7 @@ class LogWriter:
         self._ids = ids
         self._observer = observer
         self._epoch = epoch
+        self._yields = epoch > 0  # to newer claims and to truncations
         self._writer = writer
         self._deadline_s = deadline_s
         self._tail: int | None = None
@@ -162,30 +164,46 @@ class LogWriter:
             return self._tail or 0
         return await self._append(encode(entries), "data", patience or self.patience())
 
-    async def truncate(self) -> int:
+    async def truncate(self, *, after: int | None = None) -> int:
         """Append the mark that deletes everything before it, and return its number.
 
         It carries this writer's epoch, which has to be the highest in the log, so that no older claim opens it again.
+
+        Args:
+            after: The number up to which the caller knows that this is so, from a listing of any age. A higher epoch behind it
+                ends the truncation as it would end a claim, though the writer be a guest.
+
+        Raises:
+            Fenced: A newer claim, or another truncation, stands there.
         """
+        if after is not None:
+            self._yields = True
+            self._learn(after, -math.inf)
         return await self._append(encode(()), "truncate", self.patience())
 
     async def _append(self, batch: Batch, kind: Kind, patience: Patience) -> int:
         if self._fenced is not None:
             raise self._fenced
         try:
-            left_over = self._unresolved
-            if left_over is not None:
-                seq = await self._settle(left_over, patience)
-                if left_over.header.kind == kind and left_over.batch.lines == batch.lines:
-                    return seq
-            if self._tail is None:
-                await patience.insist(self._find_tail)
-            return await self._settle(self._attempt((self._tail or 0) + 1, kind, batch, self._ids.token()), patience)
+            with patience:  # what the store is asked more than once is asked within this deadline
+                return await self._write(batch, kind, patience)
         except Fenced:
             raise
         except EverturnError as error:
             self._observer.failed(self._folder, batch.count, error)
             raise
+
+    async def _write(self, batch: Batch, kind: Kind, patience: Patience) -> int:
+        left_over = self._unresolved
+        if left_over is not None:
+            seq = await self._settle(left_over, patience)
+            if left_over.header.kind == kind and left_over.batch.lines == batch.lines:
+                return seq
+            if self._fenced is not None:  # it is in, but somebody has taken over since
+                raise self._fenced
+        if self._tail is None:
+            await patience.insist(self._find_tail)
+        return await self._settle(self._attempt((self._tail or 0) + 1, kind, batch, self._ids.token()), patience)
 
     def _attempt(self, seq: int, kind: Kind, batch: Batch, write_id: str) -> _Attempt:
         header, data = encode_batch(seq, batch, epoch=self._epoch, writer=self._writer, write_id=write_id, kind=kind)
@@ -206,7 +224,7 @@ class LogWriter:
         while True:
             self._unresolved = attempt
             sent_at = self._clock.elapsed()
-            outcome = await self._try(attempt)
+            outcome = await self._try(attempt, patience)
             if isinstance(outcome, Unavailable):
                 await patience.wait(outcome)
             elif outcome is not None:
@@ -223,11 +241,12 @@ class LogWriter:
                     return attempt.seq
                 attempt = late
 
-    async def _try(self, attempt: _Attempt) -> Header | Unavailable | None:
+    async def _try(self, attempt: _Attempt, patience: Patience) -> Header | Unavailable | None:
         """Try once. `None`: it is written. A header: somebody else's part is there. An error: not known yet."""
         try:
             if await self._objects.create(f"{self._folder}/{part(attempt.seq).file_name}", attempt.data):
                 return None
+            patience.check()
             there = await self._standing_at(attempt.seq)
         except Unavailable as error:
             return error
@@ -274,7 +293,7 @@ class LogWriter:
             for span in await patience.insist(partial(list_spans, self._objects, self._folder))
             if span.last >= attempt.seq
         ]
-        if not ahead or (self._epoch and not await self._may_pass(ahead, attempt)):
+        if not ahead or (self._yields and not await self._may_pass(ahead, attempt)):
             return attempt
         self._learn(max(span.last for span in ahead), looked_at)
         return self._moved(attempt, max(span.last for span in ahead) + 1)
@@ -316,16 +335,18 @@ class LogWriter:
         log = await patience.insist(partial(read, self._objects, self._folder, at_least=attempt.seq))
         patience.check()
         self._learn(log.tail, looked_at)
+        overtaken = self._yields and (log.epoch > self._epoch or log.start > attempt.seq)
+        stopped = self._stopped("a newer claim", log.epoch) if overtaken else None
         if log.has(attempt.header.write_id):
-            return None
+            return None  # it is in, and to say so is the truth; whoever was overtaken since stops at the next append
         self._unresolved = None
-        if self._epoch and (log.epoch > self._epoch or log.start > attempt.seq):
-            raise self._stopped("a newer claim", log.epoch)
+        if stopped is not None:
+            raise stopped
         return self._moved(attempt, log.tail + 1)
 
     def _is_overtaken_by(self, epoch: int, kind: str, *, opening: bool = False) -> bool:
         """Tell whether a part ends this writer's claim: a newer claim, or a deletion that it did not begin after."""
-        return self._epoch > 0 and (epoch > self._epoch or (kind == "truncate" and not opening))
+        return self._yields and (epoch > self._epoch or (kind == "truncate" and not opening))
 
     def _stopped(self, by: str, epoch: int) -> Fenced:
         self._fenced = Fenced(

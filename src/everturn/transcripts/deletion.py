@@ -10,12 +10,13 @@ with a truncation, which takes the entries away and leaves the number taken. Eve
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from everturn.errors import Corrupt, Fenced
-from everturn.log.format import decode, encode_part
+from everturn.log.format import Header, decode, encode_part
 from everturn.log.names import Span
-from everturn.log.objects import Item, Objects
-from everturn.log.reader import ERASED, list_parts
+from everturn.log.objects import Item, Objects, Stored
+from everturn.log.reader import ERASED, RELIST_PAUSE_S, adjoining, list_parts, uncovered, was_replaced
 from everturn.log.writer import GRACE_S, LogWriter
 
 # Twice what writers go by: the store's clock has coarse ticks.
@@ -35,41 +36,62 @@ async def delete_log(objects: Objects, folder: str, make_writer: Callable[[int],
     Raises:
         Fenced: Newer claims keep taking the log over while it is being deleted.
     """
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         parts = await list_parts(objects, folder)
         if not parts:
             return
-        epoch, truncated = await _newest_epoch(objects, folder, parts)
+        end = await _end_of(objects, folder, parts)
+        if not end.certain and attempt < ATTEMPTS - 1:
+            await objects.wait(RELIST_PAUSE_S * 2**attempt)
+            continue
+        last = max(span.last for span in parts)
         try:
-            last = max(span.last for span in parts) if truncated else await make_writer(epoch).truncate()
+            if not end.truncated:
+                last = await make_writer(end.epoch).truncate(after=last)
         except Fenced as error:  # a newer claim came in between; the deletion goes before it all the same
             overtaken = error
             continue
-        await _clear(objects, folder, last, epoch)
+        await _clear(objects, folder, last, end.epoch)
         return
     raise overtaken
 
 
-async def _newest_epoch(objects: Objects, folder: str, parts: Mapping[Span, Item]) -> tuple[int, bool]:
-    """Return the highest epoch in a log, and whether the log ends in a truncation already.
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a log ends: its highest epoch, whether with a truncation, and whether we know or something was missing."""
 
-    Claims come in the order of their epochs, so the last part of a claim has the highest.
+    epoch: int
+    truncated: bool
+    certain: bool
+
+
+async def _end_of(objects: Objects, folder: str, parts: Mapping[Span, Item]) -> _End:
+    """Find the highest epoch in a log, newest parts first.
+
+    Behind a claim's entries no higher epoch can stand, as nobody writes past a newer fence. A fence alone tells nothing: a late claim
+    writes one before it learns that it was overtaken.
     """
-    newest_first = sorted(parts, key=lambda span: (span.last, span.first), reverse=True)
-    truncated = False
+    newest_first = uncovered(parts)[::-1]
+    certain = len(adjoining(newest_first[::-1])) == 1
+    epoch = 0
     for block in (newest_first[at : at + BLOCK] for at in range(0, len(newest_first), BLOCK)):
         stored = await objects.get_many([f"{folder}/{span.file_name}" for span in block])
         for span, object_ in zip(block, stored, strict=True):
-            try:
-                header = decode(object_.data, span).header if object_ else None
-            except Corrupt:
-                continue  # a damaged log can be deleted too
-            if header is None:
-                continue
-            truncated = truncated or (span.last == newest_first[0].last and header.kind == "truncate")
-            if header.epoch or header.kind == "truncate":
-                return header.epoch, truncated
-    return 0, truncated
+            header = _header(object_, span)
+            if object_ is None or was_replaced(object_, parts[span]) or (header and header.write_id == ERASED):
+                certain = False
+            elif header is not None:
+                epoch = max(epoch, header.epoch)
+                if any(kind == "truncate" or (claim and kind == "data") for claim, _, _, kind in header.notes):
+                    return _End(epoch, span == newest_first[0] and header.kind == "truncate", certain)
+    return _End(epoch, False, certain and newest_first[-1].first == 1)
+
+
+def _header(stored: Stored | None, span: Span) -> Header | None:
+    try:
+        return decode(stored.data, span).header if stored else None
+    except Corrupt:
+        return None  # a damaged log can be deleted too
 
 
 async def _clear(objects: Objects, folder: str, last: int, epoch: int) -> None:
