@@ -137,6 +137,14 @@ def test_repair_takes_what_is_missing_from_a_local_transcript(shelf: Shelf, sess
     assert (record["gaps"], record["damaged"], record["subpath"]) == ([], False, None)
 
 
+def test_repair_takes_what_was_exported(shelf: Shelf, sessions: Console, tmp_path: Path) -> None:
+    exported = tmp_path / "exported.jsonl"
+    sessions("export", SESSION, "--format", "jsonl", "--output", exported)
+    shelf.delete(1, 3)
+    sessions("repair", SESSION, "--from", exported)
+    assert shelf.entries() == LOCAL
+
+
 def test_repair_from_a_transcript_with_a_torn_end_of_a_sub_transcript(
     shelf: Shelf, sessions: Console, tmp_path: Path
 ) -> None:
