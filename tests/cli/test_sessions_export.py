@@ -18,7 +18,7 @@ from claude_agent_sdk import project_key_for_directory
 
 from conversations import SESSION, TAP_AGENT, keep, tap
 from everturn.cli.app import _run
-from everturn.cli.sessions.export import write_whole
+from everturn.cli.sessions.exporting import write_whole
 from everturn.errors import Invalid
 from everturn.telemetry import LOGGER_NAME
 from everturn.testing import ModelRequest, Reply, ScriptedModel, ToolUse, cli_environment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from claude_agent_sdk import (
@@ -161,6 +162,24 @@ def fold(text: str, length: int) -> str:
     """Return text as one line of at most this length."""
     line = plain(" ".join(text.split()))
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def when(milliseconds: int) -> str:
+    """Return a time as people read it, in UTC.
+
+    Args:
+        milliseconds: Since the Unix epoch.
+    """
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as people read it."""
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
 
 
 def summary_of(result: ResultMessage | None) -> dict[str, Any]:

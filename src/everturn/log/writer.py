@@ -170,8 +170,8 @@ class LogWriter:
         It carries this writer's epoch, which has to be the highest in the log, so that no older claim opens it again.
 
         Args:
-            after: The number up to which the caller knows that this is so, from a listing of any age. A higher epoch behind it
-                ends the truncation as it would end a claim, though the writer be a guest.
+            after: The number up to which the caller knows that this is so, from a listing of any age. A higher epoch
+                behind it ends the truncation as it would end a claim, though the writer be a guest.
 
         Raises:
             Fenced: A newer claim, or another truncation, stands there.

@@ -9,6 +9,7 @@ from everturn.errors import Conflict, NotFound
 from everturn.log.objects import Objects
 from everturn.log.reader import Log, read
 from everturn.transcripts import listing
+from everturn.transcripts.holds import held
 from everturn.transcripts.layout import Layout, names_in
 
 SCOPES = "sessions"
@@ -41,11 +42,13 @@ class SessionInfo:
         ref: Where it lies.
         modified_ms: When it last paused, in milliseconds since the Unix epoch, by the store's clock.
         summary: The SDK's summary of it: `first_prompt`, `custom_title`, `last_prompt`, `git_branch`, …
+        is_held: Whether it is under a legal hold.
     """
 
     ref: SessionRef
     modified_ms: int
     summary: dict[str, Any]
+    is_held: bool
 
 
 class Archive:
@@ -67,8 +70,14 @@ class Archive:
     async def sessions(self, scope: str) -> list[SessionInfo]:
         """Return the sessions of a scope, the one that changed last first."""
         layout = Layout(scope)
+        holds = await held(self.objects, scope)
         found = [
-            SessionInfo(SessionRef(scope, project_key, summary["session_id"]), summary["mtime"], summary["data"])
+            SessionInfo(
+                SessionRef(scope, project_key, summary["session_id"]),
+                summary["mtime"],
+                summary["data"],
+                summary["session_id"] in holds,
+            )
             for project_key in await listing.projects(self.objects, layout)
             for summary in await listing.list_summaries(self.objects, layout, [project_key])
         ]
@@ -90,7 +99,7 @@ class Archive:
             scopes, wanted = [session], ""
         else:
             wanted = session
-        found = [ref for each in scopes for ref in await self._refs(each) if ref.session_id.startswith(wanted)]
+        found = [ref for each in scopes for ref in await self.refs(each) if ref.session_id.startswith(wanted)]
         exact = [ref for ref in found if ref.session_id == wanted]
         found = exact or found
         if not found:
@@ -115,11 +124,11 @@ class Archive:
         """Return the subpaths of a session's sub-transcripts."""
         return await listing.list_subpaths(self.objects, Layout(ref.scope), ref.project_key, ref.session_id)
 
-    async def _refs(self, scope: str) -> list[SessionRef]:
-        """Return all sessions of a scope that have a folder, what was deleted left out."""
-        layout = Layout(scope)
+    async def refs(self, scope: str | None) -> list[SessionRef]:
+        """Return all sessions of a scope, or of all scopes, without asking what they are about."""
         return [
-            SessionRef(scope, project_key, entry["session_id"])
-            for project_key in await listing.projects(self.objects, layout)
-            for entry in await listing.list_sessions(self.objects, layout, [project_key])
+            SessionRef(each, project_key, entry["session_id"])
+            for each in ([scope] if scope is not None else await self.scopes())
+            for project_key in await listing.projects(self.objects, Layout(each))
+            for entry in await listing.list_sessions(self.objects, Layout(each), [project_key])
         ]

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from everturn.cli.output import OutputError, refuse_memory
+from everturn.clock import Ids, SystemClock
+from everturn.errors import Invalid
 from everturn.log.objects import run
 from everturn.runtime import open_archive
 from everturn.settings import Settings
@@ -20,6 +22,7 @@ from everturn.telemetry import log_to_stderr
 from everturn.transcripts.archive import Archive
 from everturn.transcripts.loading import StoredSession, load_session
 from everturn.transcripts.turns import as_json
+from everturn.transcripts.upkeep import Upkeep
 
 _UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -76,3 +79,24 @@ def printing() -> Iterator[None]:
 def print_json(value: dict[str, Any]) -> None:
     """Print a record on a line of its own, however deep it is, in characters that no terminal obeys."""
     sys.stdout.write(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", as_json(value)) + "\n")
+
+
+def upkeep_of(archive: Archive) -> Upkeep:
+    """Return what looks after the sessions of a store."""
+    return Upkeep(archive, Settings.load(), SystemClock(), Ids())
+
+
+def consent(question: str, *, yes: bool, quiet: bool) -> None:
+    """Ask before something is gone for good.
+
+    Raises:
+        Invalid: The answer is no, or nobody can be asked.
+    """
+    if yes:
+        return
+    if quiet or not sys.stdin.isatty():
+        raise Invalid(
+            "nobody was asked, so nothing was done", hint="add --yes if that is what you want, or --dry-run"
+        )
+    if not typer.confirm(question):
+        raise Invalid("nothing was done", hint="--dry-run shows what would be done")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,9 +12,9 @@ import anyio.to_thread
 import typer
 from rich.text import Text
 
-from everturn.cli.output import Terminal, json_line, plain, refuse_memory
+from everturn.cli.output import Terminal, plain, refuse_memory
 from everturn.cli.sessions.care import counted, progress
-from everturn.cli.sessions.common import JsonOption, StoreOption
+from everturn.cli.sessions.common import JsonOption, StoreOption, print_json
 from everturn.errors import Invalid
 from everturn.model import WorkItem
 from everturn.runtime import open_transcripts
@@ -112,13 +111,13 @@ def _record(outcome: Outcome, scope: str | None) -> dict[str, Any]:
 
 def _print_json(outcomes: list[Outcome], scope: str | None, *, dry_run: bool) -> None:
     for outcome in outcomes:
-        sys.stdout.write(json_line(_record(outcome, scope)) + "\n")
+        print_json(_record(outcome, scope))
     counts = {"sessions": 0, "entries": 0, "refused": 0}
     for outcome in outcomes:
         counts["sessions"] += outcome.status in ("imported", "continued")
         counts["entries"] += outcome.entries
         counts["refused"] += outcome.status == "refused"
-    sys.stdout.write(json_line({"type": "summary", "dry_run": dry_run, **counts}) + "\n")
+    print_json({"type": "summary", "dry_run": dry_run, **counts})
 
 
 def _print(outcomes: list[Outcome], *, dry_run: bool) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from datetime import UTC, datetime
-
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, fold, json_line
-from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, open_store
+from everturn.cli.output import Terminal, fold, when
+from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, open_store, print_json
 from everturn.log.objects import run
 from everturn.transcripts.archive import SessionInfo
 
@@ -25,15 +22,13 @@ def command(store: StoreOption = None, scope: ScopeOption = None, as_json: JsonO
     found.sort(key=lambda info: info.modified_ms, reverse=True)
     if as_json:
         for info in found:
-            sys.stdout.write(json_line(_record(info)) + "\n")
+            print_json(_record(info))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("session", "scope", "last change (UTC)", "title"):
         table.add_column(heading, no_wrap=True, overflow="fold" if heading == "session" else "ellipsis")
     for info in found:
-        table.add_row(
-            info.ref.session_id, Text(fold(info.ref.scope, 40)), _when(info.modified_ms), Text(_title(info))
-        )
+        table.add_row(info.ref.session_id, Text(fold(info.ref.scope, 40)), when(info.modified_ms), _shown(info))
     terminal = Terminal(highlight=False)
     terminal.print(table if found else Text("there are no sessions", style="dim"))
 
@@ -43,16 +38,17 @@ def _record(info: SessionInfo) -> dict[str, object]:
         "session_id": info.ref.session_id,
         "scope": info.ref.scope,
         "project_key": info.ref.project_key,
-        "modified": _when(info.modified_ms),
+        "modified": when(info.modified_ms),
         "modified_ms": info.modified_ms,
+        "held": info.is_held,
         "title": _title(info),
         "summary": info.summary,
     }
 
 
+def _shown(info: SessionInfo) -> Text:
+    return Text.assemble(("held ", "yellow") if info.is_held else "", _title(info))
+
+
 def _title(info: SessionInfo) -> str:
     return next((fold(str(info.summary[name]), TITLE_LENGTH) for name in TITLES if info.summary.get(name)), "")
-
-
-def _when(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from everturn.cli.output import Terminal, json_line, plain
+from everturn.cli.output import Terminal, plain
 from everturn.cli.sessions.care import counted, show_findings
-from everturn.cli.sessions.common import JsonOption, ScopeOption, SessionArgument, StoreOption, open_store
+from everturn.cli.sessions.common import (
+    JsonOption,
+    ScopeOption,
+    SessionArgument,
+    StoreOption,
+    consent,
+    open_store,
+    print_json,
+)
 from everturn.clock import Ids, SystemClock
 from everturn.errors import Invalid
 from everturn.log.objects import run
@@ -57,7 +64,7 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option of the c
     report = run(verify_session(archive.objects, ref))
     _conclude(terminal, report, plan, dry_run=dry_run)
     if as_json:
-        sys.stdout.write(json_line(_record(report, subpath, plan, dry_run=dry_run)) + "\n")
+        print_json(_record(report, subpath, plan, dry_run=dry_run))
     return 1 if report.is_damaged and not dry_run else 0
 
 
@@ -106,12 +113,7 @@ def _consent(terminal: Terminal, plan: Plan, *, accept_loss: bool, unasked: bool
             f"without a local transcript this is lost: {lost}",
             hint="give one with --from, or agree to the loss with --accept-loss",
         )
-    if unasked:
-        return
-    if terminal.quiet or not sys.stdin.isatty():
-        raise Invalid(f"nobody was asked whether to give up {lost}", hint="add --yes if that is what you want")
-    if not typer.confirm(f"Give up {lost} for good?"):
-        raise Invalid("nothing was done", hint="look for a local transcript, and use --from")
+    consent(f"Give up {lost} for good?", yes=unasked, quiet=terminal.quiet)
 
 
 def _conclude(terminal: Terminal, report: SessionReport, plan: Plan, *, dry_run: bool) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from everturn.cli.output import Terminal, json_line, plain
+from everturn.cli.output import Terminal, plain
 from everturn.cli.sessions.care import counted, progress, show_findings
-from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, open_store
+from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, open_store, print_json
 from everturn.log.objects import run
 from everturn.log.verification import Finding
 from everturn.transcripts.archive import Archive, SessionRef
@@ -73,14 +72,14 @@ def _print_json(reports: list[SessionReport], strangers: list[Finding]) -> None:
             "entries": report.entries,
             "findings": [record(finding) for finding in report.findings],
         }
-        sys.stdout.write(json_line(line) + "\n")
+        print_json(line)
     summary = {
         "type": "summary",
         "sessions": len(reports),
         "damaged": sum(report.is_damaged for report in reports),
         "findings": [record(finding) for finding in strangers],
     }
-    sys.stdout.write(json_line(summary) + "\n")
+    print_json(summary)
 
 
 def _print(reports: list[SessionReport], strangers: list[Finding], *, in_full: bool) -> None:

@@ -1,0 +1,48 @@
+"""`everturn sessions hold`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from everturn.cli.output import Terminal, plain
+from everturn.cli.sessions.common import JsonOption, ScopeOption, SessionArgument, StoreOption, open_store, print_json
+from everturn.clock import SystemClock
+from everturn.errors import Invalid
+from everturn.log.objects import run
+from everturn.settings import Settings
+from everturn.transcripts.holds import lift_hold, place_hold
+
+
+def command(
+    session: SessionArgument,
+    reason: Annotated[
+        str | None, typer.Option(help="Why the session has to stay; shown to whoever is refused.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who says so; default: this worker's name.")] = None,
+    lift: Annotated[bool, typer.Option("--lift", help="Lift the hold.")] = False,
+    store: StoreOption = None,
+    scope: ScopeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a session under a legal hold, so that it is neither deleted nor expired, or lift one."""
+    if lift == bool(reason):
+        raise Invalid("give either --reason or --lift", hint='for example --reason "case 12"')
+    archive = open_store(store)
+    ref = run(archive.find(session, scope))
+    if reason:
+        who = by or Settings.load().worker
+        now_s = SystemClock().now()
+        hold = run(place_hold(archive.objects, ref.scope, ref.session_id, reason, by=who, now_s=now_s))
+    else:
+        hold = run(lift_hold(archive.objects, ref.scope, ref.session_id))
+    if as_json:
+        print_json({"session_id": ref.session_id, "held": not lift, **asdict(hold)})
+        return
+    what = "is under a hold" if reason else "may be deleted again; the hold was"
+    Terminal(highlight=False).print(
+        Text(plain(f"session {ref.session_id} {what}: {hold.reason} ({hold.by}, {hold.since})"))
+    )
