@@ -1,0 +1,231 @@
+"""One measurement, in a process of its own. Takes what to do as JSON, prints what it found as JSON.
+
+    python -m bench.worker '{"operation": "load", "kind": "everturn", "bucket": "b", "session": "s"}'
+
+`kind` is `everturn`, `baseline` or `limit`. The server is the one that `AWS_ENDPOINT_URL` names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import anyio
+import obstore
+from claude_agent_sdk import SessionKey, SessionStore, list_sessions_from_store, project_key_for_directory
+from obstore.store import S3Store
+
+from bench.baseline import BaselineStore
+from bench.compact import compact_everything
+from bench.frames import frames
+from bench.limit import Limit, payloads, whole
+from bench.meter import digest, measure, size_in_memory, size_of_lines
+from bench.servers import Server
+from everturn import TranscriptStore
+from everturn.log.objects import run
+from everturn.log.stores import connect
+from everturn.settings import Settings
+from everturn.transcripts.layout import Layout
+
+DIRECTORY = "/home/dev/project"
+PROJECT = project_key_for_directory(DIRECTORY)
+SCOPE = "bench"
+WARM = "warm"
+
+Asked = dict[str, Any]
+
+
+def open_store(kind: str, bucket: str) -> SessionStore:
+    """Return a store of this kind."""
+    return BaselineStore(bucket) if kind == "baseline" else TranscriptStore.open(_url(bucket), scope=SCOPE)
+
+
+def key(session: str, subpath: str | None = None) -> SessionKey:
+    """Return the key of a session of the benchmark."""
+    found: SessionKey = {"project_key": PROJECT, "session_id": session}
+    if subpath is not None:
+        found["subpath"] = subpath
+    return found
+
+
+async def append(asked: Asked, server: Server) -> dict[str, Any]:
+    """Append frames one after the other. All of them go to one transcript."""
+    batches = [frame.entries() for frame in frames(asked["count"])]
+    step = await _appender(asked, batches)
+    latencies_s: list[float] = []
+
+    async def all_of_them() -> None:
+        for index in range(len(batches)):
+            started = time.perf_counter()
+            await step(index)
+            latencies_s.append(time.perf_counter() - started)
+
+    _, figures = await measure(server, all_of_them)
+    figures.latencies_s = latencies_s
+    return asdict(figures)
+
+
+async def _appender(asked: Asked, batches: list[list[Any]]) -> Callable[[int], Awaitable[None]]:
+    """Return what appends one batch, on a connection that is open already."""
+    session = asked["session"]
+    if asked["kind"] == "limit":
+        limit, data = Limit(asked["bucket"]), payloads(batches)
+        limit.append(f"limit/{session}/warm", b"warm")
+
+        async def put(index: int) -> None:
+            limit.append(f"limit/{session}/{index:010}", data[index])
+
+        return put
+    store = open_store(asked["kind"], asked["bucket"])
+    await store.append(key(f"{WARM}-{session}"), [{"type": "warm"}])
+    # The first append to a session asks where its end is: once in the life of a writer.
+    await store.append(key(session), batches.pop(0))
+
+    async def into_store(index: int) -> None:
+        await store.append(key(session), batches[index])
+
+    return into_store
+
+
+async def load(asked: Asked, server: Server) -> dict[str, Any]:
+    """Load a transcript in a process that has loaded a tiny one before."""
+    if asked["kind"] == "limit":
+        limit = Limit(asked["bucket"])
+        limit.load(f"limit/{WARM}")
+
+        async def operation() -> list[Any]:
+            return limit.load(f"limit/{asked['session']}")
+    else:
+        store = open_store(asked["kind"], asked["bucket"])
+        await store.load(key(WARM))
+
+        async def operation() -> list[Any]:
+            return await store.load(key(asked["session"])) or []
+
+    entries, figures = await measure(server, operation)
+    return {
+        **asdict(figures),
+        "entries": len(entries),
+        "lines_bytes": size_of_lines(entries),
+        "memory_bytes": size_in_memory(entries),
+        "digest": digest(entries),
+    }
+
+
+async def fill(asked: Asked, server: Server) -> dict[str, Any]:  # noqa: ARG001  # as all operations
+    """Write one transcript, to be loaded later."""
+    batches = [frame.entries() for frame in frames(asked["count"])]
+    if asked["kind"] == "limit":
+        Limit(asked["bucket"]).append(f"limit/{asked['session']}", whole(batches))
+    else:
+        await _write(open_store(asked["kind"], asked["bucket"]), asked["session"], batches)
+    return {}
+
+
+async def fill_many(asked: Asked, server: Server) -> dict[str, Any]:  # noqa: ARG001  # as all operations
+    """Write many sessions, to be listed later. Each has the same frames but for its id."""
+    store = open_store(asked["kind"], asked["bucket"])
+    batches = [frame.entries() for frame in frames(asked["count"])]
+    for index in range(asked["sessions"]):
+        await _write(store, f"00000000-0000-4000-8000-{index:012}", batches)
+    if isinstance(store, TranscriptStore):
+        await store.aclose()
+    return {}
+
+
+async def _write(store: SessionStore, session: str, batches: list[list[Any]]) -> None:
+    for batch in batches:
+        await store.append(key(session), batch)
+
+
+async def list_sessions(asked: Asked, server: Server) -> dict[str, Any]:
+    """List sessions by the store's own method."""
+    store = await _warm_store(asked)
+    found, figures = await measure(server, partial(store.list_sessions, PROJECT))
+    return {**asdict(figures), "sessions": len(found)}
+
+
+async def list_session_summaries(asked: Asked, server: Server) -> dict[str, Any]:
+    """List summaries by the store's own method."""
+    store = await _warm_store(asked)
+    found, figures = await measure(server, partial(store.list_session_summaries, PROJECT))
+    return {**asdict(figures), "sessions": len(found)}
+
+
+async def list_titles(asked: Asked, server: Server) -> dict[str, Any]:
+    """List sessions with their titles, by the SDK's helper: it asks for summaries, or reads every session."""
+    store = await _warm_store(asked)
+    found, figures = await measure(server, partial(list_sessions_from_store, store, directory=DIRECTORY))
+    return {**asdict(figures), "sessions": len(found)}
+
+
+async def _warm_store(asked: Asked) -> SessionStore:
+    store = open_store(asked["kind"], asked["bucket"])
+    await store.load(key(WARM))
+    return store
+
+
+async def pause(asked: Asked, server: Server) -> dict[str, Any]:
+    """Write the summary of a session that has just been appended to, as happens when it pauses."""
+    store = TranscriptStore.open(_url(asked["bucket"]), scope=SCOPE)
+    for frame in frames(3):
+        await store.append(key(asked["session"]), frame.entries())
+    _, figures = await measure(server, store.flush)
+    return asdict(figures)
+
+
+async def compact(asked: Asked, server: Server) -> dict[str, Any]:
+    """Compact a transcript."""
+    objects = connect(_url(asked["bucket"]), Settings.load())
+    folder = Layout(SCOPE).log(PROJECT, asked["session"], None)
+
+    async def operation() -> None:
+        run(compact_everything(objects, folder))
+
+    _, figures = await measure(server, operation)
+    return asdict(figures)
+
+
+async def stored(asked: Asked, server: Server) -> dict[str, Any]:  # noqa: ARG001  # as all operations
+    """Tell what a transcript takes in the bucket."""
+    store = S3Store(asked["bucket"], client_options={"allow_http": True})
+    sizes = [row["size"] for page in obstore.list(store) for row in page if f"/{asked['session']}/" in row["path"]]
+    return {"objects": len(sizes), "bytes": sum(sizes)}
+
+
+OPERATIONS: dict[str, Callable[[Asked, Server], Awaitable[dict[str, Any]]]] = {
+    operation.__name__: operation
+    for operation in (
+        append,
+        load,
+        fill,
+        fill_many,
+        list_sessions,
+        list_session_summaries,
+        list_titles,
+        pause,
+        compact,
+        stored,
+    )
+}
+
+
+def _url(bucket: str) -> str:
+    return f"s3://{bucket}/store"
+
+
+def main() -> None:
+    """Do what the command line says."""
+    asked = json.loads(sys.argv[1])
+    server = Server(os.environ["AWS_ENDPOINT_URL"])
+    print(json.dumps(anyio.run(OPERATIONS[asked["operation"]], asked, server)))
+
+
+if __name__ == "__main__":
+    main()
