@@ -1,7 +1,7 @@
 """The baseline: a session store in the layout that the SDK documents for its reference S3 adapter.
 
 Our own code, after the documented behaviour of `examples/session_stores/` in anthropics/claude-agent-sdk-python: one
-PUT an append, of uncompressed JSON lines, to `<prefix>/<project key>/<session id>[/<subpath>]/part-<ms>-<random>.jsonl`
+PUT an append, of uncompressed JSON lines, to `<project key>/<session id>[/<subpath>]/part-<ms>-<random>.jsonl`
 (13 digits, 6 hexadecimal digits); a load lists the parts, sorts them by name and fetches 16 at a time; sessions are
 listed by listing all their parts; there are no summaries. It uses boto3 in worker threads.
 """
