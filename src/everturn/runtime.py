@@ -8,12 +8,13 @@ from typing import Any
 from claude_agent_sdk import ClaudeAgentOptions
 
 from everturn.log.objects import run as run_blocking
-from everturn.log.stores import admit, connect
+from everturn.log.stores import admit, connect, visit
 from everturn.model import WorkItem
 from everturn.registry import Registry, open_registry
 from everturn.runner import Request, Run, Runner
 from everturn.settings import Settings, inherited_environment
 from everturn.transcripts import TranscriptStore
+from everturn.transcripts.archive import Archive
 from everturn.workdirs import Workdirs, located
 from everturn.workdirs.git import Git
 
@@ -97,6 +98,19 @@ class Runtime:
         """
         self._stores.admit(scope)
         return self._stores.claimed(scope, epoch=0)
+
+
+def open_archive(settings: Settings) -> Archive:
+    """Open a store to look at its sessions. Blocks for one request and writes nothing.
+
+    Raises:
+        NotFound: There is no store of ours.
+        Invalid: The URL is not one we know, or the store has another format version.
+    """
+    label = settings.store_url()
+    objects = connect(label, settings)
+    run_blocking(visit(objects, label))
+    return Archive(objects, label)
 
 
 class _Stores:

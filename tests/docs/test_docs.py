@@ -42,11 +42,20 @@ def long_options(command: Any) -> set[str]:
     return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
 
 
+def commands_of(group: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return the commands of a group, those of groups inside it too, by the words one types."""
+    assert isinstance(group, TyperGroup)
+    found = []
+    for name, command in group.commands.items():
+        words = f"{prefix}{name}"
+        found += commands_of(command, f"{words} ") if isinstance(command, TyperGroup) else [(words, command)]
+    return found
+
+
 def test_every_command_and_option_is_documented_and_no_other() -> None:
     root = typer.main.get_command(app)
-    assert isinstance(root, TyperGroup)
     text = page("cli.md")
-    for name, command in root.commands.items():
+    for name, command in commands_of(root):
         section = text.split(f"## `everturn {name}`")[1].split("\n## ")[0]
         documented = set(re.findall(r"`(--[a-z-]+)`", section.split("The last line")[0]))
         assert documented == long_options(command) - {"--help"}, name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -109,6 +109,27 @@ class Bench:
         self.put_bytes(Span(first, last, segment=True).file_name, data)
         self.clock.advance(DAY_S)
         self.delete(*(seq for seq in range(first, last + 1) if seq not in keep))
+
+    def segment(self, first: int, last: int) -> None:
+        """Write the segment of these parts, and keep them."""
+        parts = [self.part(seq) for seq in range(first, last + 1)]
+        data = encode_segment(parts, writer="compactor", write_id="c" * 16)
+        self.put_bytes(Span(first, last, segment=True).file_name, data)
+
+    def objects_delete(self, file_name: str) -> None:
+        run(self.objects.delete([f"{FOLDER}/{file_name}"]))
+
+    def after_next(self, operation: str, act: Callable[[], object]) -> None:
+        """Do something right after the next request of this kind has taken effect."""
+        whole = getattr(self.objects, operation)
+
+        async def once(*arguments: Any) -> Any:
+            setattr(self.objects, operation, whole)
+            result = await whole(*arguments)
+            act()
+            return result
+
+        setattr(self.objects, operation, once)
 
     def delete(self, *seqs: int) -> None:
         run(self.objects.delete([f"{FOLDER}/{part(seq).file_name}" for seq in seqs]))

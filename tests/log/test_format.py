@@ -15,7 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from everturn.errors import Corrupt
-from everturn.log.format import MAGIC, Kind, Part, decode, encode_part, encode_segment
+from everturn.log.format import Kind, Part, decode, encode_part, encode_segment
+from everturn.log.frames import MAGIC
 from everturn.log.names import Span, part
 
 if sys.version_info >= (3, 14):

@@ -7,9 +7,10 @@ line is read back when it is written: an entry that would not come back equal is
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from json import decoder as json_decoder
 from json.encoder import encode_basestring_ascii
@@ -62,21 +63,52 @@ def decode_lines(lines: bytes, *, exact: bool) -> list[Any]:
     Raises:
         Corrupt: The bytes are not lines of JSON.
     """
-    if not lines:
-        return []
-    if not lines.endswith(b"\n"):
-        raise _corrupt("the last line is cut off")
-    rows = lines[:-1].split(b"\n")
+    return decode_pieces([lines], exact=exact)
+
+
+def decode_pieces(pieces: Iterable[bytes], *, exact: bool) -> list[Any]:
+    """Decode lines that come in pieces, cut anywhere.
+
+    Raises:
+        Corrupt: The bytes are not lines of JSON.
+    """
+    parse = _parse_exact if exact else orjson.loads
+    found: list[Any] = []
+    begun: list[bytes] = []  # a line whose end has not come yet
     try:
-        if exact:
-            return [_parse(row.decode()) for row in rows]
-        return [orjson.loads(row) for row in rows]
+        for piece in pieces:
+            rows = piece.split(b"\n")
+            if len(rows) > 1:
+                found.append(parse(b"".join([*begun, rows[0]])))
+                found += map(parse, rows[1:-1])
+                begun.clear()
+            if rows[-1]:
+                begun.append(rows[-1])
     except ValueError as error:
         raise _corrupt(f"a line is not JSON: {error}") from None
+    if begun:
+        raise _corrupt("the last line is cut off")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _parse_exact(row: bytes) -> Any:
+    """Parse a line that holds what fast parsers get wrong. The standard library gets all of it right but depth."""
+    text = row.decode()
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        return _parse(text)
 
 
 def _corrupt(what: str) -> Corrupt:
-    return Corrupt(what, hint="restore the object from a copy")
+    return Corrupt(what, hint="everturn sessions verify tells what is damaged, and docs/repair.md what to do")
 
 
 def _encode_fast(entry: Any) -> bytes | None:

@@ -1,37 +1,23 @@
-"""Parts and segments as bytes (docs/format.md, sections 4 and 7). Pure: no store, no time, no randomness."""
+"""Parts and segments (docs/format.md, sections 4 and 7). Pure: no store, no time, no randomness."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import struct
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from everturn.errors import Corrupt
+from everturn.errors import Invalid
 from everturn.log import entries as codec
+from everturn.log.frames import assemble, compress, compress_pieces, corrupt, decompress, take_apart
 from everturn.log.names import Span
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 VERSION = 1
-MAGIC = 0x184D2A5E
 MAX_NUMBER = 1 << 53
-MAX_HEADER_BYTES = 64 << 20  # a segment names all its parts in its header
+MAX_SIZE_BYTES = 256 << 20  # of the lines of one object, so that a small object cannot fill the memory
 
 Kind = Literal["data", "fence", "truncate", "segment"]
 PartNote = tuple[int, str, int, str]  # epoch, write id, count, kind of a part inside a segment
-
-_FRAME_START = struct.Struct("<II")
-_OPTIONS: dict[int, int] = {
-    zstd.CompressionParameter.compression_level: 3,
-    zstd.CompressionParameter.checksum_flag: 1,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +34,26 @@ class Header:
     exact: bool = False
     parts: tuple[PartNote, ...] = ()
 
+    @property
+    def notes(self) -> tuple[PartNote, ...]:
+        """One note for each part that this object stands for."""
+        return self.parts or ((self.epoch, self.write_id, self.count, self.kind),)
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A decoded part or segment. Its lines are verified; `entries()` parses them."""
+    """A part or segment whose bytes are verified. Its lines are decompressed when they are asked for."""
 
     header: Header
-    lines: bytes
+    frames: memoryview
+
+    def pieces(self) -> Iterator[bytes]:
+        """Decompress the lines piece by piece.
+
+        Raises:
+            Corrupt: There are fewer or more bytes than the header says. What came before is not to be used.
+        """
+        return decompress(self.frames, self.header.size, single=not self.header.span.segment)
 
     def entries(self) -> list[Any]:
         """Parse the lines.
@@ -62,10 +61,40 @@ class Part:
         Raises:
             Corrupt: They are not JSON, or not as many as the header says.
         """
-        found = codec.decode_lines(self.lines, exact=self.header.exact)
+        found = codec.decode_pieces(self.pieces(), exact=self.header.exact)
         if len(found) != self.header.count:
-            raise _corrupt(f"it holds {len(found)} entries, its header says {self.header.count}")
+            raise corrupt(f"it holds {len(found)} entries, its header says {self.header.count}")
         return found
+
+    def pieces_after(self, seq: int) -> Iterator[bytes]:
+        """Decompress the lines of the parts with a higher number than this one, and count all lines on the way.
+
+        Raises:
+            Corrupt: They are not as the header says. What came before is not to be used.
+        """
+        unwanted = self.header.count - self.count_after(seq)
+        lines = 0
+        for piece in self.pieces():
+            skip = 0
+            while lines < unwanted and skip < len(piece):
+                end = piece.find(b"\n", skip)
+                lines, skip = (lines + 1, end + 1) if end >= 0 else (lines, len(piece))
+            lines += piece.count(b"\n", skip)
+            if skip < len(piece):
+                yield piece[skip:]
+        if lines != self.header.count:
+            raise corrupt(f"it holds {lines} entries, its header says {self.header.count}")
+
+    def size_after(self, seq: int) -> int:
+        """Return how many bytes `pieces_after` returns. Costs nothing for a part that is wanted or unwanted whole.
+
+        Raises:
+            Corrupt: As `pieces_after`.
+        """
+        wanted = self.count_after(seq)
+        if wanted in (0, self.header.count):
+            return self.header.size if wanted else 0
+        return sum(len(piece) for piece in self.pieces_after(seq))
 
     def count_after(self, seq: int) -> int:
         """Return how many entries stand in parts with a higher number than this one."""
@@ -81,17 +110,13 @@ class Part:
         return _truncated(self.header.parts)
 
 
-def _truncated(notes: Sequence[PartNote]) -> int:
-    return max((index for index, note in enumerate(notes, 1) if note[3] == "truncate"), default=0)
-
-
 def encode_part(
     seq: int, entries: Sequence[Any], *, epoch: int, writer: str, write_id: str, kind: Kind = "data"
 ) -> tuple[Header, bytes]:
     """Return the header and the bytes of one part.
 
     Raises:
-        Invalid: An entry is not a JSON value.
+        Invalid: An entry is not a JSON value, or they are too large together.
     """
     return encode_batch(seq, codec.encode(entries), epoch=epoch, writer=writer, write_id=write_id, kind=kind)
 
@@ -99,47 +124,53 @@ def encode_part(
 def encode_batch(
     seq: int, batch: codec.Batch, *, epoch: int, writer: str, write_id: str, kind: Kind = "data"
 ) -> tuple[Header, bytes]:
-    """Return the header and the bytes of one part, of entries that are encoded already."""
+    """Return the header and the bytes of one part, of entries that are encoded already.
+
+    Raises:
+        Invalid: They are too large together.
+    """
+    if len(batch.lines) > MAX_SIZE_BYTES:
+        raise Invalid(
+            f"{batch.count} entries of {len(batch.lines) >> 20} MiB are too large for one append",
+            hint=f"append at most {MAX_SIZE_BYTES >> 20} MiB at once",
+        )
     header = Header(Span(seq, seq), kind, epoch, writer, write_id, batch.count, len(batch.lines), batch.exact)
-    fields = {
-        "v": VERSION,
-        "kind": kind,
-        "seq": seq,
-        "epoch": epoch,
-        "writer": writer,
-        "write_id": write_id,
-        "count": batch.count,
-        "size": len(batch.lines),
-        **({"exact": True} if batch.exact else {}),
-    }
-    return header, _assemble(fields, zstd.compress(batch.lines, options=_OPTIONS))
+    return header, assemble({**_fields(header), "seq": seq}, compress(batch.lines))
 
 
 def encode_segment(parts: Sequence[Part], *, writer: str, write_id: str) -> bytes:
-    """Return the bytes of a segment that holds these parts, which follow each other without a hole."""
-    truncated = max((index for index, part in enumerate(parts, 1) if part.header.kind == "truncate"), default=0)
-    kept = parts[truncated:]
-    lines = b"".join(part.lines for part in kept)
-    return _assemble(
-        {
-            "v": VERSION,
-            "kind": "segment",
-            "first": parts[0].header.span.first,
-            "last": parts[-1].header.span.last,
-            "epoch": max(part.header.epoch for part in parts),
-            "writer": writer,
-            "write_id": write_id,
-            "count": sum(part.header.count for part in kept),
-            "size": len(lines),
-            **({"exact": True} if any(part.header.exact for part in kept) else {}),
-            "parts": [_note(part.header) for part in parts],
-        },
-        zstd.compress(lines, options=_OPTIONS),
+    """Return the bytes of a segment that holds these parts and segments.
+
+    Args:
+        parts: In order and without a hole; where two overlap, the first one counts.
+        writer: A name for people.
+        write_id: Fresh.
+
+    Raises:
+        Corrupt: The lines of one are not as its header says.
+        Invalid: They are too large together.
+    """
+    notes: list[PartNote] = []
+    first = parts[0].header.span.first
+    for part in parts:
+        notes += part.header.notes[first + len(notes) - part.header.span.first :]
+    ends = [first + _truncated(notes) - 1, *(part.header.span.last for part in parts[:-1])]
+    kept = [(part, max(ends[: index + 1])) for index, part in enumerate(parts)]
+    size = sum(part.size_after(after) for part, after in kept)
+    if size > MAX_SIZE_BYTES:
+        raise Invalid(f"{size >> 20} MiB are too large for one segment", hint="make several")
+    span = Span(first, first + len(notes) - 1, segment=True)
+    count = sum(note[2] for note in notes[_truncated(notes) :])
+    exact = any(part.header.exact for part, after in kept if part.count_after(after))
+    header = Header(span, "segment", max(note[0] for note in notes), writer, write_id, count, size, exact)
+    lines = (piece for part, after in kept if part.header.count for piece in part.pieces_after(after))
+    return assemble(
+        {**_fields(header), "first": span.first, "last": span.last, "parts": notes}, compress_pieces(lines, size)
     )
 
 
 def decode(data: bytes, span: Span) -> Part:
-    """Verify the bytes of a part or segment and decompress them.
+    """Verify the bytes of a part or segment. Its lines are left compressed.
 
     Args:
         data: The whole object.
@@ -148,53 +179,38 @@ def decode(data: bytes, span: Span) -> Part:
     Raises:
         Corrupt: Anything at all is not as the format says. The message names what, not the object.
     """
-    header_line, frames = _verify_digest(data)
-    header = _read_header(header_line)
+    line, frames = take_apart(data)
+    header = _read_header(line)
     if header.span != span:
-        raise _corrupt("its header has another number than its name")
-    return Part(header, _decompress(frames, header.size, single=not span.segment))
+        raise corrupt("its header has another number than its name")
+    return Part(header, frames)
 
 
-def _note(header: Header) -> PartNote:
-    return (header.epoch, header.write_id, header.count, header.kind)
+def _truncated(notes: Sequence[PartNote]) -> int:
+    return max((index for index, note in enumerate(notes, 1) if note[3] == "truncate"), default=0)
 
 
-def _assemble(header: dict[str, Any], frame: bytes) -> bytes:
-    line = json.dumps(header, separators=(",", ":")).encode() + b"\n"  # ASCII, whatever the writer is called
-    digest = hashlib.sha256(line)
-    digest.update(frame)
-    content = line + b"sha256:" + digest.hexdigest().encode() + b"\n"
-    return _FRAME_START.pack(MAGIC, len(content)) + content + frame
-
-
-def _corrupt(what: str) -> Corrupt:
-    return Corrupt(what, hint="restore the object from a copy")
-
-
-def _verify_digest(data: bytes) -> tuple[bytes, bytes]:
-    if len(data) < _FRAME_START.size:
-        raise _corrupt("it is too short")
-    magic, length = _FRAME_START.unpack_from(data)
-    end = _FRAME_START.size + length
-    if magic != MAGIC or length > MAX_HEADER_BYTES or end > len(data):
-        raise _corrupt("it does not begin with a header frame")
-    line, newline, digest = data[_FRAME_START.size : end].partition(b"\n")
-    frames = data[end:]
-    expected = hashlib.sha256(line + newline)
-    expected.update(frames)
-    if digest != b"sha256:" + expected.hexdigest().encode() + b"\n":
-        raise _corrupt("its SHA-256 does not match")
-    return line, frames
+def _fields(header: Header) -> dict[str, Any]:
+    fields = {
+        "v": VERSION,
+        "kind": header.kind,
+        "epoch": header.epoch,
+        "writer": header.writer,
+        "write_id": header.write_id,
+        "count": header.count,
+        "size": header.size,
+    }
+    return {**fields, "exact": True} if header.exact else fields
 
 
 def _read_header(line: bytes) -> Header:
     try:
         raw = json.loads(line)
         if raw["v"] != VERSION:
-            raise _corrupt(f"it has version {raw['v']!r} in a store of version {VERSION}")
+            raise corrupt(f"it has version {raw['v']!r} in a store of version {VERSION}")
         return _header_of(raw)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise _corrupt(f"its header is not as the format says: {error!r}") from None
+        raise corrupt(f"its header is not as the format says: {error!r}") from None
 
 
 def _header_of(raw: dict[str, Any]) -> Header:
@@ -205,6 +221,8 @@ def _header_of(raw: dict[str, Any]) -> Header:
     numbers = (span.first, span.last, raw["epoch"], raw["count"], raw["size"])
     if not all(type(number) is int and 0 <= number < MAX_NUMBER for number in numbers):
         raise ValueError("a number is missing, negative or too large")
+    if raw["size"] > MAX_SIZE_BYTES:
+        raise ValueError(f"it says it holds {raw['size']} bytes, which is too large")
     notes = tuple((note[0], note[1], note[2], note[3]) for note in raw.get("parts", ()))
     if segment:
         _check_notes(notes, span, raw["count"])
@@ -225,26 +243,3 @@ def _check_notes(notes: Sequence[PartNote], span: Span, count: int) -> None:
     truncated = _truncated(notes)
     if len(notes) != span.last - span.first + 1 or sum(note[2] for note in notes[truncated:]) != count:
         raise ValueError("its list of parts does not fit")
-
-
-def _decompress(frames: bytes, size: int, *, single: bool) -> bytes:
-    """Decompress at most `size` bytes, so that a small object cannot fill the memory."""
-    pieces: list[bytes] = []
-    left = size
-    rest = frames
-    try:
-        while rest:
-            decompressor = zstd.ZstdDecompressor()
-            piece = decompressor.decompress(rest, max_length=left + 1)
-            left -= len(piece)
-            if left < 0 or not decompressor.eof:
-                raise _corrupt("its data is cut off or larger than its header says")
-            pieces.append(piece)
-            rest = decompressor.unused_data
-            if single and rest:
-                raise _corrupt("something follows its data frame")
-    except zstd.ZstdError as error:
-        raise _corrupt(f"its data does not decompress: {error}") from None
-    if left or not pieces:
-        raise _corrupt("its data is smaller than its header says")
-    return b"".join(pieces)

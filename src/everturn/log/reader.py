@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from everturn.errors import Corrupt
 from everturn.log.format import Part, decode
 from everturn.log.names import Span, parse_file_name
-from everturn.log.objects import Item, Objects
+from everturn.log.objects import Item, Objects, Stored
 
 ERASED = "0" * 16  # the write id of a part that a deletion has written over: the real truncation stands behind it
 LISTINGS = 4
 RELIST_PAUSE_S = 0.05
+REPLACED_MS = 30_000  # the two times that a store tells of one object differ by less
 SMALL_PART_BYTES = 1024  # a fence or truncation is smaller, so a last part that is larger holds entries
 
 
@@ -97,13 +98,14 @@ async def read(objects: Objects, folder: str, *, at_least: int = 0) -> Log:
     for attempt in range(LISTINGS):
         if attempt:  # a listing can be older at its end than at its start: look again before judging
             await objects.wait(RELIST_PAUSE_S * 2**attempt)
-        runs = _runs(_uncovered(await list_spans(objects, folder)))
+        listed = await list_parts(objects, folder)
+        runs = adjoining(uncovered(listed))
         if (runs[-1][-1].last if runs else 0) < at_least:
             problem = f"{folder} has no part {at_least}"
         elif not runs:
             return Log(folder, (), 1, 0, 0)
         else:
-            found = await _read_run(objects, folder, runs[-1])
+            found = await _read_run(objects, folder, runs[-1], listed)
             if isinstance(found, Log):
                 return found
             problem = found
@@ -118,7 +120,10 @@ async def log_exists(objects: Objects, folder: str) -> bool:
     items = await list_parts(objects, folder)
     if not items:
         return False
-    return items[max(items)].size_bytes > SMALL_PART_BYTES or (await read(objects, folder)).exists
+    last = max(items, key=lambda span: (span.last, span.segment))
+    if not last.segment and items[last].size_bytes > SMALL_PART_BYTES:
+        return True
+    return (await read(objects, folder)).exists
 
 
 async def list_parts(objects: Objects, folder: str) -> dict[Span, Item]:
@@ -153,7 +158,7 @@ def _damaged(folder: str, span: Span, error: Corrupt) -> Corrupt:
     return Corrupt(f"{folder}/{span.file_name} is damaged: {error.message}", hint=error.hint)
 
 
-async def _read_run(objects: Objects, folder: str, run: Sequence[Span]) -> Log | str:
+async def _read_run(objects: Objects, folder: str, run: Sequence[Span], listed: Mapping[Span, Item]) -> Log | str:
     """Fetch the parts of a run, or say what is missing. What stands before a truncation need not even be whole."""
     stored = await objects.get_many([f"{folder}/{span.file_name}" for span in run])
     parts: list[Part] = []
@@ -161,6 +166,8 @@ async def _read_run(objects: Objects, folder: str, run: Sequence[Span]) -> Log |
     for span, object_ in zip(reversed(run), reversed(stored), strict=True):
         if object_ is None:
             return f"{folder}/{span.file_name} was listed, but it is gone"
+        if was_replaced(object_, listed[span]):
+            return f"{folder}/{span.file_name} was freed and taken again while it was read"
         part = _decode(object_.data, folder, span)
         epoch = max(epoch, part.header.epoch)
         if part.header.kind == "truncate":
@@ -178,7 +185,16 @@ async def _read_run(objects: Objects, folder: str, run: Sequence[Span]) -> Log |
     return Log(folder, tuple(reversed(parts)), start, run[-1].last, epoch)
 
 
-def _uncovered(spans: Iterable[Span]) -> list[Span]:
+def was_replaced(stored: Stored, item: Item) -> bool:
+    """Tell whether what was fetched is another object than the one that was listed.
+
+    A number that is freed after the listing can be taken once more, by a writer that is late, before the fetch. That
+    takes the grace period at least, so the times are far apart.
+    """
+    return abs(stored.modified_ms - item.modified_ms) > REPLACED_MS
+
+
+def uncovered(spans: Iterable[Span]) -> list[Span]:
     """Choose the fewest spans: the longest at each place, and nothing that one of them covers."""
     chosen: list[Span] = []
     for span in sorted(spans, key=lambda span: (span.first, -span.last, not span.segment)):
@@ -188,7 +204,7 @@ def _uncovered(spans: Iterable[Span]) -> list[Span]:
     return chosen
 
 
-def _runs(spans: Sequence[Span]) -> list[list[Span]]:
+def adjoining(spans: Sequence[Span]) -> list[list[Span]]:
     """Split spans where a number is missing between them."""
     runs: list[list[Span]] = []
     for span in spans:

@@ -14,7 +14,7 @@ import orjson
 from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, S3Store
 
-from everturn.errors import Corrupt, Denied, Invalid, Unavailable
+from everturn.errors import Corrupt, Denied, Invalid, NotFound, Unavailable
 from everturn.log.format import VERSION
 from everturn.log.names import escape
 from everturn.log.objects import BlockingObjects, Clients, Objects
@@ -81,6 +81,20 @@ async def admit(objects: Objects, scope: str, label: str) -> None:
         else:  # busy: somebody else is creating it
             await objects.wait(pause_s)
     raise Unavailable(f"{label} is busy", hint="it is safe to try again")
+
+
+async def visit(objects: Objects, label: str) -> None:
+    """Check that there is a store of a known format. One request; nothing is written.
+
+    Raises:
+        NotFound: There is none.
+        Invalid: It has another format version.
+        Corrupt: There is a `format.json`, but it is not ours.
+    """
+    gate = await objects.get(FORMAT_KEY)
+    if gate is None:
+        raise NotFound(f"there are no transcripts in {label}", hint="check --store, or EVERTURN_STORE")
+    _check_version(gate.data, label)
 
 
 def _check_version(data: bytes, label: str) -> None:

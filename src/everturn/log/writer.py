@@ -139,7 +139,7 @@ class LogWriter:
         for span in await patience.insist(partial(list_spans, self._objects, self._folder)):
             if span.last > (self._tail or 0):
                 found = await patience.insist(partial(read_part, self._objects, self._folder, span))
-                if found is not None and self._is_overtaken_by(found.header):
+                if found is not None and self._is_overtaken_by(found.header.epoch, found.header.kind):
                     raise self._stopped(found.header.writer, found.header.epoch)
 
     async def append(self, entries: Sequence[Any], patience: Patience | None = None) -> int:
@@ -210,19 +210,18 @@ class LogWriter:
             if isinstance(outcome, Unavailable):
                 await patience.wait(outcome)
             elif outcome is not None:
-                attempt = self._go_further(attempt, outcome, sent_at)
+                attempt = self._go_further(attempt, outcome)
                 patience.check()
                 passed += 1
                 if passed % PASSES_BEFORE_LOOKING == 0:
                     attempt = await self._catch_up(attempt, patience)
             else:
-                freed = await self._took_a_freed_number(attempt, patience)
-                if freed is None:
+                late = await self._took_a_freed_number(attempt, sent_at, patience)
+                if late is None:
                     self._unresolved = None
-                    self._learn(attempt.seq, sent_at)
                     self._observer.wrote(self._folder, attempt.header, len(attempt.data), patience.used_s)
                     return attempt.seq
-                attempt = freed
+                attempt = late
 
     async def _try(self, attempt: _Attempt) -> Header | Unavailable | None:
         """Try once. `None`: it is written. A header: somebody else's part is there. An error: not known yet."""
@@ -254,13 +253,17 @@ class LogWriter:
             return Header(Span(seq, seq), "data", 0, "", _UNREADABLE, 0, 0)
         return None if found is None else found.header
 
-    def _go_further(self, attempt: _Attempt, other: Header, known_at: float) -> _Attempt:
-        """Return the attempt at the next number: this one holds something else, so our bytes took no effect."""
+    def _go_further(self, attempt: _Attempt, other: Header) -> _Attempt:
+        """Return the attempt at the next number: this one holds something else, so our bytes took no effect.
+
+        That a number is taken does not tell that the next one was never freed, so what we know of the tail is as old
+        as it was.
+        """
         self._unresolved = None
-        if self._is_overtaken_by(other, opening=attempt.header.kind == "fence"):
+        if self._is_overtaken_by(other.epoch, other.kind, opening=attempt.header.kind == "fence"):
             raise self._stopped(other.writer, other.epoch)
         self._observer.passed(self._folder, None if other.write_id == _UNREADABLE else other)
-        self._learn(attempt.seq, known_at)
+        self._tail = attempt.seq
         return self._moved(attempt, attempt.seq + 1)
 
     async def _catch_up(self, attempt: _Attempt, patience: Patience) -> _Attempt:
@@ -271,44 +274,58 @@ class LogWriter:
             for span in await patience.insist(partial(list_spans, self._objects, self._folder))
             if span.last >= attempt.seq
         ]
-        if not ahead:
+        if not ahead or (self._epoch and not await self._may_pass(ahead, attempt)):
             return attempt
-        if self._epoch:
-            keys = [f"{self._folder}/{span.file_name}" for span in ahead]
-            for span, stored in zip(ahead, await self._objects.get_many(keys), strict=True):
-                header = None if stored is None else decode(stored.data, span).header
-                if header is not None and self._is_overtaken_by(header, opening=attempt.header.kind == "fence"):
-                    raise self._stopped(header.writer, header.epoch)
         self._learn(max(span.last for span in ahead), looked_at)
         return self._moved(attempt, max(span.last for span in ahead) + 1)
+
+    async def _may_pass(self, ahead: Sequence[Span], attempt: _Attempt) -> bool:
+        """Tell whether all of these could be read. Raises if one of them ends our claim."""
+        for span, stored in zip(ahead, await self._objects.get_many(self._keys(ahead)), strict=True):
+            if stored is None:  # freed in between: whether it was a fence is told by what covers it
+                return False
+            header = decode(stored.data, span).header
+            opening = attempt.header.kind == "fence"
+            for epoch, _, _, kind in header.notes[max(attempt.seq - span.first, 0) :]:
+                if self._is_overtaken_by(epoch, kind, opening=opening):
+                    raise self._stopped(header.writer, epoch)
+        return True
+
+    def _keys(self, spans: Sequence[Span]) -> list[str]:
+        return [f"{self._folder}/{span.file_name}" for span in spans]
 
     def _moved(self, attempt: _Attempt, seq: int) -> _Attempt:
         return self._attempt(seq, attempt.header.kind, attempt.batch, attempt.header.write_id)
 
-    async def _took_a_freed_number(self, attempt: _Attempt, patience: Patience) -> _Attempt | None:
+    async def _took_a_freed_number(self, attempt: _Attempt, sent_at: float, patience: Patience) -> _Attempt | None:
         """Return the attempt to make instead if this one took a number that others had taken and freed before.
 
         The last number of a log is never freed, so a part that turns out to be the last is where it should be, and
-        one listing tells. Only if there is more behind it, or over it, the log has to be read.
+        one listing tells. Only if there is more behind it, or over it, the log has to be read. What took longer than
+        our patience may be out of date itself; then the attempt stays unresolved.
         """
-        if self._clock.elapsed() - self._tail_known_at < GRACE_S:
-            return None
         looked_at = self._clock.elapsed()
+        if looked_at - self._tail_known_at < GRACE_S:
+            self._learn(attempt.seq, sent_at)
+            return None
         spans = await patience.insist(partial(list_spans, self._objects, self._folder))
+        patience.check()
         if spans and max(spans, key=lambda span: (span.last, span.segment)) == part(attempt.seq):
+            self._learn(attempt.seq, looked_at)
             return None
         log = await patience.insist(partial(read, self._objects, self._folder, at_least=attempt.seq))
+        patience.check()
+        self._learn(log.tail, looked_at)
         if log.has(attempt.header.write_id):
             return None
         self._unresolved = None
         if self._epoch and (log.epoch > self._epoch or log.start > attempt.seq):
             raise self._stopped("a newer claim", log.epoch)
-        self._learn(log.tail, looked_at)
         return self._moved(attempt, log.tail + 1)
 
-    def _is_overtaken_by(self, other: Header, *, opening: bool = False) -> bool:
+    def _is_overtaken_by(self, epoch: int, kind: str, *, opening: bool = False) -> bool:
         """Tell whether a part ends this writer's claim: a newer claim, or a deletion that it did not begin after."""
-        return self._epoch > 0 and (other.epoch > self._epoch or (other.kind == "truncate" and not opening))
+        return self._epoch > 0 and (epoch > self._epoch or (kind == "truncate" and not opening))
 
     def _stopped(self, by: str, epoch: int) -> Fenced:
         self._fenced = Fenced(

@@ -1,0 +1,125 @@
+"""All sessions of a store, of every scope: for commands and pages that look at them, and keep them in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from everturn.errors import Conflict, NotFound
+from everturn.log.objects import Objects
+from everturn.log.reader import Log, read
+from everturn.transcripts import listing
+from everturn.transcripts.layout import Layout, names_in
+
+SCOPES = "sessions"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SessionRef:
+    """Where a session lies.
+
+    Attributes:
+        scope: Its task or work item.
+        project_key: The project it was first written under.
+        session_id: The conversation.
+    """
+
+    scope: str
+    project_key: str
+    session_id: str
+
+    def folder(self, subpath: str | None = None) -> str:
+        """Return the folder of its main transcript, or of a sub-transcript."""
+        return Layout(self.scope).log(self.project_key, self.session_id, subpath)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What a listing tells of a session.
+
+    Attributes:
+        ref: Where it lies.
+        modified_ms: When it last paused, in milliseconds since the Unix epoch, by the store's clock.
+        summary: The SDK's summary of it: `first_prompt`, `custom_title`, `last_prompt`, `git_branch`, …
+    """
+
+    ref: SessionRef
+    modified_ms: int
+    summary: dict[str, Any]
+
+
+class Archive:
+    """The sessions of a store. Its coroutines are meant for `everturn.log.objects.run`.
+
+    Args:
+        objects: The store's objects.
+        label: The store's URL, for messages.
+    """
+
+    def __init__(self, objects: Objects, label: str) -> None:
+        self.objects = objects
+        self.label = label
+
+    async def scopes(self) -> list[str]:
+        """Return the names of all scopes."""
+        return names_in(await self.objects.list_folders(SCOPES))
+
+    async def sessions(self, scope: str) -> list[SessionInfo]:
+        """Return the sessions of a scope, the one that changed last first."""
+        layout = Layout(scope)
+        found = [
+            SessionInfo(SessionRef(scope, project_key, summary["session_id"]), summary["mtime"], summary["data"])
+            for project_key in await listing.projects(self.objects, layout)
+            for summary in await listing.list_summaries(self.objects, layout, [project_key])
+        ]
+        return sorted(found, key=lambda info: info.modified_ms, reverse=True)
+
+    async def find(self, session: str, scope: str | None = None) -> SessionRef:
+        """Return the session whose id is, or begins with, what was given, or the only one of the scope of that name.
+
+        Args:
+            session: A session id, the beginning of one, or the name of a scope (a task, a work item's key).
+            scope: The only scope to look in.
+
+        Raises:
+            NotFound: There is none.
+            Conflict: There are several.
+        """
+        scopes = [scope] if scope is not None else await self.scopes()
+        if session in scopes and scope is None:
+            scopes, wanted = [session], ""
+        else:
+            wanted = session
+        found = [ref for each in scopes for ref in await self._refs(each) if ref.session_id.startswith(wanted)]
+        exact = [ref for ref in found if ref.session_id == wanted]
+        found = exact or found
+        if not found:
+            raise NotFound(f"there is no session {session} in {self.label}", hint="everturn sessions list shows them")
+        if len(found) > 1:
+            names = ", ".join(sorted({f"{ref.session_id} ({ref.scope})" for ref in found})[:5])
+            raise Conflict(
+                f"{session} stands for {len(found)} sessions: {names}",
+                hint="give more of the id, or the scope with --scope",
+            )
+        return found[0]
+
+    async def read(self, ref: SessionRef, subpath: str | None = None) -> Log:
+        """Read a session's main transcript, or a sub-transcript.
+
+        Raises:
+            Corrupt: Something is missing or damaged. Names the object.
+        """
+        return await read(self.objects, ref.folder(subpath))
+
+    async def subpaths(self, ref: SessionRef) -> list[str]:
+        """Return the subpaths of a session's sub-transcripts."""
+        return await listing.list_subpaths(self.objects, Layout(ref.scope), ref.project_key, ref.session_id)
+
+    async def _refs(self, scope: str) -> list[SessionRef]:
+        """Return all sessions of a scope that have a folder, what was deleted left out."""
+        layout = Layout(scope)
+        return [
+            SessionRef(scope, project_key, entry["session_id"])
+            for project_key in await listing.projects(self.objects, layout)
+            for entry in await listing.list_sessions(self.objects, layout, [project_key])
+        ]
