@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from everturn.log.format import zstd
+from everturn.log.frames import zstd
 
 RECORDINGS = Path(__file__).parent / "recordings"
 

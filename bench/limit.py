@@ -15,7 +15,8 @@ import obstore
 import orjson
 from obstore.store import S3Store
 
-from everturn.log.format import encode_part, zstd
+from everturn.log.format import encode_part
+from everturn.log.frames import zstd
 
 LEVEL = 3
 

@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from bench.servers import ROOT, Server
@@ -47,7 +48,7 @@ class Sizes:
 
 
 FULL = Sizes(appends=3000, loads={100: 7, 3000: 5, 30_000: 3}, sessions=1000, frames_each=20, repeats=3)
-QUICK = Sizes(appends=150, loads={30: 3, 100: 3, 300: 3}, sessions=60, frames_each=4, repeats=2)
+QUICK = Sizes(appends=150, loads={100: 2, 300: 2}, sessions=60, frames_each=3, repeats=2)
 TINY = Sizes(appends=6, loads={5: 1}, sessions=3, frames_each=2, repeats=1)
 
 
@@ -91,7 +92,8 @@ class Plan:
             yield f"write {frames:,} frames, {name}", self._fill(kind, session, frames)
         yield self._step(f"compact {frames}", "compact", "everturn", f"compacted-{frames}")
         for name, (kind, session) in variants.items():
-            yield self._step(f"stored {name} {frames}", "stored", kind, session)
+            label = f"stored {name} {frames}"
+            yield label, partial(self._weigh, label, kind, session)
         for repeat in range(repeats):
             for name, (kind, session) in _turned(list(variants.items()), repeat):
                 yield self._step(f"load {name} {frames}", "load", kind, session)
@@ -105,6 +107,11 @@ class Plan:
 
     def _step(self, name: str, operation: str, kind: str, session: str, **more: Any) -> Step:
         return name, lambda: self.samples[name].append(self._ask(operation, kind, session, **more))
+
+    def _weigh(self, name: str, kind: str, session: str) -> None:
+        """Note what a transcript takes in the bucket."""
+        sizes = [size for key, size in self.server.sizes(kind) if session in key.split("/")]
+        self.samples[name].append({"objects": len(sizes), "bytes": sum(sizes)})
 
     def _fill(self, kind: str, session: str, frames: int) -> Callable[[], None]:
         return lambda: self._do("fill", kind, session, count=frames)

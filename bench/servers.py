@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -46,16 +47,24 @@ class Server:
 
     def make_bucket(self, name: str) -> str:
         """Make a bucket and return its name."""
+        self._client().create_bucket(Bucket=name)
+        return name
+
+    def sizes(self, bucket: str) -> Iterator[tuple[str, int]]:
+        """Yield the key and the size of every object in a bucket."""
+        for page in self._client().get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for item in page.get("Contents", ()):
+                yield item["Key"], item["Size"]
+
+    def _client(self) -> Any:
         given = self.environment
-        client = boto3.client(
+        return boto3.client(
             "s3",
             endpoint_url=self.url,
             region_name=REGION,
             aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
         )
-        client.create_bucket(Bucket=name)
-        return name
 
     def take_counts(self) -> dict[str, int]:
         """Return how many requests of each kind the server has had since it was last asked."""

@@ -17,9 +17,7 @@ from functools import partial
 from typing import Any
 
 import anyio
-import obstore
 from claude_agent_sdk import SessionKey, SessionStore, list_sessions_from_store, project_key_for_directory
-from obstore.store import S3Store
 
 from bench.baseline import BaselineStore
 from bench.compact import compact_everything
@@ -192,13 +190,6 @@ async def compact(asked: Asked, server: Server) -> dict[str, Any]:
     return asdict(figures)
 
 
-async def stored(asked: Asked, server: Server) -> dict[str, Any]:  # noqa: ARG001  # as all operations
-    """Tell what a transcript takes in the bucket."""
-    store = S3Store(asked["bucket"], client_options={"allow_http": True})
-    sizes = [row["size"] for page in obstore.list(store) for row in page if f"/{asked['session']}/" in row["path"]]
-    return {"objects": len(sizes), "bytes": sum(sizes)}
-
-
 OPERATIONS: dict[str, Callable[[Asked, Server], Awaitable[dict[str, Any]]]] = {
     operation.__name__: operation
     for operation in (
@@ -211,7 +202,6 @@ OPERATIONS: dict[str, Callable[[Asked, Server], Awaitable[dict[str, Any]]]] = {
         list_titles,
         pause,
         compact,
-        stored,
     )
 }
 
