@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -46,6 +47,7 @@ def write_frames(file: Path, frames: list[dict[str, Any]]) -> None:
     file.write_bytes(zstd.compress(lines, level=19))
 
 
+@cache
 def recordings() -> list[list[Frame]]:
     """Return the recorded conversations, each with its frames in order."""
     files = sorted(RECORDINGS.glob("*.jsonl.zst"))

@@ -50,7 +50,7 @@ async def measure(server: Server, operation: Callable[[], Awaitable[Result]]) ->
     cpu_s, started = _cpu_s(), time.perf_counter()
     result = await operation()
     wall_s, used_s = time.perf_counter() - started, _cpu_s() - cpu_s
-    peak_bytes = _peak() - before_bytes
+    peak_bytes = max(0, _peak() - before_bytes)
     return result, Figures(wall_s, used_s, peak_bytes, server.take_counts())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.costs import DAYS_KEPT, PRICES, hours, pace
 from bench.plan import LISTINGS
-from bench.summary import Row, Spread, Summary, percentile
+from bench.summary import Row, Spread, Summary, percentile, steps
 from bench.svg import amount
 
 BEGIN, END = "<!-- begin of measured tables -->", "<!-- end of measured tables -->"
@@ -144,11 +144,19 @@ def as_text(found: Sequence[Table]) -> str:
     return "\n\n".join(table.markdown() for table in found)
 
 
-def put_into(page: Path, found: Sequence[Table], note: str = "") -> None:
+def circumstances(results: Row) -> str:
+    """Say when and with what a run was made."""
+    packages = ", ".join(f"{name} {number}" for name, number in results["packages"].items())
+    machine = f"{results['processors']} processors, {results['system']}, Python {results['python']}"
+    when = f"Run on {results['date']} in {results['seconds'] / 60:.0f} minutes"
+    return f"{when}: {machine}, {packages}; S3 server: {results['engine']}."
+
+
+def put_into(page: Path, found: Sequence[Table], note: str) -> None:
     """Write tables between the page's markers."""
     text = page.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n\n{note}{as_text(found)}\n\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n\n{note}\n\n{as_text(found)}\n\n{END}{after}", encoding="utf-8")
 
 
 def thinned(results: Row) -> dict[str, Any]:
@@ -161,8 +169,4 @@ def _thin(row: Row) -> Row:
     if not row.get("latencies_s"):
         return {name: value for name, value in row.items() if name != "latencies_s"}
     few = {f"p{percent}_s": percentile(row, percent) for percent in (50, 90, 99)}
-    return (
-        {name: value for name, value in row.items() if name != "latencies_s"}
-        | few
-        | {"steps": len(row["latencies_s"])}
-    )
+    return {name: value for name, value in row.items() if name != "latencies_s"} | few | {"steps": steps(row)}

@@ -1,6 +1,6 @@
 """Run the benchmark: Everturn, the baseline and the physical limit in turns, on one S3 server.
 
-    python -m bench.run [--quick] [--engine ministack|moto] [--server-python PYTHON]
+    python -m bench.run [--quick] [--show] [--engine ministack|moto] [--server-python PYTHON]
 
 Writes `bench/results/<size>.json`, plots beside it and, for a full run, the tables in `docs/performance.md`.
 """
@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import plots, report
@@ -66,16 +65,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, about a minute; for a look only")
     parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
     parser.add_argument("--server-python", default=sys.executable, help="the Python that has the server installed")
+    parser.add_argument("--show", action="store_true", help="measure nothing: make tables and plots of the last run")
     given = parser.parse_args()
     name = "quick" if given.quick else "full"
-    results = measure(QUICK if given.quick else FULL, given.engine, given.server_python)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(report.thinned(results), indent=1) + "\n", encoding="utf-8")
+    file = RESULTS / f"{name}.json"
+    if not given.show:
+        results = measure(QUICK if given.quick else FULL, given.engine, given.server_python)
+        RESULTS.mkdir(exist_ok=True)
+        file.write_text(json.dumps(report.thinned(results), indent=1) + "\n", encoding="utf-8")
+    results = json.loads(file.read_text(encoding="utf-8"))
     plots.write(results, RESULTS, name)
     tables = report.tables(results)
     if not given.quick:
-        report.put_into(PAGE, tables)
-    Console().print(report.as_text(tables), markup=False, highlight=False)
+        report.put_into(PAGE, tables, report.circumstances(results))
+    print(report.as_text(tables))
 
 
 if __name__ == "__main__":

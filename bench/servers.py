@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,16 @@ class Server:
 
     def make_bucket(self, name: str) -> str:
         """Make a bucket and return its name."""
-        self._client().create_bucket(Bucket=name)
+        self._client.create_bucket(Bucket=name)
         return name
 
     def sizes(self, bucket: str) -> Iterator[tuple[str, int]]:
         """Yield the key and the size of every object in a bucket."""
-        for page in self._client().get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
             for item in page.get("Contents", ()):
                 yield item["Key"], item["Size"]
 
+    @cached_property
     def _client(self) -> Any:
         given = self.environment
         return boto3.client(

@@ -65,12 +65,12 @@ class Summary:
 
     def cpu_per_append(self, kind: str) -> Spread:
         """Return processor seconds for one append."""
-        return self.spread(f"append {kind}", lambda row: row["cpu_s"] / len(row["latencies_s"]))
+        return self.spread(f"append {kind}", lambda row: row["cpu_s"] / steps(row))
 
     def puts_per_append(self, kind: str) -> float:
         """Return requests for one append, whatever their kind."""
         name = f"append {kind}"
-        return self.spread(name, lambda row: _all_requests(row) / len(row["latencies_s"])).median
+        return self.spread(name, lambda row: _all_requests(row) / steps(row)).median
 
     def stored_ratio(self, frames: int, name: str) -> float:
         """Return bytes stored for each byte that the baseline stores."""
@@ -123,9 +123,14 @@ def _at_least(name: str, target: float, value: float) -> Goal:
 
 
 def percentile(row: Row, percent: int) -> float:
-    """Return a percentile of the latencies of one measurement."""
-    latencies: list[float] = row["latencies_s"]
-    return quantiles(latencies, n=100, method="inclusive")[percent - 1]
+    """Return a percentile of the latencies of one measurement, which may have been thinned."""
+    latencies: list[float] = row.get("latencies_s", [])
+    return quantiles(latencies, n=100, method="inclusive")[percent - 1] if latencies else float(row[f"p{percent}_s"])
+
+
+def steps(row: Row) -> int:
+    """Return how many single steps one measurement has."""
+    return int(row["steps"]) if "steps" in row else len(row["latencies_s"])
 
 
 def _all_requests(row: Row) -> int:

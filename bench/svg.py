@@ -10,7 +10,13 @@ from html import escape
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 78, 176, 52, 56
 
-_COLOURS = ("#2f6fdb", "#12977a", "#c8571b", "#7a7f87")
+_COLOURS = {
+    "everturn": "#2f6fdb",
+    "everturn, compacted": "#2f6fdb",
+    "everturn, as written": "#12977a",
+    "baseline": "#c8571b",
+    "limit": "#7a7f87",
+}
 _STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #24292f }
   .title { font-size: 16px; font-weight: 600 }
@@ -51,13 +57,14 @@ class Axis:
 
 
 def lines(title: str, x_name: str, y_unit: str, series: Mapping[str, Mapping[float, float]]) -> str:
-    """Draw one line for each series, of points from x to y."""
+    """Draw one line for each series, of points from x to y. The names are those that have a colour."""
     xs = sorted({x for points in series.values() for x in points})
     x_axis = Axis(xs[0], max(xs[-1], xs[0] * 10), LEFT + 24, WIDTH - RIGHT - 12)
     y_axis = _y_axis([y for points in series.values() for y in points.values()])
     body = [_text(x_axis.place(x), HEIGHT - BOTTOM + 20, f"{x:,.0f}", "small", "middle") for x in xs]
     labels: list[tuple[float, str, str]] = []
-    for colour, (name, points) in zip(_COLOURS, series.items(), strict=False):
+    for name, points in series.items():
+        colour = _COLOURS[name]
         places = [(x_axis.place(x), y_axis.place(y)) for x, y in sorted(points.items())]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
@@ -81,9 +88,9 @@ def bars(title: str, y_unit: str, groups: Mapping[str, Mapping[str, float]]) -> 
             if name in values:
                 x, y = left + place * wide, y_axis.place(values[name])
                 shape = f'x="{x:.1f}" y="{y:.1f}" width="{wide * 0.9:.1f}" height="{HEIGHT - BOTTOM - y:.1f}"'
-                body.append(f'<rect {shape} fill="{_COLOURS[place]}"/>')
+                body.append(f'<rect {shape} fill="{_COLOURS[name]}"/>')
                 body.append(_text(x + wide * 0.45, y - 5, amount(values[name]), "small", "middle"))
-    body += _labels([(TOP + 14 + 20 * place, name, _COLOURS[place]) for place, name in enumerate(names)])
+    body += _labels([(TOP + 14 + 20 * place, name, _COLOURS[name]) for place, name in enumerate(names)])
     return _page(title, "", y_unit, y_axis, body)
 
 

@@ -11,9 +11,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import count
 from typing import Any
 
 import anyio
@@ -23,7 +25,7 @@ from bench.baseline import BaselineStore
 from bench.compact import compact_everything
 from bench.frames import frames
 from bench.limit import Limit, payloads, whole
-from bench.meter import digest, measure, size_in_memory, size_of_lines
+from bench.meter import Figures, digest, measure, size_in_memory, size_of_lines
 from bench.servers import Server
 from everturn import TranscriptStore
 from everturn.log.objects import run
@@ -39,9 +41,14 @@ WARM = "warm"
 Asked = dict[str, Any]
 
 
-def open_store(kind: str, bucket: str) -> SessionStore:
-    """Return a store of this kind."""
-    return BaselineStore(bucket) if kind == "baseline" else TranscriptStore.open(_url(bucket), scope=SCOPE)
+@asynccontextmanager
+async def open_store(kind: str, bucket: str) -> AsyncIterator[SessionStore]:
+    """Use a store of this kind."""
+    if kind == "baseline":
+        yield BaselineStore(bucket)
+        return
+    async with TranscriptStore.open(_url(bucket), scope=SCOPE) as store:
+        yield store
 
 
 def key(session: str, subpath: str | None = None) -> SessionKey:
@@ -55,13 +62,24 @@ def key(session: str, subpath: str | None = None) -> SessionKey:
 async def append(asked: Asked, server: Server) -> dict[str, Any]:
     """Append frames one after the other. All of them go to one transcript."""
     batches = [frame.entries() for frame in frames(asked["count"])]
-    step = await _appender(asked, batches)
+    session = asked["session"]
+    if asked["kind"] == "limit":
+        return await _append_all(server, *_raw_appends(asked, batches))
+    async with open_store(asked["kind"], asked["bucket"]) as store:
+        # The first append to a session asks where its end is: once in the life of a writer.
+        await store.append(key(session), batches.pop(0))
+        return await _append_all(server, partial(store.append, key(session)), batches)
+
+
+async def _append_all(
+    server: Server, step: Callable[[Any], Awaitable[None]], batches: Sequence[Any]
+) -> dict[str, Any]:
     latencies_s: list[float] = []
 
     async def all_of_them() -> None:
-        for index in range(len(batches)):
+        for batch in batches:
             started = time.perf_counter()
-            await step(index)
+            await step(batch)
             latencies_s.append(time.perf_counter() - started)
 
     _, figures = await measure(server, all_of_them)
@@ -69,26 +87,16 @@ async def append(asked: Asked, server: Server) -> dict[str, Any]:
     return asdict(figures)
 
 
-async def _appender(asked: Asked, batches: list[list[Any]]) -> Callable[[int], Awaitable[None]]:
-    """Return what appends one batch, on a connection that is open already."""
-    session = asked["session"]
-    if asked["kind"] == "limit":
-        limit, data = Limit(asked["bucket"]), payloads(batches)
-        limit.append(f"limit/{session}/warm", b"warm")
+def _raw_appends(asked: Asked, batches: list[list[Any]]) -> tuple[Callable[[Any], Awaitable[None]], Sequence[Any]]:
+    """Return what the limit appends, and how, on a connection that is open already."""
+    limit, numbers = Limit(asked["bucket"]), count(1)
+    first, *rest = payloads(batches)
+    limit.append(f"limit/{asked['session']}/0", first)
 
-        async def put(index: int) -> None:
-            limit.append(f"limit/{session}/{index:010}", data[index])
+    async def put(data: bytes) -> None:
+        limit.append(f"limit/{asked['session']}/{next(numbers):010}", data)
 
-        return put
-    store = open_store(asked["kind"], asked["bucket"])
-    await store.append(key(f"{WARM}-{session}"), [{"type": "warm"}])
-    # The first append to a session asks where its end is: once in the life of a writer.
-    await store.append(key(session), batches.pop(0))
-
-    async def into_store(index: int) -> None:
-        await store.append(key(session), batches[index])
-
-    return into_store
+    return put, rest
 
 
 async def load(asked: Asked, server: Server) -> dict[str, Any]:
@@ -97,22 +105,22 @@ async def load(asked: Asked, server: Server) -> dict[str, Any]:
         limit = Limit(asked["bucket"])
         limit.load(f"limit/{WARM}")
 
-        async def operation() -> list[Any]:
+        async def raw() -> list[Any]:
             return limit.load(f"limit/{asked['session']}")
-    else:
-        store = open_store(asked["kind"], asked["bucket"])
-        await store.load(key(WARM))
 
-        async def operation() -> list[Any]:
-            return await store.load(key(asked["session"])) or []
+        return _described(*await measure(server, raw))
+    async with _warm_store(asked) as store:
+        return _described(*await measure(server, partial(store.load, key(asked["session"]))))
 
-    entries, figures = await measure(server, operation)
+
+def _described(entries: list[Any] | None, figures: Figures) -> dict[str, Any]:
+    found = entries or []
     return {
         **asdict(figures),
-        "entries": len(entries),
-        "lines_bytes": size_of_lines(entries),
-        "memory_bytes": size_in_memory(entries),
-        "digest": digest(entries),
+        "entries": len(found),
+        "lines_bytes": size_of_lines(found),
+        "memory_bytes": size_in_memory(found),
+        "digest": digest(found),
     }
 
 
@@ -122,18 +130,17 @@ async def fill(asked: Asked, server: Server) -> dict[str, Any]:  # noqa: ARG001 
     if asked["kind"] == "limit":
         Limit(asked["bucket"]).append(f"limit/{asked['session']}", whole(batches))
     else:
-        await _write(open_store(asked["kind"], asked["bucket"]), asked["session"], batches)
+        async with open_store(asked["kind"], asked["bucket"]) as store:
+            await _write(store, asked["session"], batches)
     return {}
 
 
 async def fill_many(asked: Asked, server: Server) -> dict[str, Any]:  # noqa: ARG001  # as all operations
-    """Write many sessions, to be listed later. Each has the same frames but for its id."""
-    store = open_store(asked["kind"], asked["bucket"])
+    """Write many sessions, to be listed later. All have the same frames."""
     batches = [frame.entries() for frame in frames(asked["count"])]
-    for index in range(asked["sessions"]):
-        await _write(store, f"00000000-0000-4000-8000-{index:012}", batches)
-    if isinstance(store, TranscriptStore):
-        await store.aclose()
+    async with open_store(asked["kind"], asked["bucket"]) as store:
+        for index in range(asked["sessions"]):
+            await _write(store, f"00000000-0000-4000-8000-{index:012}", batches)
     return {}
 
 
@@ -144,38 +151,39 @@ async def _write(store: SessionStore, session: str, batches: list[list[Any]]) ->
 
 async def list_sessions(asked: Asked, server: Server) -> dict[str, Any]:
     """List sessions by the store's own method."""
-    store = await _warm_store(asked)
-    found, figures = await measure(server, partial(store.list_sessions, PROJECT))
-    return {**asdict(figures), "sessions": len(found)}
+    async with _warm_store(asked) as store:
+        return _counted(*await measure(server, partial(store.list_sessions, PROJECT)))
 
 
 async def list_session_summaries(asked: Asked, server: Server) -> dict[str, Any]:
     """List summaries by the store's own method."""
-    store = await _warm_store(asked)
-    found, figures = await measure(server, partial(store.list_session_summaries, PROJECT))
-    return {**asdict(figures), "sessions": len(found)}
+    async with _warm_store(asked) as store:
+        return _counted(*await measure(server, partial(store.list_session_summaries, PROJECT)))
 
 
 async def list_titles(asked: Asked, server: Server) -> dict[str, Any]:
     """List sessions with their titles, by the SDK's helper: it asks for summaries, or reads every session."""
-    store = await _warm_store(asked)
-    found, figures = await measure(server, partial(list_sessions_from_store, store, directory=DIRECTORY))
+    async with _warm_store(asked) as store:
+        return _counted(*await measure(server, partial(list_sessions_from_store, store, directory=DIRECTORY)))
+
+
+def _counted(found: Sequence[Any], figures: Figures) -> dict[str, Any]:
     return {**asdict(figures), "sessions": len(found)}
 
 
-async def _warm_store(asked: Asked) -> SessionStore:
-    store = open_store(asked["kind"], asked["bucket"])
-    await store.load(key(WARM))
-    return store
+@asynccontextmanager
+async def _warm_store(asked: Asked) -> AsyncIterator[SessionStore]:
+    async with open_store(asked["kind"], asked["bucket"]) as store:
+        await store.load(key(WARM))
+        yield store
 
 
 async def pause(asked: Asked, server: Server) -> dict[str, Any]:
     """Write the summary of a session that has just been appended to, as happens when it pauses."""
-    store = TranscriptStore.open(_url(asked["bucket"]), scope=SCOPE)
-    for frame in frames(3):
-        await store.append(key(asked["session"]), frame.entries())
-    _, figures = await measure(server, store.flush)
-    return asdict(figures)
+    async with TranscriptStore.open(_url(asked["bucket"]), scope=SCOPE) as store:
+        await _write(store, asked["session"], [frame.entries() for frame in frames(3)])
+        _, figures = await measure(server, store.flush)
+        return asdict(figures)
 
 
 async def compact(asked: Asked, server: Server) -> dict[str, Any]:

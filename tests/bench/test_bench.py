@@ -122,7 +122,7 @@ def test_tables_are_refused_if_something_else_was_loaded(measured: Row) -> None:
 def test_tables_go_between_the_markers_of_a_page(measured: Row, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"above\n{report.BEGIN}\nold\n{report.END}\nbelow\n", encoding="utf-8")
-    report.put_into(page, report.tables(measured))
+    report.put_into(page, report.tables(measured), "Run on a quiet machine.")
     text = page.read_text(encoding="utf-8")
     assert text.startswith("above\n")
     assert text.endswith("\nbelow\n")
