@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+SERVER := .venv-bench
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test test-fast lint format clean
+.PHONY: help demo demo-s3 test test-fast bench bench-quick record lint format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The environment is built once, and again only when what it is built from has changed.
 $(STAMP): pyproject.toml constraints.txt
@@ -34,6 +35,22 @@ test: $(STAMP) ## Run every test
 test-fast: $(STAMP) ## Run the fast tests, under a minute
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
+# The benchmark's S3 server has an environment of its own: it pins other versions than ours.
+$(SERVER)/.installed: bench/server-requirements.txt
+	@echo "Setting up $(SERVER), for the benchmark's S3 server ..."
+	@rm -rf $(SERVER) && $(PYTHON) -m venv $(SERVER)
+	@$(SERVER)/bin/python -m pip install --quiet --disable-pip-version-check -r bench/server-requirements.txt
+	@touch $@
+
+bench: $(STAMP) $(SERVER)/.installed ## Measure against a baseline and the physical limit; writes docs/performance.md
+	@$(BIN)/python -m bench.run --server-python $(SERVER)/bin/python $(ARGS)
+
+bench-quick: $(STAMP) $(SERVER)/.installed ## The same at small sizes, in a minute or two, for a look
+	@$(BIN)/python -m bench.run --quick --server-python $(SERVER)/bin/python $(ARGS)
+
+record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes
+	@$(BIN)/python -m bench.record
+
 lint: $(STAMP) ## Check style, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -45,5 +62,5 @@ format: $(STAMP) ## Put the code into shape
 	@$(BIN)/ruff format .
 
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) $(SERVER) build dist .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,66 @@
+"""The plots of a run."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from bench.report import MB
+from bench.summary import Row, Summary, percentile
+from bench.svg import bars, lines
+
+LABELS = {
+    "baseline": "baseline",
+    "everturn": "everturn, as written",
+    "compacted": "everturn, compacted",
+    "limit": "limit",
+}
+
+
+def write(results: Row, folder: Path, name: str) -> None:
+    """Write all plots of a run."""
+    found = Summary(results)
+    for what, text in (
+        ("load", _load(found)),
+        ("memory", _memory(found)),
+        ("append", _append(found)),
+        ("list", _list(found)),
+    ):
+        (folder / f"{name}-{what}.svg").write_text(text, encoding="utf-8")
+
+
+def _load(found: Summary) -> str:
+    series = {
+        label: {float(n): 1000 * found.middle(f"load {way} {n}", "wall_s") for n in found.lengths}
+        for way, label in LABELS.items()
+    }
+    return lines("Time to load a transcript", "frames in the transcript", "ms", series)
+
+
+def _memory(found: Summary) -> str:
+    series = {
+        label: {float(n): found.middle(f"load {way} {n}", "peak_bytes") / MB for n in found.lengths}
+        for way, label in LABELS.items()
+    }
+    return lines("Memory to load a transcript, at its highest", "frames in the transcript", "MB", series)
+
+
+def _append(found: Summary) -> str:
+    kinds = ("everturn", "baseline", "limit")
+    groups = {
+        f"p{percent}": {
+            kind: 1000 * found.spread(f"append {kind}", partial(percentile, percent=percent)).median for kind in kinds
+        }
+        for percent in (50, 99)
+    }
+    groups["CPU"] = {kind: 1000 * found.cpu_per_append(kind).median for kind in kinds}
+    return bars("One append", "ms", groups)
+
+
+def _list(found: Summary) -> str:
+    operations = {"list_sessions": "ids and times", "list_titles": "with titles"}
+    groups = {
+        label: {kind: 1000 * found.middle(f"{operation} {kind}", "wall_s") for kind in ("everturn", "baseline")}
+        for operation, label in operations.items()
+    }
+    return bars(f"List {found.results['sizes']['sessions']:,} sessions", "ms", groups)

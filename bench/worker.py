@@ -1,0 +1,229 @@
+"""One measurement, in a process of its own. Takes what to do as JSON, prints what it found as JSON.
+
+    python -m bench.worker '{"operation": "load", "kind": "everturn", "bucket": "b", "session": "s"}'
+
+`kind` is `everturn`, `baseline` or `limit`. The server is the one that `AWS_ENDPOINT_URL` names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from functools import partial
+from itertools import count
+from typing import Any
+
+import anyio
+from claude_agent_sdk import SessionKey, SessionStore, list_sessions_from_store, project_key_for_directory
+
+from bench.baseline import BaselineStore
+from bench.compact import compact_everything
+from bench.frames import frames
+from bench.limit import Limit, payloads, whole
+from bench.meter import Figures, digest, measure, size_in_memory, size_of_lines
+from bench.servers import Server
+from everturn import TranscriptStore
+from everturn.log.objects import run
+from everturn.log.stores import connect
+from everturn.settings import Settings
+from everturn.transcripts.layout import Layout
+
+DIRECTORY = "/home/dev/project"
+PROJECT = project_key_for_directory(DIRECTORY)
+SCOPE = "bench"
+WARM = "warm"
+
+Asked = dict[str, Any]
+
+
+@asynccontextmanager
+async def open_store(kind: str, bucket: str) -> AsyncIterator[SessionStore]:
+    """Use a store of this kind."""
+    if kind == "baseline":
+        yield BaselineStore(bucket)
+        return
+    async with TranscriptStore.open(_url(bucket), scope=SCOPE) as store:
+        yield store
+
+
+def key(session: str, subpath: str | None = None) -> SessionKey:
+    """Return the key of a session of the benchmark."""
+    found: SessionKey = {"project_key": PROJECT, "session_id": session}
+    if subpath is not None:
+        found["subpath"] = subpath
+    return found
+
+
+async def append(asked: Asked, server: Server) -> dict[str, Any]:
+    """Append frames one after the other. All of them go to one transcript."""
+    batches = [frame.entries() for frame in frames(asked["count"])]
+    session = asked["session"]
+    if asked["kind"] == "limit":
+        return await _append_all(server, *_raw_appends(asked, batches))
+    async with open_store(asked["kind"], asked["bucket"]) as store:
+        # The first append to a session asks where its end is: once in the life of a writer.
+        await store.append(key(session), batches.pop(0))
+        return await _append_all(server, partial(store.append, key(session)), batches)
+
+
+async def _append_all(
+    server: Server, step: Callable[[Any], Awaitable[None]], batches: Sequence[Any]
+) -> dict[str, Any]:
+    latencies_s: list[float] = []
+
+    async def all_of_them() -> None:
+        for batch in batches:
+            started = time.perf_counter()
+            await step(batch)
+            latencies_s.append(time.perf_counter() - started)
+
+    _, figures = await measure(server, all_of_them)
+    figures.latencies_s = latencies_s
+    return asdict(figures)
+
+
+def _raw_appends(asked: Asked, batches: list[list[Any]]) -> tuple[Callable[[Any], Awaitable[None]], Sequence[Any]]:
+    """Return what the limit appends, and how, on a connection that is open already."""
+    limit, numbers = Limit(asked["bucket"]), count(1)
+    first, *rest = payloads(batches)
+    limit.append(f"limit/{asked['session']}/0", first)
+
+    async def put(data: bytes) -> None:
+        limit.append(f"limit/{asked['session']}/{next(numbers):010}", data)
+
+    return put, rest
+
+
+async def load(asked: Asked, server: Server) -> dict[str, Any]:
+    """Load a transcript in a process that has loaded a tiny one before."""
+    if asked["kind"] == "limit":
+        limit = Limit(asked["bucket"])
+        limit.load(f"limit/{WARM}")
+
+        async def raw() -> list[Any]:
+            return limit.load(f"limit/{asked['session']}")
+
+        return _described(*await measure(server, raw))
+    async with _warm_store(asked) as store:
+        return _described(*await measure(server, partial(store.load, key(asked["session"]))))
+
+
+def _described(entries: list[Any] | None, figures: Figures) -> dict[str, Any]:
+    found = entries or []
+    return {
+        **asdict(figures),
+        "entries": len(found),
+        "lines_bytes": size_of_lines(found),
+        "memory_bytes": size_in_memory(found),
+        "digest": digest(found),
+    }
+
+
+async def fill(asked: Asked, server: Server) -> dict[str, Any]:  # noqa: ARG001  # as all operations
+    """Write one transcript, to be loaded later."""
+    batches = [frame.entries() for frame in frames(asked["count"])]
+    if asked["kind"] == "limit":
+        Limit(asked["bucket"]).append(f"limit/{asked['session']}", whole(batches))
+    else:
+        async with open_store(asked["kind"], asked["bucket"]) as store:
+            await _write(store, asked["session"], batches)
+    return {}
+
+
+async def fill_many(asked: Asked, server: Server) -> dict[str, Any]:  # noqa: ARG001  # as all operations
+    """Write many sessions, to be listed later. All have the same frames."""
+    batches = [frame.entries() for frame in frames(asked["count"])]
+    async with open_store(asked["kind"], asked["bucket"]) as store:
+        for index in range(asked["sessions"]):
+            await _write(store, f"00000000-0000-4000-8000-{index:012}", batches)
+    return {}
+
+
+async def _write(store: SessionStore, session: str, batches: list[list[Any]]) -> None:
+    for batch in batches:
+        await store.append(key(session), batch)
+
+
+async def list_sessions(asked: Asked, server: Server) -> dict[str, Any]:
+    """List sessions by the store's own method."""
+    async with _warm_store(asked) as store:
+        return _counted(*await measure(server, partial(store.list_sessions, PROJECT)))
+
+
+async def list_session_summaries(asked: Asked, server: Server) -> dict[str, Any]:
+    """List summaries by the store's own method."""
+    async with _warm_store(asked) as store:
+        return _counted(*await measure(server, partial(store.list_session_summaries, PROJECT)))
+
+
+async def list_titles(asked: Asked, server: Server) -> dict[str, Any]:
+    """List sessions with their titles, by the SDK's helper: it asks for summaries, or reads every session."""
+    async with _warm_store(asked) as store:
+        return _counted(*await measure(server, partial(list_sessions_from_store, store, directory=DIRECTORY)))
+
+
+def _counted(found: Sequence[Any], figures: Figures) -> dict[str, Any]:
+    return {**asdict(figures), "sessions": len(found)}
+
+
+@asynccontextmanager
+async def _warm_store(asked: Asked) -> AsyncIterator[SessionStore]:
+    async with open_store(asked["kind"], asked["bucket"]) as store:
+        await store.load(key(WARM))
+        yield store
+
+
+async def pause(asked: Asked, server: Server) -> dict[str, Any]:
+    """Write the summary of a session that has just been appended to, as happens when it pauses."""
+    async with TranscriptStore.open(_url(asked["bucket"]), scope=SCOPE) as store:
+        await _write(store, asked["session"], [frame.entries() for frame in frames(3)])
+        _, figures = await measure(server, store.flush)
+        return asdict(figures)
+
+
+async def compact(asked: Asked, server: Server) -> dict[str, Any]:
+    """Compact a transcript."""
+    objects = connect(_url(asked["bucket"]), Settings.load())
+    folder = Layout(SCOPE).log(PROJECT, asked["session"], None)
+
+    async def operation() -> None:
+        run(compact_everything(objects, folder))
+
+    _, figures = await measure(server, operation)
+    return asdict(figures)
+
+
+OPERATIONS: dict[str, Callable[[Asked, Server], Awaitable[dict[str, Any]]]] = {
+    operation.__name__: operation
+    for operation in (
+        append,
+        load,
+        fill,
+        fill_many,
+        list_sessions,
+        list_session_summaries,
+        list_titles,
+        pause,
+        compact,
+    )
+}
+
+
+def _url(bucket: str) -> str:
+    return f"s3://{bucket}/store"
+
+
+def main() -> None:
+    """Do what the command line says."""
+    asked = json.loads(sys.argv[1])
+    server = Server(os.environ["AWS_ENDPOINT_URL"])
+    print(json.dumps(anyio.run(OPERATIONS[asked["operation"]], asked, server)))
+
+
+if __name__ == "__main__":
+    main()
