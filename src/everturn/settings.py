@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         description="how long frames wait for each other to share one object; 0: each is durable at once",
     )
     summary_pause_s: float = Field(
-        2.0, gt=0, le=3600, description="how long a session is quiet before its summary is written"
+        30.0, gt=0, le=3600, description="how long a session is quiet before its summary is written"
     )
     compact_after_parts: int = Field(
         64, ge=0, le=10_000, description="how many parts a log grows before it is compacted; 0: never"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from everturn.errors import Invalid
 from everturn.model import check_name
@@ -45,6 +46,7 @@ def parse_file_name(file_name: str) -> Span | None:
     return Span(first, last, segment=match[2] is not None) if 1 <= first <= last else None
 
 
+@lru_cache(maxsize=4096)  # the same few names come with every append
 def escape(name: str, what: str) -> str:
     """Turn a name into one path segment that no other name maps to, and that cannot climb out of its folder.
 

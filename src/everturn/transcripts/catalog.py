@@ -45,11 +45,12 @@ async def stored_summaries(
     known = await _kept(objects, layout, project_key, written) if len(written) >= WORTH_KEEPING else {}
     wanted = [session_id for session_id in written if session_id not in known]
     stored = await objects.get_many([written[session_id].key for session_id in wanted])
-    fetched = {
-        session_id: summary
-        for session_id, object_ in zip(wanted, stored, strict=True)
-        if object_ is not None and (summary := decode_summary(object_)) is not None
-    }
+    fetched: dict[str, SessionSummaryEntry] = {}
+    for session_id, object_ in zip(wanted, stored, strict=True):
+        summary = decode_summary(object_) if object_ is not None else None
+        if summary is not None:
+            # By the listing's clock, as `list_sessions` has it: some stores tell whole seconds when they are read.
+            fetched[session_id] = {**summary, "mtime": written[session_id].modified_ms}
     if len(wanted) >= WORTH_KEEPING:
         with suppress(EverturnError):  # the next one to list does it
             await _keep(objects, layout, project_key, {**known, **fetched}, written)
@@ -84,7 +85,7 @@ async def _keep(
     rows = {
         session_id: [summary["mtime"], summary["data"]]
         for session_id, summary in summaries.items()
-        if summary["mtime"] == written[session_id].modified_ms <= newest_ms - SETTLED_MS
+        if summary["mtime"] <= newest_ms - SETTLED_MS
     }
     if not rows:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 from everturn.errors import Fenced
@@ -32,7 +33,7 @@ class StoreObserver:
     fenced: Fenced | None = None
 
     def __post_init__(self) -> None:
-        self._log = get_logger()
+        self._log = get_logger().bind()  # bound once: an unbound logger binds itself anew at every line
 
     def bind(self, **context: object) -> None:
         """Add fields to every log line from here on."""
@@ -45,6 +46,8 @@ class StoreObserver:
         self.metrics.parts_written.labels(header.kind).inc()
         self.metrics.bytes_written.inc(size_bytes)
         self.metrics.append_seconds.observe(seconds)
+        if not self._log.isEnabledFor(logging.DEBUG):
+            return
         self._log.debug(
             "part_written",
             log=folder,

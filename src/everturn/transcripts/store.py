@@ -287,9 +287,12 @@ class TranscriptStore(SessionStore):
     @asynccontextmanager
     async def _turn(self, target: Target) -> AsyncIterator[None]:
         """Let the appends to one log go one by one, in the order in which they were called."""
-        gates = self._gates.get({})
-        self._gates.set(gates)
-        async with gates.setdefault(target, anyio.Lock()):
+        try:
+            gates = self._gates.get()
+        except LookupError:  # the first append in this event loop
+            gates = {}
+            self._gates.set(gates)
+        async with gates.setdefault(target, anyio.Lock(fast_acquire=True)):
             yield
 
 
