@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,42 @@ def test_closing_stores_everything(objects: FaultyObjects) -> None:
     anyio.run(main)
 
 
+def test_what_comes_after_closing_is_stored_at_once(objects: FaultyObjects) -> None:
+    async def main() -> None:
+        store = store_on(objects)
+        await append_each(store, 1, 1)
+        await store.aclose()
+        await append_each(store, 2, 2)
+        assert store.unstored_entries == 0
+        assert await store_on(objects).load(KEY) == entries(1, 2)
+
+    anyio.run(main)
+
+
+def test_an_append_during_the_close_is_stored(objects: FaultyObjects) -> None:
+    """The program may end as soon as the store is closed, so nothing that was taken may wait for later."""
+
+    async def main() -> None:
+        store = store_on(objects)
+        await append_each(store, 1, 1)
+        assert store._linger is not None
+        stored = store._linger._append
+
+        async def slow(target: Any, batch: list[Any]) -> None:
+            await stored(target, batch)
+            if target.subpath:  # the last one to be written: somebody appends to the first one meanwhile
+                worker = threading.Thread(target=anyio.run, args=(append_each, store, 2, 2))
+                worker.start()
+                worker.join()
+
+        store._linger._append = slow
+        await append_each(store, 1, 1, SUB)
+        await store.aclose()
+        assert await store_on(objects).load(KEY) == entries(1, 2)
+
+    anyio.run(main)
+
+
 def test_many_entries_do_not_wait(objects: FaultyObjects) -> None:
     async def main() -> None:
         store = store_on(objects)
@@ -170,6 +207,35 @@ async def main():
     await store.append(key, [{"type": "user", "n": 1}])
 anyio.run(main)
 """
+
+
+LATE_PROGRAM = (
+    PROGRAM
+    + """
+def refuse(thread):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+import atexit, threading
+atexit.register(setattr, threading.Thread, "start", refuse)  # what Python does from 3.12 on
+"""
+).replace(
+    "await store.append(key, [",
+    """await store.append({**key, "session_id": "another"}, [{"type": "user", "n": 0}])
+    await store.append(key, [""",
+)
+
+
+def test_no_session_is_lost_where_a_program_that_ends_can_start_no_threads(tmp_path: Path) -> None:
+    url = (tmp_path / "store").as_uri()
+    command = [sys.executable, "-c", LATE_PROGRAM, url]
+    done = subprocess.run(command, check=True, env={"HOME": str(tmp_path)}, timeout=60, capture_output=True)
+    assert done.stderr == b""
+
+    async def main() -> None:
+        store = TranscriptStore.open(url, scope="task-1")
+        assert await store.load({**KEY, "session_id": "another"}) == [{"type": "user", "n": 0}]
+        assert await store.load(KEY) == [{"type": "user", "n": 1}]
+
+    anyio.run(main)
 
 
 def test_a_program_that_ends_without_closing_stores_what_lingers(tmp_path: Path) -> None:

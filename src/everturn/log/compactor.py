@@ -6,7 +6,7 @@ import threading
 from typing import Protocol
 
 from everturn.clock import Clock, Ids
-from everturn.errors import EverturnError
+from everturn.log.background import start_thread
 from everturn.log.compaction import Outcome, collect, compact
 from everturn.log.objects import Objects, run
 
@@ -67,8 +67,7 @@ class Compactor:
                 return
             self._waiting[folder] = None
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="everturn-compaction", daemon=True)
-                self._thread.start()
+                self._thread = start_thread(self._work, "everturn-compaction")
 
     def wait(self) -> None:
         """Block until nothing is left to do."""
@@ -101,7 +100,7 @@ class Compactor:
                 compact(self._objects, folder, writer=self._writer, ids=self._ids, at_least=self._after_parts)
             )
             freed = run(collect(self._objects, folder))
-        except EverturnError as error:
+        except Exception as error:  # noqa: BLE001  # the thread has other logs to compact
             self._observer.compaction_failed(folder, error)
         else:
             if outcome.segments or freed:

@@ -14,6 +14,7 @@ from typing import Any
 
 from everturn.clock import Clock
 from everturn.errors import EverturnError, Invalid, Unavailable
+from everturn.log.background import start_thread
 from everturn.log.entries import encode
 from everturn.log.objects import run
 from everturn.transcripts.ledger import Ledger
@@ -75,7 +76,7 @@ class Linger:
         self._closing = False
 
     async def append(self, target: Target, entries: list[Any]) -> None:
-        """Take entries, to be written soon. They are not durable on return.
+        """Take entries, to be written soon. They are not durable on return, unless it was closed before.
 
         Raises:
             Invalid: An entry is not a JSON value. None was taken.
@@ -83,21 +84,13 @@ class Linger:
         """
         size_bytes = len(encode(entries).lines)
         with self._changed:
-            queue = self._queues.setdefault(target, _Queue())
-            if sum(batch.size_bytes for batch in queue.batches) > HELD_BYTES:
-                raise Unavailable(
-                    f"{HELD_BYTES >> 20} MiB wait to be stored", hint="check that the store can be reached"
-                )
-            batch = queue.growing()
-            if batch is None:
-                batch = _Batch()
-                queue.batches.append(batch)
-                queue.due = self._clock.elapsed() + self._linger_s
-            batch.entries += entries
-            batch.size_bytes += size_bytes
-            self._ledger.failed(batch.entries, None)
-            self._watch()
-        if batch.is_full:
+            closed = self._closing
+            if not closed:
+                batch = self._put_in(target, entries, size_bytes)
+        if closed:  # nobody would come back for them
+            await self._write(target)
+            await self._append(target, entries)
+        elif batch.is_full:
             self._try_to_write(target)
 
     async def flush(self) -> None:
@@ -116,19 +109,33 @@ class Linger:
             raise failed
 
     async def close(self) -> None:
-        """Write everything that waits and end the thread."""
-        try:
-            await self.flush()
-        finally:
-            with self._changed:
-                self._closing = True
-                self._changed.notify_all()
-                thread = self._thread
-            if thread is not None:
-                thread.join()
+        """Write everything that waits and end the thread. What comes later is written as it comes."""
+        with self._changed:  # first: what comes while we flush has to be written by whoever brings it
+            self._closing = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+        await self.flush()
+
+    def _put_in(self, target: Target, entries: list[Any], size_bytes: int) -> _Batch:
+        """Add entries to the batch that grows."""
+        queue = self._queues.setdefault(target, _Queue())
+        if sum(batch.size_bytes for batch in queue.batches) > HELD_BYTES:
+            raise Unavailable(f"{HELD_BYTES >> 20} MiB wait to be stored", hint="check that the store can be reached")
+        batch = queue.growing()
+        if batch is None:
+            batch = _Batch()
+            queue.batches.append(batch)
+            queue.due = self._clock.elapsed() + self._linger_s
+        batch.entries += entries
+        batch.size_bytes += size_bytes
+        self._ledger.failed(batch.entries, None)
+        self._watch()
+        return batch
 
     async def _write(self, target: Target) -> None:
-        queue = self._queues[target]
+        queue = self._queues.setdefault(target, _Queue())
         with queue.writing:
             while True:
                 with self._changed:
@@ -148,9 +155,8 @@ class Linger:
 
     def _watch(self) -> None:
         if self._thread is None and not self._closing:
-            self._thread = threading.Thread(target=self._write_when_due, name="everturn-linger", daemon=True)
-            self._thread.start()
             atexit.register(self._flush_at_exit)
+            self._thread = start_thread(self._write_when_due, "everturn-linger")
 
     def _write_when_due(self) -> None:
         while True:
@@ -160,7 +166,8 @@ class Linger:
                 }
                 if self._closing or not waiting:
                     self._thread = None
-                    atexit.unregister(self._flush_at_exit)
+                    if not any(queue.batches for queue in self._queues.values()):
+                        atexit.unregister(self._flush_at_exit)
                     return
                 target = min(waiting, key=lambda each: waiting[each])
                 left_s = waiting[target] - self._clock.elapsed()
@@ -174,7 +181,7 @@ class Linger:
             run(self._write(target))
         except Unavailable:
             return  # counted and logged where it happened; tried again after another while
-        except EverturnError:
+        except Exception:  # noqa: BLE001  # the thread, and the end of the program, have other logs to write
             with self._changed:  # it will not go away by itself: whoever flushes is told
                 self._queues[target].due = NEVER
 

@@ -17,6 +17,7 @@ from claude_agent_sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry,
 
 from everturn.clock import Clock
 from everturn.errors import EverturnError
+from everturn.log.background import start_thread
 from everturn.log.objects import Objects, Stored, run
 from everturn.log.reader import Log, log_exists, read
 from everturn.transcripts.layout import Layout
@@ -141,9 +142,8 @@ class SummaryKeeper:
 
     def _watch(self) -> None:
         if self._thread is None and not self._closing:
-            self._thread = threading.Thread(target=self._write_after_pauses, name="everturn-summaries", daemon=True)
-            self._thread.start()
             atexit.register(self._flush_at_exit)
+            self._thread = start_thread(self._write_after_pauses, "everturn-summaries")
 
     def _write_after_pauses(self) -> None:
         while True:
