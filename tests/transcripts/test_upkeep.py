@@ -10,10 +10,10 @@ import pytest
 from claude_agent_sdk import SessionKey
 from obstore.store import MemoryStore
 
-from everturn import Conflict, NotFound, Settings, TranscriptStore
+from everturn import Conflict, NotFound, Settings, TranscriptStore, Unavailable
 from everturn.clock import Ids, ManualClock
 from everturn.log.objects import BlockingObjects, Item, Stored, run
-from everturn.testing import FaultyObjects
+from everturn.testing import Fault, FaultyObjects
 from everturn.transcripts.archive import Archive, SessionRef
 from everturn.transcripts.holds import held, hold_on, lift_hold, place_hold
 from everturn.transcripts.upkeep import DAY_MS, Upkeep
@@ -135,6 +135,21 @@ def test_deleting_takes_the_session_its_summary_and_its_home(objects: TimedObjec
     assert load(objects, KEY) is None
     left = [key for key in keys(objects) if key.split("/")[0] in ("sessions", "summaries", "homes", "catalogs")]
     assert left == [f"{REF.folder()}/0000000004.jsonl.zst"]
+
+
+def test_a_sub_transcript_that_begins_while_the_session_is_deleted_goes_too(objects: TimedObjects) -> None:
+    class Busy(TimedObjects):
+        async def create(self, key: str, data: bytes) -> bool:
+            if key.endswith("/main/0000000002.jsonl.zst"):  # the truncation
+                fill(objects, SUB, 1)
+            return await objects.create(key, data)
+
+    fill(objects, KEY, 1)
+    busy = Busy()
+    busy._inner = objects
+    busy._times = objects._times
+    anyio.run(TranscriptStore(busy, scope="task-1", settings=settings()).delete, KEY)
+    assert load(objects, SUB) is None
 
 
 def test_one_sub_transcript_is_deleted_alone(objects: TimedObjects, upkeep: Upkeep) -> None:
@@ -267,3 +282,32 @@ def test_the_traces_of_a_deletion_go_after_a_week_at_the_earliest(objects: Timed
     assert run(upkeep.expire(found)) is True
     assert keys(objects, "sessions") == []
     assert expired(upkeep, days=1) == []
+
+
+def test_a_session_that_expires_under_one_key_does_not_take_the_one_that_lives_under_another(
+    objects: TimedObjects, upkeep: Upkeep
+) -> None:
+    """A plain store does not ask for a session's home, so the same id can lie under two project keys."""
+    elsewhere: SessionKey = {**KEY, "project_key": "-elsewhere"}
+    fill(objects, KEY, 1, any_cwd=True)
+    fill(objects, elsewhere, 1)
+    objects.now_ms += 100 * DAY_MS
+    fill(objects, KEY, 2, any_cwd=True)
+    (found,) = run(upkeep.expired("task-1", 90 * DAY_MS))
+    assert found.ref.project_key == "-elsewhere"
+    assert run(upkeep.expire(found))
+    assert load(objects, elsewhere) is None
+    assert [entry["n"] for entry in load(objects, KEY)] == [0, 1]
+    assert len(keys(objects, "homes")) == 1
+
+
+def test_the_summary_that_a_broken_deletion_left_goes_with_its_traces(objects: TimedObjects, upkeep: Upkeep) -> None:
+    fill(objects, KEY, 1, any_cwd=True)
+    objects.faults.append(Fault("fail", "delete", "summaries/*"))
+    with pytest.raises(Unavailable):
+        run(upkeep.delete(REF))
+    objects.now_ms += 8 * DAY_MS
+    (found,) = run(upkeep.expired("task-1", DAY_MS))
+    assert found.is_remains
+    assert run(upkeep.expire(found))
+    assert keys(objects) == ["probes/task-1.json"]

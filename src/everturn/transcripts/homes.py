@@ -60,6 +60,18 @@ async def settle_home(objects: Objects, layout: Layout, session_id: str, arrivin
     return _project_key(note.data, key)
 
 
+async def forget_home(objects: Objects, layout: Layout, session_id: str, project_key: str) -> None:
+    """Delete the note of a session that was deleted, unless it says that the session lives under another key."""
+    key = layout.home(session_id)
+    try:
+        note = await objects.get(key)
+        goes = note is not None and _project_key(note.data, key) == project_key
+    except Corrupt:
+        goes = True  # it is made anew from where the session lies, if it lies anywhere
+    if goes:
+        await objects.delete([key])
+
+
 def _project_key(data: bytes, key: str) -> str:
     try:
         return str(orjson.loads(data)["project_key"])

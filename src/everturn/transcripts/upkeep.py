@@ -18,6 +18,7 @@ from everturn.settings import Settings
 from everturn.transcripts import listing
 from everturn.transcripts.archive import Archive, SessionRef
 from everturn.transcripts.holds import held, refuse_if_held
+from everturn.transcripts.homes import forget_home
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.observer import StoreObserver
 from everturn.transcripts.session_logs import SessionLogs, Target
@@ -135,7 +136,7 @@ class Upkeep:
         logs = SessionLogs(
             self._objects,
             Layout(ref.scope),
-            any_cwd=True,
+            any_cwd=False,  # the one that was named, not the one its home names
             epoch=0,
             settings=self._settings,
             clock=self._clock,
@@ -143,6 +144,8 @@ class Upkeep:
             observer=self._observer,
         )
         await logs.delete(Target(ref.project_key, ref.session_id, subpath))
+        if subpath is None:
+            await forget_home(self._objects, Layout(ref.scope), ref.session_id, ref.project_key)
 
     async def expired(self, scope: str, older_than_ms: int) -> list[Found]:
         """Return the sessions of a scope that were last written so long ago, remains of deleted ones included.
@@ -178,10 +181,19 @@ class Upkeep:
         if _newest_ms(items) != found.modified_ms:
             return False
         if found.is_remains:
+            # A deletion that broke off may have left the summary; without the folder nobody would find it again.
+            await self._delete_derived(found.ref)
             await self._objects.delete([item.key for item in items])
         else:
             await self.delete(found.ref)
         return True
+
+    async def _delete_derived(self, ref: SessionRef) -> None:
+        """Delete what was derived from a session."""
+        layout = Layout(ref.scope)
+        await self._objects.delete([layout.summary(ref.project_key, ref.session_id)])
+        await self._objects.delete([layout.catalog(ref.project_key)])
+        await forget_home(self._objects, layout, ref.session_id, ref.project_key)
 
     async def _folders(self, ref: SessionRef) -> list[str]:
         return [ref.folder(subpath) for subpath in (None, *await self._archive.subpaths(ref))]
