@@ -11,7 +11,7 @@ import pytest
 from claude_agent_sdk import SessionKey
 from obstore.store import MemoryStore
 
-from everturn import Corrupt, Fenced, Invalid, Settings, TranscriptStore, Unavailable
+from everturn import Corrupt, Denied, Fenced, Invalid, Settings, TranscriptStore, Unavailable
 from everturn.clock import ManualClock
 from everturn.log.objects import BlockingObjects, Item, run
 from everturn.log.reader import read
@@ -108,6 +108,22 @@ def test_a_batch_that_the_sdk_gave_up_while_an_earlier_one_was_unresolved_stays_
         await store.append(KEY, [entry(4)])
         assert numbers(await store.load(KEY)) == [1, 2, 4]
         assert store.unstored_entries == 1
+
+    anyio.run(main)
+
+
+def test_what_was_refused_for_its_credentials_and_stored_by_the_next_append_is_no_longer_counted(
+    bench: Bench,
+) -> None:
+    async def main() -> None:
+        store = bench.store()
+        bench.objects.faults.append(Fault("fail", "create", error=Denied("the token has expired", hint="renew it")))
+        with pytest.raises(Denied):
+            await store.append(KEY, [entry(1)])
+        assert store.unstored_entries == 1
+        await store.append(KEY, [entry(2)])
+        assert numbers(await store.load(KEY)) == [1, 2]
+        assert store.unstored_entries == 0
 
     anyio.run(main)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from claude_agent_sdk import SessionKey, SessionStoreEntry
 
 from everturn.clock import Clock, Ids
-from everturn.errors import Fenced, Unavailable
+from everturn.errors import EverturnError, Fenced
 from everturn.log.compactor import Compactor
 from everturn.log.entries import encode
 from everturn.log.objects import Objects
@@ -121,7 +121,7 @@ class SessionLogs:
             left_over = handle.writer.unresolved
             try:
                 seq = await handle.writer.append(entries, patience)
-            except Unavailable:
+            except EverturnError:
                 if handle.writer.unresolved != left_over:
                     self._observer.ledger.failed(entries, handle.writer.unresolved)
                 raise
@@ -173,8 +173,8 @@ class SessionLogs:
             await self._delete_log(place)
             return
         self.summaries.forget(name)
-        subpaths = await listing.list_subpaths(self._objects, self._layout, *name, all_logs=True)
-        for subpath in (None, *subpaths):
+        await self._delete_log(Target(*name, None))  # first: a claim looks here before it begins a sub-transcript
+        for subpath in await listing.list_subpaths(self._objects, self._layout, *name, all_logs=True):
             await self._delete_log(Target(*name, subpath))
         await self._objects.delete([self._layout.summary(*name)])
         await self._objects.delete([self._layout.catalog(place.project_key)])  # in this order: see there
