@@ -197,3 +197,32 @@ def test_a_listing_never_shows_the_writer_less_than_it_wrote(objects: AgedObject
         await store.aclose()
 
     anyio.run(main)
+
+
+def test_a_summary_that_cannot_be_written_keeps_no_other_from_being_written(objects: AgedObjects) -> None:
+    async def main() -> None:
+        store = store_on(objects)
+        for number, title in ((3, "mine"), (4, "mine, too")):
+            line: Any = {"type": "user", "uuid": "v", "customTitle": title}
+            await store.append({"project_key": PROJECT, "session_id": session_id(number)}, [line])
+        objects.faults.append(Fault("fail", "put", keys=summary_key(3)))
+        with pytest.raises(Unavailable):
+            await store.list_sessions(PROJECT)
+        await store.aclose()
+
+    anyio.run(main)
+    found = titles(objects)
+    assert (found[session_id(3)], found[session_id(4)]) == ("mine", "mine, too")
+
+
+def test_a_damaged_session_that_we_wrote_to_keeps_nobody_from_listing_the_others(objects: AgedObjects) -> None:
+    key: SessionKey = {"project_key": PROJECT, "session_id": session_id(3)}
+
+    async def main() -> None:
+        store = store_on(objects)
+        await objects.put(f"{LAYOUT.log(PROJECT, session_id(3), None)}/0000000001.jsonl.zst", b"damaged")
+        await store.append(key, [{"type": "user", "uuid": "v"}])
+        assert len(await store.list_sessions(PROJECT)) == 100
+        await store.aclose()
+
+    anyio.run(main)

@@ -390,6 +390,21 @@ def test_a_summary_is_written_when_a_session_pauses() -> None:
     in_loop(main)
 
 
+def test_a_summary_is_written_when_a_session_pauses_though_another_goes_on() -> None:
+    objects = memory()
+    store = TranscriptStore(objects, scope="task-1", settings=Settings.load(summary_pause_s=0.2))
+    key = f"summaries/task-1/-home-a/{KEY['session_id']}.json"
+
+    async def main() -> None:
+        await store.append(KEY, [entry(1)])
+        with anyio.fail_after(3):
+            while run(objects.get(key)) is None:
+                await store.append({**KEY, "session_id": "busy"}, [entry(2)])
+        await store.aclose()
+
+    in_loop(main)
+
+
 def test_an_entry_that_the_sdk_cannot_summarize_is_stored_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def indigestible(*_: object) -> None:
         raise KeyError("a later SDK stumbles over this entry")

@@ -112,7 +112,7 @@ def test_a_batch_that_the_sdk_gave_up_while_an_earlier_one_was_unresolved_stays_
     anyio.run(main)
 
 
-def test_what_was_refused_for_its_credentials_and_stored_by_the_next_append_is_no_longer_counted(
+def test_what_was_denied_and_stored_by_the_next_append_is_no_longer_counted(
     bench: Bench,
 ) -> None:
     async def main() -> None:

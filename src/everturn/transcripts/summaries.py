@@ -16,7 +16,7 @@ from typing import Any, cast
 from claude_agent_sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry, fold_session_summary
 
 from everturn.clock import Clock
-from everturn.errors import EverturnError
+from everturn.errors import Corrupt
 from everturn.log.background import start_thread
 from everturn.log.objects import Objects, Stored, run
 from everturn.log.reader import Log, log_exists, read
@@ -33,6 +33,7 @@ class _State:
     upto: int
     known: bool
     dirty: bool = False
+    touched: float = 0.0  # when it was last written to
     failed: bool = False  # could not be written: the thread leaves it to whoever flushes next
 
 
@@ -64,7 +65,6 @@ class SummaryKeeper:
         self._states: dict[SessionName, _State] = {}
         self._changed = threading.Condition()
         self._writing = threading.Lock()
-        self._touched = 0.0
         self._thread: threading.Thread | None = None
         self._closing = False
 
@@ -82,7 +82,7 @@ class SummaryKeeper:
             state.known = state.summary is not None
             state.upto = seq
             state.dirty, state.failed = True, False
-            self._touched = self._clock.elapsed()
+            state.touched = self._clock.elapsed()
             self._watch()
 
     def forget(self, name: SessionName) -> None:
@@ -90,22 +90,26 @@ class SummaryKeeper:
         with self._writing, self._changed:
             self._states.pop(name, None)
 
-    async def flush(self, *, strict: bool = False) -> None:
-        """Write all summaries that are behind. Failures are reported, and tried again with the next flush.
+    async def flush(self, *, strict: bool = False, quiet_s: float = 0.0) -> None:
+        """Write the summaries that are behind. Failures are reported, and tried again with the next flush.
 
         Args:
-            strict: Raise what went wrong, too: what is read next would be older than what we have written.
+            strict: Raise what went wrong, too: what is read next would be older than what we have written. But a
+                transcript that is damaged keeps nobody from the others.
+            quiet_s: Only those of sessions that have been quiet for so long.
         """
+        failed: Exception | None = None
         with self._writing:
-            for name, state in self._behind():
+            for name, state in self._behind(quiet_s):
                 try:
                     await self._write(name, state)
-                except EverturnError as error:
+                except Exception as error:  # noqa: BLE001  # whatever it is, there are other sessions
                     self._on_failure(name[1], error)
                     with self._changed:
                         state.dirty = state.failed = True
-                    if strict:
-                        raise
+                    failed = failed or (None if isinstance(error, Corrupt) else error)
+        if strict and failed is not None:
+            raise failed
 
     async def close(self) -> None:
         """Write what is behind and end the thread."""
@@ -117,9 +121,10 @@ class SummaryKeeper:
         if thread is not None:
             thread.join()
 
-    def _behind(self) -> list[tuple[SessionName, _State]]:
+    def _behind(self, quiet_s: float) -> list[tuple[SessionName, _State]]:
         with self._changed:
-            dirty = [(name, state) for name, state in self._states.items() if state.dirty]
+            until = self._clock.elapsed() - quiet_s
+            dirty = [(name, state) for name, state in self._states.items() if state.dirty and state.touched <= until]
             for _, state in dirty:
                 state.dirty = False
             return dirty
@@ -148,15 +153,16 @@ class SummaryKeeper:
     def _write_after_pauses(self) -> None:
         while True:
             with self._changed:
-                if self._closing or not any(state.dirty and not state.failed for state in self._states.values()):
+                waiting = [state.touched for state in self._states.values() if state.dirty and not state.failed]
+                if self._closing or not waiting:
                     self._thread = None
                     atexit.unregister(self._flush_at_exit)
                     return
-                quiet_s = self._clock.elapsed() - self._touched
-                if quiet_s < self._pause_s:
-                    self._changed.wait(self._pause_s - quiet_s)
+                left_s = min(waiting) + self._pause_s - self._clock.elapsed()
+                if left_s > 0:
+                    self._changed.wait(left_s)
                     continue
-            run(self.flush())
+            run(self.flush(quiet_s=self._pause_s))
 
     def _flush_at_exit(self) -> None:
         run(self.flush())
