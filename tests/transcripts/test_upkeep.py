@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from obstore.store import MemoryStore
 
 from everturn import Conflict, NotFound, Settings, TranscriptStore, Unavailable
 from everturn.clock import Ids, ManualClock
+from everturn.log.compaction import compact
 from everturn.log.objects import BlockingObjects, Item, Stored, run
 from everturn.testing import Fault, FaultyObjects
 from everturn.transcripts.archive import Archive, SessionRef
@@ -123,6 +125,55 @@ def test_what_a_deletion_left_behind_goes_when_it_is_old_enough(objects: TimedOb
         "0000000007-0000000008.jsonl.zst",
     ]
     assert [found["n"] for found in load(objects, KEY)] == [0, 1]
+
+
+def test_a_session_that_is_compacted_is_not_read_again(objects: TimedObjects, upkeep: Upkeep) -> None:
+    fill(objects, KEY, 5)
+    run(upkeep.compact(REF))
+    objects.now_ms += 120_000
+    run(upkeep.compact(REF))
+    objects.counts.clear()
+    again = run(upkeep.compact(REF))
+    assert (again.objects_before, again.objects_after) == (1, 1)
+    assert objects.counts["get"] + objects.counts["put"] == 0
+
+
+def test_whether_a_session_is_there_costs_no_more_than_its_last_object(objects: TimedObjects, upkeep: Upkeep) -> None:
+    fill(objects, KEY, 50)
+    objects.counts.clear()
+    assert not run(upkeep.look(REF)).is_remains
+    assert objects.counts["get"] == 1
+
+
+def test_whether_a_compacted_session_is_there_is_told_by_its_size(objects: TimedObjects, upkeep: Upkeep) -> None:
+    async def main() -> None:
+        async with TranscriptStore(objects, scope="task-1", settings=settings()) as store:
+            for number in range(2):
+                await store.append(KEY, [{**entry(number), "noise": random.Random(number).randbytes(2000).hex()}])
+
+    anyio.run(main)
+    run(upkeep.compact(REF))
+    objects.counts.clear()
+    assert not run(upkeep.look(REF)).is_remains
+    assert objects.counts["get"] == 0
+
+
+def test_a_compacted_session_of_fences_alone_is_not_there(objects: TimedObjects, upkeep: Upkeep) -> None:
+    for epoch in range(1, 100):
+        store = TranscriptStore(objects, scope="task-1", settings=settings(), epoch=epoch)
+        anyio.run(store.take_over, KEY["project_key"], SESSION)
+    assert run(compact(objects, REF.folder(), writer="", ids=Ids(), everything=True)).merged == 99
+    assert run(upkeep.look(REF)).is_remains
+
+
+def test_sub_transcripts_are_found_with_one_listing(objects: TimedObjects) -> None:
+    for number in range(5):
+        fill(objects, {**KEY, "subpath": f"subagents/agent-{number}"}, 2)
+    objects.counts.clear()
+    store = TranscriptStore(objects, scope="task-1", settings=settings())
+    found = anyio.run(store.list_subkeys, {"project_key": KEY["project_key"], "session_id": SESSION})
+    assert found == [f"subagents/agent-{number}" for number in range(5)]
+    assert objects.counts["listing"] == 1
 
 
 # --- Deleting ------------------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ async def collect(objects: Objects, folder: str, *, now_ms: int | None = None) -
 async def clear_deleted(objects: Objects, folder: str, *, now_ms: int) -> int:
     """Delete what a deletion has left before its truncation, once no writer can believe in those numbers any more.
 
-    Reads the log, so it is for one that is compacted or short.
+    Reads the log if there is something that can be old enough, so it is for one that is compacted or short.
 
     Args:
         objects: Where the log is.
@@ -129,8 +129,11 @@ async def clear_deleted(objects: Objects, folder: str, *, now_ms: int) -> int:
     Returns:
         How many objects were deleted. The truncation itself stays.
     """
-    log = await read(objects, folder)
     listed = await list_parts(objects, folder)
+    old = [span for span, item in listed.items() if now_ms - item.modified_ms >= FREE_AFTER_MS]
+    if len(old) < 2 or all(span.segment for span in old):  # a truncation is a part, and has something before it
+        return 0
+    log = await read(objects, folder)
     remains = [
         span
         for span, item in listed.items()

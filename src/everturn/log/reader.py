@@ -16,6 +16,7 @@ LISTINGS = 4
 RELIST_PAUSE_S = 0.05
 REPLACED_MS = 30_000  # the two times that a store tells of one object differ by less
 SMALL_PART_BYTES = 1024  # a fence or truncation is smaller, so a last part that is larger holds entries
+NOTE_BYTES = 64  # what a segment says of each of its parts is shorter, so a segment that is larger holds entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +119,25 @@ async def read(objects: Objects, folder: str, *, at_least: int = 0) -> Log:
     )
 
 
-async def log_exists(objects: Objects, folder: str) -> bool:
-    """Tell whether a log holds entries. One listing; only a log that ends in something small is read."""
-    items = await list_parts(objects, folder)
+async def log_exists(objects: Objects, folder: str, listed: Mapping[Span, Item] | None = None) -> bool:
+    """Tell whether a log holds entries, without reading more of it than its last object, unless that is a fence.
+
+    Args:
+        objects: Where the log is.
+        folder: Its folder.
+        listed: A listing of it, if there is one.
+    """
+    items = await list_parts(objects, folder) if listed is None else listed
     if not items:
         return False
     last = max(items, key=lambda span: (span.last, span.segment))
-    if not last.segment and items[last].size_bytes > SMALL_PART_BYTES:
+    if items[last].size_bytes > SMALL_PART_BYTES + (last.segment and NOTE_BYTES * (last.last - last.first + 1)):
         return True
+    part = await read_part(objects, folder, last)
+    if part is not None and part.header.count:
+        return True
+    if part is not None and part.header.kind == "truncate" and part.header.write_id != ERASED:
+        return False
     return (await read(objects, folder)).exists
 
 

@@ -6,12 +6,14 @@ proportion to sessions, not parts. Only a session whose summary was never writte
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 from claude_agent_sdk import SessionStoreListEntry, SessionSummaryEntry
 
 from everturn.errors import Corrupt
-from everturn.log.objects import Objects
+from everturn.log.names import Span, parse_file_name
+from everturn.log.objects import Item, Objects
 from everturn.log.reader import list_parts, log_exists, read
 from everturn.transcripts.catalog import stored_summaries, summary_items
 from everturn.transcripts.layout import Layout, names_in
@@ -31,8 +33,11 @@ async def list_sessions(objects: Objects, layout: Layout, project_keys: list[str
             folder = layout.log(project_key, session_id, None)
             if paused_ms is not None:
                 found.append({"session_id": session_id, "mtime": paused_ms})
-            elif await is_there(objects, folder):
-                found.append({"session_id": session_id, "mtime": await _newest_ms(objects, folder)})
+                continue
+            listed = await list_parts(objects, folder)
+            if await is_there(objects, folder, listed):
+                newest_ms = max(item.modified_ms for item in listed.values())
+                found.append({"session_id": session_id, "mtime": newest_ms})
     return found
 
 
@@ -67,7 +72,7 @@ async def list_summaries(objects: Objects, layout: Layout, project_keys: list[st
 async def list_subpaths(
     objects: Objects, layout: Layout, project_key: str, session_id: str, *, all_logs: bool = False
 ) -> list[str]:
-    """Return the subpaths of a session's sub-transcripts.
+    """Return the subpaths of a session's sub-transcripts. One listing, however many there are.
 
     Args:
         objects: The store.
@@ -77,10 +82,16 @@ async def list_subpaths(
         all_logs: Take in those that hold nothing but fences and truncations.
     """
     folder = f"{layout.session(project_key, session_id)}/sub"
-    names = names_in(await objects.list_folders(folder))
     if all_logs:
-        return names
-    return [name for name in names if await is_there(objects, layout.log(project_key, session_id, name))]
+        return names_in(await objects.list_folders(folder))
+    logs: dict[str, dict[Span, Item]] = {}
+    for item in await objects.listing(folder):
+        segment, _, file_name = item.key.removeprefix(f"{folder}/").partition("/")
+        span = parse_file_name(file_name)
+        if span is not None:
+            logs.setdefault(segment, {})[span] = item
+    there = [segment for segment, listed in logs.items() if await is_there(objects, f"{folder}/{segment}", listed)]
+    return names_in(there)
 
 
 async def _session_ids(objects: Objects, layout: Layout, project_key: str) -> list[str]:
@@ -97,10 +108,10 @@ async def _summary_of(
     return summary
 
 
-async def is_there(objects: Objects, folder: str) -> bool:
+async def is_there(objects: Objects, folder: str, listed: Mapping[Span, Item] | None = None) -> bool:
     """Tell whether a log exists. One that cannot be read does: whoever loads it is told what is wrong with it."""
     try:
-        return await log_exists(objects, folder)
+        return await log_exists(objects, folder, listed)
     except Corrupt:
         return True
 

@@ -91,12 +91,18 @@ class Upkeep:
     async def compact(self, ref: SessionRef) -> Compacted:
         """Merge each transcript of a session into as few segments as it takes, and free what can be freed."""
         result = Compacted(ref)
+        reached_ms: int | None = None
         for folder in await self._folders(ref):
             before = len(await list_parts(self._objects, folder))
+            if before < 2:
+                result = replace(
+                    result, objects_before=result.objects_before + before, objects_after=result.objects_after + before
+                )
+                continue
             outcome = await compact(
                 self._objects, folder, writer=self._settings.worker, ids=self._ids, everything=True
             )
-            reached_ms = await now_ms(self._objects, ref.scope)
+            reached_ms = reached_ms or await now_ms(self._objects, ref.scope)
             freed = await collect(self._objects, folder, now_ms=reached_ms)
             freed += await clear_deleted(self._objects, folder, now_ms=reached_ms)
             after = await list_parts(self._objects, folder)
