@@ -72,6 +72,8 @@ def objects(
 def kinds(trouble: Troubled) -> dict[str, Answer]:
     return {
         "500": refusing("500 Internal Server Error", "InternalError"),
+        "cut off": refusing("400 Bad Request", "RequestTimeout"),
+        "KMS": refusing("400 Bad Request", "KMS.ThrottlingException"),
         "502": answering("502 Bad Gateway"),
         "503": SLOW_DOWN,
         "429": answering("429 Too Many Requests"),
@@ -84,7 +86,7 @@ def kinds(trouble: Troubled) -> dict[str, Answer]:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("kind", ["500", "502", "503", "429", "hang-up"])
+@pytest.mark.parametrize("kind", ["500", "cut off", "KMS", "502", "503", "429", "hang-up"])
 def test_what_may_be_done_twice_is_tried_again(
     objects: BlockingObjects, trouble: Troubled, operation: str, kind: str
 ) -> None:
@@ -92,7 +94,7 @@ def test_what_may_be_done_twice_is_tried_again(
     trouble.troubles = [kinds(trouble)[kind]] * 2
     assert run(OPERATIONS[operation](objects)) == expected
     assert objects.retried == trouble.refused == 2
-    assert objects.throttled == (2 if kind in ("503", "429") else 0)
+    assert objects.throttled == (2 if kind in ("KMS", "503", "429") else 0)
 
 
 @pytest.mark.parametrize("operation", ["get", "listing", "delete"])

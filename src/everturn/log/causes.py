@@ -9,7 +9,7 @@ from obstore import exceptions
 from everturn.errors import Corrupt, Denied, EverturnError, Invalid, NotFound, Unavailable
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
-_CODE = re.compile(r"<Code>(\w+)</Code>|\(code: (\w+)\)")  # the second is for one of many deletions
+_CODE = re.compile(r"<Code>([\w.]+)</Code>|\(code: ([\w.]+)\)")  # the second is for one of many deletions
 _NO_BUCKET = "<Code>NoSuchBucket</Code>"
 _NO_ROLE = "169.254.169.254"
 _OS_DENIED = "os error 13"
@@ -23,8 +23,17 @@ _DENIED_CODES = (
     "SignatureDoesNotMatch",
 )
 _DENIED_STATUSES = ("401", "403")
+# Answers with a status of 400 that tell of the way there, not of the request.
+_BROKEN_CODES = ("RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch")
 _REFUSED_STATUSES = ("301", "307", "400", "405", "413", "501")
-_SLOW_DOWN_CODES = ("SlowDown", "TooManyRequests", "RequestLimitExceeded", "Throttling", "ThrottlingException")
+_SLOW_DOWN_CODES = (
+    "SlowDown",
+    "TooManyRequests",
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "KMS.ThrottlingException",
+)
 _SLOW_DOWN_STATUSES = ("429", "503")
 
 
@@ -84,7 +93,7 @@ def _denied(error: Exception, act: str, label: str) -> Denied | None:
 
 def _refused(text: str, act: str, label: str) -> Invalid | None:
     status, code = _answer(text)
-    if status not in _REFUSED_STATUSES:
+    if status not in _REFUSED_STATUSES or code in _BROKEN_CODES:
         return None
     return Invalid(
         f"the store refuses to {act} in {label}: status {status} {code}".rstrip(),
