@@ -62,6 +62,10 @@ def test_a_reader_in_the_same_process_sees_what_lingers(objects: FaultyObjects) 
         store = store_on(objects)
         await append_each(store, 1, 2)
         assert await store.load(KEY) == entries(1, 2)
+        await append_each(store, 1, 1, SUB)
+        assert await store.list_subkeys({"project_key": KEY["project_key"], "session_id": KEY["session_id"]}) == [
+            SUB["subpath"]
+        ]
         await append_each(store, 3, 3)
         (row,) = await store.list_sessions(KEY["project_key"])
         assert row["session_id"] == KEY["session_id"]

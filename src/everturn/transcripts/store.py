@@ -189,7 +189,8 @@ class TranscriptStore(SessionStore):
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
         """Return the subpaths of a session's sub-transcripts."""
-        return await _in_thread(partial(self._logs.list_subkeys, Target(key["project_key"], key["session_id"], None)))
+        target = Target(key["project_key"], key["session_id"], None)
+        return await self._after_draining(partial(self._logs.list_subkeys, target))
 
     # --- Beyond it ------------------------------------------------------------------------------------------------
 
