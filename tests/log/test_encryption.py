@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from everturn.clock import Ids, ManualClock
-from everturn.errors import Corrupt, Denied, Invalid
+from everturn.errors import Corrupt, Denied, Invalid, Unavailable
 from everturn.log.encryption import Key, KeyFile, Keys, SealedObjects
 from everturn.log.objects import BlockingObjects, run
 from everturn.log.reader import read
@@ -189,6 +189,30 @@ def test_a_file_that_is_wrong_is_refused_in_one_sentence(tmp_path: Path, text: s
     path.write_text(text)
     with pytest.raises(Invalid, match=complaint):
         KeyFile(path)
+
+
+@pytest.mark.parametrize("unfinished", ["", "new", "new AAAA"])
+def test_while_a_file_is_being_written_the_keys_from_before_go_on(tmp_path: Path, unfinished: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"old {base64.b64encode(bytes(32)).decode()}\n")
+    keys = KeyFile(path)
+    path.write_text(unfinished)
+    assert keys(None).name == keys("old").name == "old"
+    with pytest.raises(Invalid):
+        keys("new")
+    path.write_text(f"new {base64.b64encode(bytes(32)).decode()}\n")
+    assert keys(None).name == "new"
+
+
+@pytest.mark.parametrize(("raised", "error"), [(TimeoutError("no vault"), Unavailable), (KeyError(), Denied)])
+def test_what_goes_wrong_in_a_function_for_keys_is_an_error_of_ours(
+    inner: BlockingObjects, raised: Exception, error: type[Exception]
+) -> None:
+    def keys(_name: str | None) -> Key:
+        raise raised
+
+    with pytest.raises(error):
+        run(SealedObjects(inner, keys, Ids()).create("a", b"b"))
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -56,3 +56,18 @@ def test_keys_may_come_from_a_function(tmp_path: Path) -> None:
 
     anyio.run(main)
     assert {None, "from-the-vault"} <= set(asked)
+
+
+def test_a_damaged_summary_is_made_anew_though_it_was_encrypted(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path / "keys", bytes(32))
+    url = (tmp_path / "store").as_uri()
+
+    async def main() -> None:
+        async with TranscriptStore.open(url, scope="task-1", settings=settings) as store:
+            await store.append(KEY, [PROMPT])
+        (path,) = (tmp_path / "store" / "summaries").rglob("*.json")
+        path.write_bytes(path.read_bytes()[:-1])
+        (summary,) = await store.list_session_summaries(KEY["project_key"])
+        assert "secret plan" in str(summary)
+
+    anyio.run(main)

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from everturn.clock import Ids
-from everturn.errors import Corrupt, Denied, Invalid
+from everturn.errors import Corrupt, Denied, EverturnError, Invalid, Unavailable
 from everturn.log.objects import Item, Objects, Stored
 
 MAGIC = 0x184D2A5D
@@ -67,7 +67,8 @@ class KeyFile:
     """Keys in a file: one a line, its name and 32 bytes in base64. The first one is written with.
 
     To rotate, put a new line first and leave the old ones as long as something is written with them. The file is
-    read again when it has changed.
+    read again when it has changed. While it cannot be read, because somebody is just writing it, the keys that were
+    in it before go on.
 
     Args:
         path: The file.
@@ -84,11 +85,15 @@ class KeyFile:
 
     def __call__(self, name: str | None) -> Key:
         """See `Keys`."""
-        self._refresh()
+        unread: Invalid | None = None
+        try:
+            self._refresh()
+        except Invalid as error:
+            unread = error
         for key in self._keys:
             if name in (None, key.name):
                 return key
-        raise KeyError(name)
+        raise unread or KeyError(name)
 
     def _refresh(self) -> None:
         try:
@@ -170,7 +175,7 @@ class SealedObjects:
     def _seal(self, name: str, data: bytes) -> bytes:
         if self._keys is None or name.startswith(PLAIN):
             return data
-        key = self._keys(None)
+        key = _ask(self._keys, None)
         nonce = self._ids.random_bytes(NONCE_BYTES)
         header = {"v": 1, "cipher": CIPHER, "key": key.name, "print": key.fingerprint, "nonce": nonce.hex()}
         content = json.dumps(header, separators=(",", ":")).encode() + b"\n"
@@ -205,8 +210,8 @@ class SealedObjects:
         if self._keys is None:
             raise Denied(f"{name} is encrypted with the key {key_name!r}, and no key is set", hint=_HINT)
         try:
-            return self._keys(key_name)
-        except KeyError:
+            return _ask(self._keys, key_name)
+        except Denied:
             raise Denied(
                 f"{name} is encrypted with the key {key_name!r}, which is not among ours", hint=_HINT
             ) from None
@@ -215,6 +220,20 @@ class SealedObjects:
 def as_stored(objects: Objects) -> Objects:
     """Return the same objects as they lie in the store: encrypted ones stay encrypted."""
     return objects._inner if isinstance(objects, SealedObjects) else objects
+
+
+def _ask(keys: Keys, key_name: str | None) -> Key:
+    """Ask for a key. Whatever goes wrong in somebody else's function becomes an error of ours."""
+    try:
+        return keys(key_name)
+    except EverturnError:
+        raise
+    except KeyError:
+        raise Denied("there is no key to encrypt with", hint=_HINT) from None
+    except Exception as error:
+        raise Unavailable(
+            f"the keys could not be had: {error!r}", hint="see what the function given as keys= does"
+        ) from error
 
 
 def _is_sealed(data: bytes) -> bool:
