@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -141,3 +143,38 @@ def test_a_hold_needs_a_reason(everturn: Everturn, url: str) -> None:
     result = everturn("sessions", "hold", SESSION, "--store", url)
     assert result.returncode == 2
     assert "--reason" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["compact", "--json"]])
+def test_a_full_disk_is_one_line_for_whoever_types_it(url: str, command: list[str]) -> None:
+    program = Path(sys.executable).with_name("everturn")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [program, "sessions", *command, "--store", url],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the output could not be written: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_no_name_stands_for_no_session(everturn: Everturn, url: str) -> None:
+    done = everturn("sessions", "delete", "", "--scope", "task-1", "--yes", "--store", url)
+    assert done.returncode == 2
+    assert "no session was named" in done.stderr
+    assert SESSION in listed(everturn, url)
+
+
+def test_deleting_one_sub_transcript_tells_of_that_one(everturn: Everturn, url: str) -> None:
+    key: SessionKey = {"project_key": "-home-a", "session_id": SESSION, "subpath": "subagents/agent-1"}
+    line: Any = {"type": "user", "uuid": "u"}
+    anyio.run(TranscriptStore.open(url, scope="task-1").append, key, [line])
+    command = ["sessions", "delete", SESSION, "--store", url, "--json"]
+    assert everturn(*command, "--subpath", "subagents/agent-2", "--dry-run").returncode == 2
+    (row,) = rows(everturn(*command, "--subpath", "subagents/agent-1", "--yes"))
+    assert (row["subpath"], row["objects"], row["deleted"]) == ("subagents/agent-1", 1, True)
+    assert SESSION in listed(everturn, url)

@@ -58,6 +58,13 @@ class OutputError(Exception):
 class Terminal(Console):
     """Standard output for people."""
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See the library. What cannot be written is raised as `OutputError`."""
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            raise OutputError(str(error)) from error
+
     def on_broken_pipe(self) -> None:
         """Tell the caller, who has an agent to let go of; the library would exit on the spot."""
         raise OutputError("whoever read the output has gone") from BrokenPipeError()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from everturn.errors import Conflict, NotFound
+from everturn.errors import Conflict, Invalid, NotFound
 from everturn.log.objects import Objects
 from everturn.log.reader import Log, read
 from everturn.transcripts import listing
@@ -91,9 +91,12 @@ class Archive:
             scope: The only scope to look in.
 
         Raises:
+            Invalid: Nothing was given: a command with an unset variable must not find the only session there is.
             NotFound: There is none.
             Conflict: There are several.
         """
+        if not session:
+            raise Invalid("no session was named", hint="give a session id, or the beginning of one")
         scopes = [scope] if scope is not None else await self.scopes()
         if session in scopes and scope is None:
             scopes, wanted = [session], ""

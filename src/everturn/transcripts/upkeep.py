@@ -60,6 +60,7 @@ class Found:
         modified_ms: When the last of them was written, in milliseconds since the Unix epoch.
         is_held: Whether it is under a legal hold.
         is_remains: Whether it was deleted before, and only the traces of that are left.
+        subpath: The sub-transcript, if it is about one alone.
     """
 
     ref: SessionRef
@@ -68,6 +69,7 @@ class Found:
     modified_ms: int
     is_held: bool = False
     is_remains: bool = False
+    subpath: str | None = None
 
 
 class Upkeep:
@@ -130,6 +132,20 @@ class Upkeep:
         size_bytes = sum(item.size_bytes for item in items)
         return Found(ref, len(items), size_bytes, _newest_ms(items), ref.session_id in holds, not exists)
 
+    async def look_at(self, ref: SessionRef, subpath: str) -> Found:
+        """Return what there is of a sub-transcript.
+
+        Raises:
+            NotFound: There is no such sub-transcript.
+        """
+        listed = await list_parts(self._objects, ref.folder(subpath))
+        if not await listing.is_there(self._objects, ref.folder(subpath), listed):
+            raise _no_such(ref, subpath)
+        items = list(listed.values())
+        is_held = ref.session_id in await held(self._objects, ref.scope)
+        size_bytes = sum(item.size_bytes for item in items)
+        return Found(ref, len(items), size_bytes, _newest_ms(items), is_held, subpath=subpath)
+
     async def delete(self, ref: SessionRef, subpath: str | None = None) -> None:
         """Delete a session, or one of its sub-transcripts. Readers find nothing from the first moment on.
 
@@ -138,7 +154,7 @@ class Upkeep:
             NotFound: There is no such sub-transcript.
         """
         if subpath is not None and not await log_exists(self._objects, ref.folder(subpath)):
-            raise NotFound(f"session {ref.session_id} has no {subpath}", hint="everturn sessions show lists them")
+            raise _no_such(ref, subpath)
         logs = SessionLogs(
             self._objects,
             Layout(ref.scope),
@@ -203,6 +219,10 @@ class Upkeep:
 
     async def _folders(self, ref: SessionRef) -> list[str]:
         return [ref.folder(subpath) for subpath in (None, *await self._archive.subpaths(ref))]
+
+
+def _no_such(ref: SessionRef, subpath: str) -> NotFound:
+    return NotFound(f"session {ref.session_id} has no {subpath}", hint="everturn sessions show lists them")
 
 
 def _folder(ref: SessionRef) -> str:

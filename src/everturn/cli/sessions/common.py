@@ -78,7 +78,8 @@ def printing() -> Iterator[None]:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print a record on a line of its own, however deep it is, in characters that no terminal obeys."""
-    sys.stdout.write(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", as_json(value)) + "\n")
+    with printing():
+        sys.stdout.write(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", as_json(value)) + "\n")
 
 
 def upkeep_of(archive: Archive) -> Upkeep:

@@ -41,9 +41,7 @@ def command(
             else:
                 waiting, freed, segments = waiting + done.waiting, freed + done.freed, segments + done.segments
                 if as_json:
-                    print_json(
-                        {**asdict(ref), **{name: value for name, value in asdict(done).items() if name != "ref"}}
-                    )
+                    print_json({**asdict(ref), **_counts(done)})
             step(1)
     written = counted(segments, "segment", "segments")
     terminal.print(f"{counted(len(refs), 'session', 'sessions')}: {written} written, {freed:,} objects freed")

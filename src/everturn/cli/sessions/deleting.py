@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, complain, fold, size, when
+from everturn.cli.output import Terminal, complain, fold, plain, size, when
 from everturn.cli.sessions.care import counted, progress
 from everturn.cli.sessions.common import (
     JsonOption,
@@ -46,7 +46,7 @@ def delete(
     archive = open_store(store)
     upkeep = upkeep_of(archive)
     ref = run(archive.find(session, scope))
-    found = run(upkeep.look(ref))
+    found = run(upkeep.look(ref) if subpath is None else upkeep.look_at(ref, subpath))
     terminal = Terminal(highlight=False, quiet=as_json)
     _show(terminal, [found])
     run(refuse_if_held(archive.objects, ref.scope, ref.session_id))
@@ -146,7 +146,7 @@ def _show(terminal: Terminal, found: Sequence[Found]) -> None:
 def _remark(found: Found) -> Text:
     if found.is_held:
         return Text("under a hold: stays", style="yellow")
-    return Text("traces of a deletion" if found.is_remains else "", style="dim")
+    return Text("traces of a deletion" if found.is_remains else plain(found.subpath or ""), style="dim")
 
 
 def _conclude(terminal: Terminal, done: Sequence[tuple[Found, bool]], *, dry_run: bool, as_json: bool) -> None:
@@ -157,13 +157,17 @@ def _conclude(terminal: Terminal, done: Sequence[tuple[Found, bool]], *, dry_run
     gone = sum(deleted for _, deleted in done)
     if dry_run:
         terminal.print("nothing was deleted, as you asked")
+    elif done and done[0][0].subpath is not None:
+        terminal.print("1 sub-transcript deleted")
     else:
         terminal.print(f"{counted(gone, 'session', 'sessions')} deleted")
 
 
 def _record(found: Found) -> dict[str, Any]:
+    subpath = {} if found.subpath is None else {"subpath": found.subpath}
     return {
         "session_id": found.ref.session_id,
+        **subpath,
         "scope": found.ref.scope,
         "project_key": found.ref.project_key,
         "objects": found.objects,
