@@ -17,8 +17,9 @@ from everturn.log.reader import read
 from everturn.log.stores import connect
 from everturn.testing import Fault, FaultyObjects
 from everturn.transcripts.archive import Archive, SessionRef
+from everturn.transcripts.sizes import size_warnings
 from everturn.transcripts.summaries import encode_summary, fold_log
-from everturn.transcripts.verification import all_scopes, all_sessions, size_warnings, verify_sessions
+from everturn.transcripts.verification import all_scopes, all_sessions, verify_sessions
 from transcripts.shelf import HOME, LAYOUT, MODE, REF, SESSION, SUMMARY, Shelf, said
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -14,14 +14,13 @@ from everturn.errors import Corrupt
 from everturn.log.entries import encode
 from everturn.log.names import Span, unescape
 from everturn.log.objects import Objects, run
-from everturn.log.reader import Log, list_spans
+from everturn.log.reader import list_spans
 from everturn.log.verification import LEAVE, REPAIR, Finding, LogReport, Severity, verify_log
 from everturn.transcripts.alignment import without_repeats
 from everturn.transcripts.archive import SCOPES, Archive, SessionRef
 from everturn.transcripts.layout import Layout, names_in
+from everturn.transcripts.sizes import too_large
 
-LARGE_ENTRY_BYTES = 10_000_000
-LARGE_TRANSCRIPT_BYTES = 50_000_000
 PARALLEL_SESSIONS = 4
 
 
@@ -121,29 +120,6 @@ async def all_scopes(archive: Archive) -> tuple[list[str], list[Finding]]:
     return names_in(folders), _foreign_folders(SCOPES, folders)
 
 
-def size_warnings(log: Log) -> list[str]:
-    """Return a sentence for each thing in a log that is so large that the agent command is known to choke on it."""
-    total_bytes = sum(part.header.size for part in log.parts)
-    return _size_messages(total_bytes, log.entries()) if total_bytes > LARGE_ENTRY_BYTES else []
-
-
-def _size_messages(total_bytes: int, entries: Iterable[Any]) -> list[str]:
-    if total_bytes <= LARGE_ENTRY_BYTES:
-        return []
-    messages = []
-    if total_bytes > LARGE_TRANSCRIPT_BYTES:
-        messages.append(f"the transcript has {_megabytes(total_bytes)}; the agent command may fail to resume it")
-    for index, entry in enumerate(entries, 1):
-        size_bytes = len(encode([entry]).lines)
-        if size_bytes > LARGE_ENTRY_BYTES:
-            messages.append(f"entry {index} has {_megabytes(size_bytes)}; the agent command may fail to resume it")
-    return messages
-
-
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1_000_000:.1f} MB"
-
-
 def _for(finding: Finding, subpath: str | None) -> Finding:
     """Say which log to repair, where it is not the main one."""
     if subpath is None or finding.advice != REPAIR:
@@ -213,7 +189,9 @@ def _broken_chain(log: LogReport, seq: int, span: Span, uuid: str, parent: str) 
 def _sizes(logs: dict[str | None, LogReport]) -> Iterator[Finding]:
     for log in logs.values():
         total_bytes = sum(log.stock.held[span].part.header.size for span in {row.span for row in log.rows})
-        for message in _size_messages(total_bytes, (entry for row in log.rows for entry in row.entries)):
+        for message in too_large(
+            total_bytes, (len(encode([entry]).lines) for row in log.rows for entry in row.entries)
+        ):
             advice = "let the agent compact the conversation, or begin a new one"
             yield Finding("warning", "oversized", log.stock.folder, message, advice)
 
