@@ -139,7 +139,7 @@ def _record(report: SessionReport, subpath: str | None, plan: Plan, *, dry_run: 
                 "first": gap.span.first,
                 "last": gap.span.last,
                 "entries": None if gap.entries is None else len(gap.entries),
-                "told": gap.told,
+                "told": list(gap.told),
             }
             for gap in plan.gaps
         ],
