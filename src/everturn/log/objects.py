@@ -28,6 +28,7 @@ Store = S3Store | LocalStore | MemoryStore
 
 PARALLEL_GETS = 16
 LARGE_BYTES = 1 << 20
+LISTING_LIMIT_S = 50.0  # less than a number stays taken after it was written
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -84,7 +85,11 @@ class Objects(Protocol):
         """Fetch several objects at once, in the order of their keys."""
 
     async def listing(self, folder: str) -> list[Item]:
-        """List all objects below a folder, in any order. A folder that does not exist is empty."""
+        """List all objects below a folder, in any order. A folder that does not exist is empty.
+
+        Raises `Unavailable` if it took longer than `LISTING_LIMIT_S` from the first page to the last: objects come
+        and go in a log, and the pages would not belong together.
+        """
 
     async def list_folders(self, folder: str) -> list[str]:
         """Return the names of the folders directly inside a folder."""
@@ -94,6 +99,18 @@ class Objects(Protocol):
 
     async def wait(self, seconds: float) -> None:
         """Let this much time pass before the next request."""
+
+
+def check_listing(folder: str, seconds: float) -> None:
+    """Refuse a listing that took so long that numbers can have been freed, and taken again, between its pages.
+
+    Raises:
+        Unavailable: It did.
+    """
+    if seconds > LISTING_LIMIT_S:
+        raise Unavailable(
+            f"listing {folder} took {seconds:.0f} s, and is out of date", hint="it is safe to try again"
+        )
 
 
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
@@ -168,14 +185,17 @@ class BlockingObjects:
 
     async def listing(self, folder: str) -> list[Item]:
         """See `Objects.listing`."""
+        began = self._clock.elapsed()
         try:
-            return [
+            items = [
                 Item(row["path"], row["size"], int(row["last_modified"].timestamp() * 1000))
                 for page in obstore.list(self._clients.read, folder or None)
                 for row in page
             ]
         except Exception as error:
             raise self._translate(error, "list") from error
+        check_listing(folder, self._clock.elapsed() - began)
+        return items
 
     async def list_folders(self, folder: str) -> list[str]:
         """See `Objects.list_folders`."""
