@@ -53,8 +53,8 @@ class LoadsFirst(LogWriter):
 class NeverLooks(LogWriter):
     """Believes in every number that it could take, however long ago it knew the tail."""
 
-    async def _took_a_freed_number(self, attempt: _Attempt, sent_at: float, patience: Patience) -> _Attempt | None:
-        self._learn(attempt.seq, sent_at)
+    async def _took_a_freed_number(self, attempt: _Attempt, known_at: float, patience: Patience) -> _Attempt | None:
+        self._learn(attempt.seq, known_at)
         return None
 
 
@@ -103,18 +103,18 @@ class PassRenews(LogWriter):
 class LateIsTail(LogWriter):
     """Thinks that what turned out to be its own long ago is the last one."""
 
-    async def _took_a_freed_number(self, attempt: _Attempt, sent_at: float, patience: Patience) -> _Attempt | None:
-        late = await super()._took_a_freed_number(attempt, sent_at, patience)
+    async def _took_a_freed_number(self, attempt: _Attempt, known_at: float, patience: Patience) -> _Attempt | None:
+        late = await super()._took_a_freed_number(attempt, known_at, patience)
         if late is None:
-            self._learn(attempt.seq, sent_at)
+            self._learn(attempt.seq, known_at)
         return late
 
 
 class GoesOnBehindTheFence(LogWriter):
     """Does not stop when it reads of a newer claim in a log that has its entry."""
 
-    async def _took_a_freed_number(self, attempt: _Attempt, sent_at: float, patience: Patience) -> _Attempt | None:
-        late = await super()._took_a_freed_number(attempt, sent_at, patience)
+    async def _took_a_freed_number(self, attempt: _Attempt, known_at: float, patience: Patience) -> _Attempt | None:
+        late = await super()._took_a_freed_number(attempt, known_at, patience)
         if late is None:
             self._fenced = None
         return late
@@ -181,6 +181,9 @@ def believe(stored: Stored, item: Item) -> bool:
 class Hopeful(SimObjects):
     """Takes a create that was not answered for one that succeeded."""
 
+    def __init__(self, objects: SimObjects) -> None:
+        super().__init__(objects._clock)
+
     async def create(self, key: str, data: bytes) -> bool:
         try:
             return await super().create(key, data)
@@ -188,10 +191,12 @@ class Hopeful(SimObjects):
             return True
 
 
-async def compact_and_free(objects: Objects, folder: str, *, writer: str, ids: Ids, everything: bool = False) -> None:
+async def compact_and_free(
+    objects: SimObjects, folder: str, *, writer: str, ids: Ids, everything: bool = False
+) -> None:
     """Free what was merged as soon as the segment should be there, without reading it back."""
     listed = await list_parts(objects, folder)
-    outcome = await compact(Hopeful(), folder, writer=writer, ids=ids, everything=everything)
+    outcome = await compact(Hopeful(objects), folder, writer=writer, ids=ids, everything=everything)
     for segment in outcome.segments:
         merged = [span for span in listed if segment.first <= span.first and span.last <= segment.last]
         await objects.delete([f"{folder}/{span.file_name}" for span in merged if span != segment])

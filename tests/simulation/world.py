@@ -18,7 +18,7 @@ from typing import Any
 
 from everturn.clock import Ids
 from everturn.errors import Unavailable
-from everturn.log.objects import Item, Stored
+from everturn.log.objects import Item, Stored, check_listing
 from simulation.oracle import Oracle, Violation
 from simulation.store import FOLDER, Store
 from simulation.weather import CALM, latency_s, long_s, timeout_s
@@ -57,6 +57,9 @@ def wish(what: Wish) -> Generator[Wish, Any, Any]:
 class SimObjects:
     """`Objects` for one actor: every method suspends until the world answers."""
 
+    def __init__(self, clock: SimClock) -> None:
+        self._clock = clock
+
     async def create(self, key: str, data: bytes) -> bool:
         """See `Objects.create`."""
         return bool(await wish(Request("create", key, data)))
@@ -79,12 +82,14 @@ class SimObjects:
 
     async def listing(self, folder: str) -> list[Item]:
         """See `Objects.listing`: page by page, each with its own moment."""
+        began = self._clock.elapsed()
         items: list[Item] = []
         after: str | None = None
         while True:
             page, after = await wish(Request("page", after))
             items += page
             if after is None:
+                check_listing(folder, self._clock.elapsed() - began)
                 return items
 
     async def list_folders(self, folder: str) -> list[str]:
@@ -138,8 +143,8 @@ class Actor:
         self.world = world
         self.name = name
         self.rng = world.rng
-        self.objects = SimObjects()
         self.clock = SimClock(world)
+        self.objects = SimObjects(self.clock)
         self.ids = Ids(world.rng.getrandbits(48))
         self._crashes = crashes
         self._after_crash = after_crash
