@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from everturn.clock import Ids
 from everturn.errors import Corrupt, Unavailable
 from everturn.log import compaction, reader
 from everturn.log.compaction import compact
@@ -20,6 +19,7 @@ from everturn.log.patience import Patience
 from everturn.log.reader import Log, list_parts, read
 from everturn.log.writer import LogWriter, _Attempt
 from everturn.transcripts import deletion
+from simulation import world
 from simulation.actors import Protocol
 from simulation.oracle import Violation
 from simulation.scenario import play
@@ -120,6 +120,22 @@ class GoesOnBehindTheFence(LogWriter):
         return late
 
 
+class NeverSearches(LogWriter):
+    """Thinks that what stands at a number is what has always stood there, when it settles an old attempt."""
+
+    _searching = False
+
+    async def _settle(self, attempt: _Attempt, patience: Patience, *, tried: bool = False) -> int:
+        self._searching = tried
+        return await super()._settle(attempt, patience, tried=tried)
+
+    async def _look_for(self, attempt: _Attempt, patience: Patience) -> _Attempt | None:
+        standing = await self._standing_at(attempt.seq) if self._searching else None
+        if standing is not None and standing.write_id != attempt.header.write_id:
+            return self._go_further(attempt, standing)
+        return await super()._look_for(attempt, patience)
+
+
 class IgnoresFences(LogWriter):
     """Goes past newer claims."""
 
@@ -175,6 +191,10 @@ def believe(stored: Stored, item: Item) -> bool:
     return False
 
 
+def anything(folder: str, seconds: float) -> None:
+    """Take any listing, however long it took."""
+
+
 # --- Compaction and deletion ----------------------------------------------------------------------------------------
 
 
@@ -191,12 +211,10 @@ class Hopeful(SimObjects):
             return True
 
 
-async def compact_and_free(
-    objects: SimObjects, folder: str, *, writer: str, ids: Ids, everything: bool = False
-) -> None:
+async def compact_and_free(objects: SimObjects, folder: str, *, everything: bool = False, **who: Any) -> None:
     """Free what was merged as soon as the segment should be there, without reading it back."""
     listed = await list_parts(objects, folder)
-    outcome = await compact(Hopeful(objects), folder, writer=writer, ids=ids, everything=everything)
+    outcome = await compact(Hopeful(objects), folder, everything=everything, **who)
     for segment in outcome.segments:
         merged = [span for span in listed if segment.first <= span.first and span.last <= segment.last]
         await objects.delete([f"{folder}/{span.file_name}" for span in merged if span != segment])
@@ -284,6 +302,7 @@ MUTANTS = [
     _patch(
         "a deletion trusts the last claim to be the highest", deletion, "_end_of", newest_claim_first, LATE_CLAIMS
     ),
+    _writer("what stands at a number is taken for what always stood there", NeverSearches, DOZERS, 1000),
     _patch("a deletion frees young numbers", deletion, "YOUNG_MS", 0),
     _patch("dedup off", reader.Log, "entries", entries_without_dedup),
     Mutant("one listing is trusted", MIXED, Protocol(read=read_one_listing), ((reader, "LISTINGS", 1),)),
@@ -292,12 +311,13 @@ MUTANTS = [
     Mutant("covered parts are freed before their segment is verified", SLEEPERS, Protocol(compact=compact_and_free)),
     _patch("covered parts are freed at once", compaction, "FREE_AFTER_MS", 0, SLEEPERS),
     _patch(
-        "a segment that rots or is lost is not noticed before its parts are freed",
+        "a segment is not verified before its parts are freed",
         compaction,
         "_is_whole",
         whole,
         SLEEPERS,
         2000,
     ),
+    _patch("pages that are hours apart are believed", world, "check_listing", anything, DOZERS, 2000),
     _patch("a segment of a deleted log is not withdrawn", compaction, "_withdraw_if_deleted", leave, CLEARING),
 ]

@@ -170,8 +170,8 @@ class LogWriter:
         It carries this writer's epoch, which has to be the highest in the log, so that no older claim opens it again.
 
         Args:
-            after: The number up to which the caller knows that this is so, from a listing of any age. A higher epoch behind it
-                ends the truncation as it would end a claim, though the writer be a guest.
+            after: The number up to which the caller knows that this is so, from a listing of any age. A higher epoch
+                behind it ends the truncation as it would end a claim, though the writer be a guest.
 
         Raises:
             Fenced: A newer claim, or another truncation, stands there.
@@ -293,8 +293,8 @@ class LogWriter:
     async def _catch_up(self, attempt: _Attempt) -> _Attempt:
         """Go to the tail at once, when there is much history between it and us, or none that a claim can trust.
 
-        A number can have been a newer claim's fence, freed and taken again by a late guest, so a claimed writer that has not known the
-        tail for long believes what the segments say, not what stands there.
+        A number can have been a newer claim's fence, freed and taken again by a late guest, so a claimed writer that
+        has not known the tail for long believes what the segments say, not what stands there.
         """
         looked_at = self._clock.elapsed()
         spans = uncovered(await list_spans(self._objects, self._folder))

@@ -68,8 +68,8 @@ class _End:
 async def _end_of(objects: Objects, folder: str, parts: Mapping[Span, Item]) -> _End:
     """Find the highest epoch in a log, newest parts first.
 
-    Behind a claim's entries no higher epoch can stand, as nobody writes past a newer fence. A fence alone tells nothing: a late claim
-    writes one before it learns that it was overtaken.
+    Before a claim's entries no higher epoch can stand, as nobody writes past a newer fence. A fence alone tells
+    nothing: a late claim writes one before it learns that it was overtaken.
     """
     newest_first = uncovered(parts)[::-1]
     certain = len(adjoining(newest_first[::-1])) == 1
