@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import (
@@ -55,6 +55,16 @@ class Settings(BaseSettings):
     transfer_timeout_s: float = Field(
         35.0, gt=0, le=35, description="how long one download, or large upload, may take"
     )
+    parallel_requests: int = Field(
+        16, ge=1, le=256, description="how many requests to the store may be in flight while it does not throttle"
+    )
+    retry_start_s: float = Field(
+        0.1, gt=0, le=10, description="the most to wait before a request is made a second time; doubles each time"
+    )
+    retry_limit_s: float = Field(2.0, gt=0, le=10, description="the most to wait before a request is made again")
+    retry_deadline_s: float = Field(
+        10.0, gt=0, le=300, description="how long a read, listing, deletion or derived file goes on being tried"
+    )
     append_deadline_s: float = Field(20.0, gt=0, le=20, description="how long an append goes on trying")
     linger_s: float = Field(
         0.0,
@@ -73,6 +83,17 @@ class Settings(BaseSettings):
     )
     git_timeout_s: float = Field(600.0, gt=0, le=86400, description="how long one git command may take")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
+    s3_express: bool | None = Field(
+        None, description="whether the bucket is a directory bucket; default: if its name ends in --x-s3"
+    )
+    s3_sse: Literal["s3", "kms", "kms-dsse", "c"] | None = Field(
+        None, description="how S3 encrypts what it stores; default: as the bucket says"
+    )
+    s3_sse_kms_key: str | None = Field(None, description="id or ARN of the KMS key, for kms and kms-dsse")
+    s3_sse_bucket_key: bool | None = Field(None, description="whether KMS is asked once for many objects, for kms")
+    s3_sse_customer_key_file: Path | None = Field(
+        None, description="file with a key of 32 bytes, raw or in base64, for c"
+    )
     aws_endpoint_url: str | None = Field(None, validation_alias=_alias("AWS_ENDPOINT_URL"), description="as in AWS")
     aws_endpoint_url_s3: str | None = Field(
         None,

@@ -236,6 +236,13 @@ def test_a_store_that_does_not_answer_is_refused(everturn: Any, tmp_path: Path) 
         "AWS_ACCESS_KEY_ID": "x",
         "AWS_SECRET_ACCESS_KEY": "x",
         "EVERTURN_REQUEST_TIMEOUT_S": "0.5",
+        "EVERTURN_RETRY_DEADLINE_S": "0.2",
     }
     assert_refused(everturn("run", *PROMPTED, "--store", "s3://bucket/runs"), "could not read in s3://bucket/runs")
+    assert everturn.files() == {}
+
+
+def test_a_bucket_that_is_said_to_be_a_directory_bucket_has_to_have_such_a_name(everturn: Any) -> None:
+    refused = everturn("run", *PROMPTED, "--store", "s3://bucket/runs", "--s3-express")
+    assert_refused(refused, "'bucket' is no name of an S3 Express bucket")
     assert everturn.files() == {}

@@ -59,7 +59,7 @@ def test_every_command_and_option_is_documented_and_no_other() -> None:
     text = page("cli.md")
     for name, command in commands_of(root):
         section = text.split(f"## `everturn {name}`")[1].split("\n## ")[0]
-        documented = set(re.findall(r"`(--[a-z-]+)`", section.split("The last line")[0]))
+        documented = set(re.findall(r"`(--[a-z0-9-]+)`", section.split("The last line")[0]))
         assert documented == long_options(command) - {"--help"}, name
     assert all(f"`{option}`" in text or f"everturn {option}" in text for option in long_options(root))
 

@@ -248,7 +248,7 @@ def test_an_endpoint_that_nobody_listens_at_is_unavailable(monkeypatch: pytest.M
     with socket.socket() as taken:  # bound, but not listening: connections are refused
         taken.bind(("127.0.0.1", 0))
         server = LoopbackS3(f"http://127.0.0.1:{taken.getsockname()[1]}")
-        objects = s3(server, "bucket", monkeypatch, request_timeout_s=1.0)
+        objects = s3(server, "bucket", monkeypatch, request_timeout_s=1.0, retry_deadline_s=0.2)
         with pytest.raises(Unavailable):
             run(admit(objects, "scope", "s3://bucket"))
 
@@ -262,7 +262,7 @@ def test_a_server_that_is_always_overloaded_is_unavailable(monkeypatch: pytest.M
         return answer
 
     with LoopbackS3.start(wrap=overloaded) as server:
-        objects = s3(server, "bucket", monkeypatch, request_timeout_s=1.0)
+        objects = s3(server, "bucket", monkeypatch, request_timeout_s=1.0, retry_deadline_s=0.2)
         with pytest.raises(Unavailable):
             run(admit(objects, "scope", "s3://bucket"))
         with pytest.raises(Unavailable):

@@ -106,7 +106,7 @@ class LateIsTail(LogWriter):
     async def _took_a_freed_number(self, attempt: _Attempt, known_at: float, patience: Patience) -> _Attempt | None:
         late = await super()._took_a_freed_number(attempt, known_at, patience)
         if late is None:
-            self._learn(attempt.seq, known_at)
+            self._learn(attempt.seq, self._clock.elapsed())
         return late
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
 from types import coroutine
 from typing import Any
@@ -148,6 +150,7 @@ class Actor:
         self.ids = Ids(world.rng.getrandbits(48))
         self._crashes = crashes
         self._after_crash = after_crash
+        self._context = copy_context()
         self._life: Coroutine[Wish, Any, None] | None = None
 
     def live(self, life: Coroutine[Wish, Any, None], delay_s: float = 0.0) -> None:
@@ -168,7 +171,8 @@ class Actor:
             self.crash()
             return
         try:
-            what = self._life.send(value) if error is None else self._life.throw(error)
+            go_on = partial(self._life.send, value) if error is None else partial(self._life.throw, error)
+            what = self._context.run(go_on)
         except StopIteration:
             self._life = None
             return
@@ -186,7 +190,7 @@ class Actor:
     def stop(self) -> None:
         """End without further effect."""
         if self._life is not None:
-            self._life.close()
+            self._context.run(self._life.close)
             self._life = None
 
 

@@ -52,6 +52,9 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
     allow_tool: Annotated[list[str] | None, typer.Option(help="A tool it may use unasked; may be repeated.")] = None,
     max_turns: Annotated[int | None, typer.Option(help="How many turns it may take.", min=1)] = None,
     store: Annotated[str | None, typer.Option(help="Where transcripts go: s3://… or file:///…")] = None,
+    s3_express: Annotated[
+        bool, typer.Option("--s3-express", help="The store's bucket is a directory bucket (S3 Express One Zone).")
+    ] = False,
     registry: Annotated[str | None, typer.Option(help="Who owns which session: sqlite:///…")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print messages as JSON, one a line.")] = False,
 ) -> int:
@@ -59,7 +62,7 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
 
     The transcript is stored frame by frame. If this worker dies, run the same command on another one.
     """
-    settings = Settings.load(store=store, registry=registry)
+    settings = Settings.load(store=store, s3_express=s3_express or None, registry=registry)
     refuse_memory(settings.store_url())
     log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
     work = WorkItem(agent, repo, issue) if task is None else WorkItem.task(task, agent=agent, repo=repo)

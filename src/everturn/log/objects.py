@@ -8,12 +8,13 @@ many, and one way serves asyncio, trio and programs with no event loop (docs/dec
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, pairwise
 from typing import Any, Protocol, TypeVar
 
 import obstore
@@ -21,29 +22,16 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from everturn.clock import Clock, SystemClock
-from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
+from everturn.errors import Unavailable
+from everturn.log.causes import names_no_bucket, translate
+from everturn.log.requests import Requests
 
 Result = TypeVar("Result")
 Store = S3Store | LocalStore | MemoryStore
 
-PARALLEL_GETS = 16
 LARGE_BYTES = 1 << 20
+PAGE = 1000
 LISTING_LIMIT_S = 50.0  # less than a number stays taken after it was written
-
-_STATUS = re.compile(r"non-2xx status code: (\d{3})")
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-_NO_BUCKET = "<Code>NoSuchBucket</Code>"
-_OS_DENIED = "os error 13"
-_DENIED = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError)
-_DENIED_CODES = (
-    "ExpiredToken",
-    "InvalidToken",
-    "TokenRefreshRequired",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-)
-_DENIED_STATUSES = ("401", "403")
-_REFUSED_STATUSES = ("301", "307", "400", "405", "413", "501")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +55,8 @@ class Objects(Protocol):
     """What the log asks of a store. Keys are relative to the store's root.
 
     Every method raises `Denied` if the credentials do not allow it, `NotFound` if there is no such bucket, and
-    `Unavailable` if the store did not answer; after that a write may or may not have taken effect.
+    `Unavailable` if the store did not answer; after that a write may or may not have taken effect. All but `create`
+    may try again before they say so.
     """
 
     async def create(self, key: str, data: bytes) -> bool:
@@ -126,47 +115,53 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Clients of one store for different kinds of requests, which differ in their time-outs."""
+    """Clients of one store for different kinds of requests, which differ in their time-outs.
+
+    Attributes:
+        lists_in_order: Whether listings come in the order of keys, so that one can go on where it broke off.
+    """
 
     read: Store
     write: Store
     write_large: Store
+    lists_in_order: bool = False
 
 
 class BlockingObjects:
     """`Objects` on obstore. Its coroutines block the calling thread and never suspend.
 
+    Every request has its turn, and all but `create` are made again if the store does not answer: the log's writer has
+    to know of each time that the outcome of a create is unknown.
+
     Args:
         store: Where the objects are, or how to get there at the first request.
         label: The store's URL, for messages.
         clock: What `wait` waits with.
+        requests: How requests are made.
     """
 
-    def __init__(self, store: Store | Callable[[], Clients], label: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        store: Store | Callable[[], Clients],
+        label: str,
+        clock: Clock | None = None,
+        requests: Requests | None = None,
+    ) -> None:
         self._connect = store if callable(store) else partial(Clients, store, store, store)
         self._connecting = threading.Lock()
         self._connected: Clients | None = None
         self._label = label
         self._clock = clock or SystemClock()
+        self.requests = requests or Requests(label, clock=self._clock)
+        self._helpers: ThreadPoolExecutor | None = None
 
     async def create(self, key: str, data: bytes) -> bool:
         """See `Objects.create`."""
-        store = self._writing(data)
-        try:
-            obstore.put(store, key, data, mode="create", use_multipart=False)
-        except exceptions.AlreadyExistsError:
-            return False
-        except Exception as error:
-            raise self._translate(error, "write") from error
-        return True
+        return self.requests.once("write", partial(self._create, key, data))
 
     async def put(self, key: str, data: bytes) -> None:
         """See `Objects.put`."""
-        store = self._writing(data)
-        try:
-            obstore.put(store, key, data, use_multipart=False)
-        except Exception as error:
-            raise self._translate(error, "write") from error
+        self.requests.insist("write", partial(self._put, key, data))
 
     async def get(self, key: str) -> Stored | None:
         """See `Objects.get`."""
@@ -174,53 +169,60 @@ class BlockingObjects:
 
     async def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
         """See `Objects.get_many`."""
-        if len(keys) < 2:
-            return [self._get(key) for key in keys]
-        with ThreadPoolExecutor(min(PARALLEL_GETS, len(keys)), "everturn-get") as pool:
-            try:
-                waiting = [pool.submit(self._get, key) for key in keys]
-            except RuntimeError:  # an interpreter that is shutting down starts no threads
-                return [self._get(key) for key in keys]
-            return [each.result() for each in waiting]
+        batch = _Batch(keys, self._get)
+        helpers = [self._help(batch) for _ in range(min(self.requests.throttle.full_width, len(keys)) - 1)]
+        batch.work()
+        for helper in helpers:
+            if helper is not None and not helper.cancel():  # one that has not begun yet has nothing left to do
+                helper.result()
+        return batch.result()
 
     async def listing(self, folder: str) -> list[Item]:
         """See `Objects.listing`."""
+        listing = _Listing(self._clients, folder)
         began = self._clock.elapsed()
-        try:
-            items = [
-                Item(row["path"], row["size"], int(row["last_modified"].timestamp() * 1000))
-                for page in obstore.list(self._clients.read, folder or None)
-                for row in page
-            ]
-        except Exception as error:
-            raise self._translate(error, "list") from error
+        while self.requests.insist("list", listing.go_on):
+            pass
         check_listing(folder, self._clock.elapsed() - began)
-        return items
+        return listing.items
 
     async def list_folders(self, folder: str) -> list[str]:
         """See `Objects.list_folders`."""
-        try:
-            listing = obstore.list_with_delimiter(self._clients.read, folder or None)
-            return [path.rsplit("/", 1)[-1] for path in listing["common_prefixes"]]
-        except Exception as error:
-            raise self._translate(error, "list") from error
+        return self.requests.insist("list", partial(self._list_folders, folder))
 
     async def delete(self, keys: Sequence[str]) -> None:
         """See `Objects.delete`."""
-        try:
-            obstore.delete(self._clients.write, list(keys))
-        except FileNotFoundError as error:
-            self._refuse_missing_bucket(error)
-            for key in keys:  # the local folder stops at the first one that is gone
-                self._delete_one(key)
-        except Exception as error:
-            raise self._translate(error, "delete") from error
+        for start in range(0, len(keys), PAGE):
+            self.requests.insist("delete", partial(self._delete, list(keys[start : start + PAGE])))
 
     async def wait(self, seconds: float) -> None:
         """See `Objects.wait`."""
         self._clock.sleep(seconds)
 
+    @property
+    def throttled(self) -> int:
+        """How many requests the store refused because there were too many."""
+        return self.requests.throttled
+
+    @property
+    def retried(self) -> int:
+        """How many requests were made again."""
+        return self.requests.retried
+
+    def _create(self, key: str, data: bytes) -> bool:
+        try:
+            obstore.put(self._writing(data), key, data, mode="create", use_multipart=False)
+        except exceptions.AlreadyExistsError:
+            return False
+        return True
+
+    def _put(self, key: str, data: bytes) -> None:
+        obstore.put(self._writing(data), key, data, use_multipart=False)
+
     def _get(self, key: str) -> Stored | None:
+        return self.requests.insist("read", partial(self._fetch, key))
+
+    def _fetch(self, key: str) -> Stored | None:
         try:
             result = obstore.get(self._clients.read, key)
             modified_ms = int(result.meta["last_modified"].timestamp() * 1000)
@@ -228,20 +230,38 @@ class BlockingObjects:
         except FileNotFoundError as error:
             self._refuse_missing_bucket(error)
             return None
-        except Exception as error:
-            raise self._translate(error, "read") from error
+
+    def _list_folders(self, folder: str) -> list[str]:
+        listing = obstore.list_with_delimiter(self._clients.read, folder or None)
+        return [path.rsplit("/", 1)[-1] for path in listing["common_prefixes"]]
+
+    def _delete(self, keys: list[str]) -> None:
+        try:
+            obstore.delete(self._clients.write, keys)
+        except FileNotFoundError as error:
+            self._refuse_missing_bucket(error)
+            for key in keys:  # the local folder stops at the first one that is gone
+                self._delete_one(key)
 
     def _delete_one(self, key: str) -> None:
         try:
             obstore.delete(self._clients.write, key)
         except FileNotFoundError:
             return
-        except Exception as error:
-            raise self._translate(error, "delete") from error
 
     def _refuse_missing_bucket(self, error: Exception) -> None:
-        if _NO_BUCKET in str(error):
-            raise self._translate(error, "read") from error
+        if names_no_bucket(error):
+            raise translate(error, "read", self._label) from error
+
+    def _help(self, batch: _Batch) -> Future[None] | None:
+        """Let a thread help with a batch. `None` if there is none to be had."""
+        with self._connecting:
+            if self._helpers is None:
+                self._helpers = ThreadPoolExecutor(self.requests.throttle.full_width, "everturn-get")
+        try:
+            return self._helpers.submit(copy_context().run, batch.work)
+        except RuntimeError:  # an interpreter that is shutting down starts no threads
+            return None
 
     @property
     def _clients(self) -> Clients:
@@ -253,39 +273,58 @@ class BlockingObjects:
     def _writing(self, data: bytes) -> Store:
         return self._clients.write_large if len(data) > LARGE_BYTES else self._clients.write
 
-    def _translate(self, error: Exception, act: str) -> EverturnError:
-        """Turn what obstore raises into an error of ours. It tells many causes apart in its text only."""
-        text = str(error)
-        where, reason = f"in {self._label}", _short(text.partition("\n")[0])
-        status = _STATUS.search(text)
-        code = _CODE.search(text)
-        if _NO_BUCKET in text:
-            return NotFound(
-                f"there is no such bucket: {self._label}",
-                hint="create it, or check the name, AWS_REGION and AWS_ENDPOINT_URL",
-            )
-        if "169.254.169.254" in text:
-            return Denied(
-                f"no credentials were found for {self._label}",
-                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role",
-            )
-        if isinstance(error, _DENIED) or _OS_DENIED in text or (code and code[1] in _DENIED_CODES):
-            return Denied(
-                f"not allowed to {act} {where}: {code[1] if code else reason}",
-                hint="check the credentials and what they may do with this bucket and prefix",
-            )
-        if status and status[1] in _DENIED_STATUSES:
-            return Denied(f"not allowed to {act} {where}: status {status[1]}", hint="check the credentials")
-        if status and status[1] in _REFUSED_STATUSES:
-            return Invalid(
-                f"the store refuses to {act} {where}: status {status[1]} {code[1] if code else ''}".rstrip(),
-                hint="check AWS_REGION, AWS_ENDPOINT_URL and the bucket's name",
-            )
-        return Unavailable(
-            f"could not {act} {where}: {reason}",
-            hint="check that the store can be reached; it is safe to try again",
-        )
+
+class _Batch:
+    """Keys to fetch, by as many threads as like to help. The first failure ends it for all of them."""
+
+    def __init__(self, keys: Sequence[str], fetch: Callable[[str], Stored | None]) -> None:
+        self._keys = keys
+        self._fetch = fetch
+        self._numbers = count()
+        self._found: list[Stored | None] = [None] * len(keys)
+        self._failure: BaseException | None = None
+
+    def work(self) -> None:
+        """Fetch until nothing is left."""
+        while self._failure is None and (number := next(self._numbers)) < len(self._keys):
+            try:
+                self._found[number] = self._fetch(self._keys[number])
+            except BaseException as failure:  # noqa: BLE001  # raised by `result`, in the thread that asked
+                self._failure = failure
+
+    def result(self) -> list[Stored | None]:
+        """Return what was found, or raise what went wrong."""
+        if self._failure is not None:
+            raise self._failure
+        return self._found
 
 
-def _short(reason: str, limit: int = 300) -> str:
-    return reason if len(reason) <= limit else reason[:limit] + "…"
+class _Listing:
+    """A listing that is fetched page by page, and goes on where it broke off if the order of its keys allows."""
+
+    def __init__(self, clients: Clients, folder: str) -> None:
+        self.items: list[Item] = []
+        self._clients = clients
+        self._folder = folder or None
+        self._pages: Iterator[Any] | None = None
+        self._reached = 0
+
+    def go_on(self) -> bool:
+        """Get further than before: one page, or as many as it takes if it has to begin again. `False`: at the end."""
+        pages = self._pages or self._begin()
+        self._pages = None  # unless it goes well: pages that have failed give nothing more
+        while page := next(pages, None):
+            self.items += [
+                Item(row["path"], row["size"], int(row["last_modified"].timestamp() * 1000)) for row in page
+            ]
+            if len(self.items) > self._reached:
+                break
+        self._reached = len(self.items)
+        self._pages = pages
+        return bool(page)
+
+    def _begin(self) -> Iterator[Any]:
+        if not self._clients.lists_in_order or any(one.key >= two.key for one, two in pairwise(self.items)):
+            self.items.clear()
+        after = self.items[-1].key if self.items else None
+        return iter(obstore.list(self._clients.read, self._folder, offset=after, chunk_size=PAGE))

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import orjson
 from obstore import exceptions
-from obstore.store import LocalStore, MemoryStore, S3Store
+from obstore.store import LocalStore, MemoryStore
 
-from everturn.clock import Ids
+from everturn.clock import Clock, Ids, SystemClock
 from everturn.errors import Corrupt, Denied, Invalid, NotFound, Unavailable
 from everturn.log.encryption import KeyFile, Keys, SealedObjects
 from everturn.log.format import VERSION
 from everturn.log.names import escape
 from everturn.log.objects import BlockingObjects, Clients, Objects
+from everturn.log.patience import Backoff
+from everturn.log.requests import Requests
+from everturn.log.s3 import s3_clients
 from everturn.settings import Settings
-
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig
 
 FORMAT_KEY = "format.json"
 
 _FORMAT = orjson.dumps({"format": "everturn", "version": VERSION})
 _PROBE = orjson.dumps({"probe": "everturn"})
 _BUCKET = re.compile(r"[A-Za-z0-9._-]+")
+_PAUSES_S = (0.1, 0.4, 1.6)
 _URL_HINT = "use s3://bucket/prefix, file:///folder or memory://"
 
 
@@ -38,18 +37,40 @@ def connect(url: str, settings: Settings, keys: Keys | None = None) -> SealedObj
 
     Args:
         url: `s3://bucket/prefix`, `file:///folder` or `memory://`. The last is a new, empty store every time.
-        settings: Time-outs, where AWS is, and whether to encrypt.
+        settings: Time-outs, patience, where AWS is, and whether to encrypt.
         keys: Keys to encrypt with; go before the setting.
 
     Raises:
-        Invalid: The URL is not one of these, or the key file is not as it should be.
+        Invalid: The URL is not one of these, settings do not go together, or the key file is not as it should be.
     """
     if keys is None and settings.encryption_key_file is not None:
         keys = KeyFile(settings.encryption_key_file)
-    return SealedObjects(_located(url, settings), keys, Ids())
+    return SealedObjects(locate(url, settings), keys, Ids())
 
 
-def _located(url: str, settings: Settings) -> BlockingObjects:
+def locate(url: str, settings: Settings, clock: Clock | None = None) -> BlockingObjects:
+    """Return the objects behind a URL as they are stored; `connect` decrypts them.
+
+    Args:
+        url: See `connect`.
+        settings: See `connect`.
+        clock: For tests.
+
+    Raises:
+        Invalid: See `connect`.
+    """
+    clock = clock or SystemClock()
+    requests = Requests(
+        url,
+        clock=clock,
+        width=settings.parallel_requests,
+        backoff=Backoff(settings.retry_start_s, settings.retry_limit_s),
+        deadline_s=settings.retry_deadline_s,
+    )
+    return BlockingObjects(_store(url, settings), url, clock, requests)
+
+
+def _store(url: str, settings: Settings) -> MemoryStore | Callable[[], Clients]:
     try:
         pieces = urlsplit(url)
     except ValueError as error:
@@ -58,13 +79,13 @@ def _located(url: str, settings: Settings) -> BlockingObjects:
     if pieces.query or pieces.fragment or "\0" in path:
         raise Invalid(f"the store URL {url!r} has a query, a fragment or a NUL", hint=_URL_HINT)
     if pieces.scheme == "s3" and _BUCKET.fullmatch(pieces.netloc):
-        clients = _s3(pieces.netloc, path.strip("/"), settings)
-        return BlockingObjects(lambda: clients, url)
+        clients = s3_clients(pieces.netloc, path.strip("/"), settings)
+        return lambda: clients
     if pieces.scheme == "file" and not pieces.netloc and path.startswith("/"):
         _check_folder(Path(path))
-        return BlockingObjects(partial(_local, Path(path)), url)  # the folder is made at the first request
+        return partial(_local, Path(path))  # the folder is made at the first request
     if pieces.scheme == "memory" and not pieces.netloc and path in ("", "/"):
-        return BlockingObjects(MemoryStore(), url)
+        return MemoryStore()
     shown = url if "@" not in pieces.netloc else f"{pieces.scheme}://…"  # what stands before an @ may be a secret
     raise Invalid(f"cannot make a store of {shown!r}", hint=_URL_HINT)
 
@@ -82,8 +103,8 @@ async def admit(objects: Objects, scope: str, label: str) -> None:
     if gate is not None:
         _check_version(gate.data, label)
     await _probe(objects, _probe_key(scope), label)
-    for pause_s in (0.1, 0.4, 1.6):
-        if gate is not None or await objects.create(FORMAT_KEY, _FORMAT):
+    for pause_s in _PAUSES_S:
+        if gate is not None or await _create(objects, FORMAT_KEY, _FORMAT):
             return
         gate = await objects.get(FORMAT_KEY)
         if gate is not None:
@@ -143,14 +164,24 @@ def _probe_key(scope: str) -> str:
 
 
 async def _probe(objects: Objects, key: str, label: str) -> None:
-    if not await objects.create(key, _PROBE):
+    if not await _create(objects, key, _PROBE):
         return
-    if await objects.create(key, _PROBE):
+    if await _create(objects, key, _PROBE):
         await objects.delete([key])
         raise Invalid(
             f"{label} overwrites objects that it was told only to create",
             hint="Everturn needs a store that honours If-None-Match; update the gateway or use another store",
         )
+
+
+async def _create(objects: Objects, key: str, content: bytes) -> bool:
+    """Create what everybody would create alike: it does not matter which of several tries has had its effect."""
+    for pause_s in _PAUSES_S:
+        try:
+            return await objects.create(key, content)
+        except Unavailable:
+            await objects.wait(pause_s)
+    return await objects.create(key, content)
 
 
 def _check_folder(folder: Path) -> None:
@@ -169,64 +200,3 @@ def _local(folder: Path) -> Clients:
         reason = str(error).partition("\n")[0]
         raise Denied(f"cannot use the folder {folder}: {reason}", hint="name one you may write to") from error
     return Clients(store, store, store)
-
-
-def _s3(bucket: str, prefix: str, settings: Settings) -> Clients:
-    """Make clients that differ in their time-outs: an append begins nothing after its deadline, so that together
-    they do not outlast the SDK's patience of 60 s.
-
-    A download may take longer than other requests, as long as bytes keep coming. An upload sends first and hears
-    last, so it can only be bounded as a whole, and a large one needs more than a small one.
-    """
-    endpoint = settings.aws_endpoint_url_s3 or settings.aws_endpoint_url
-    options: dict[str, Any] = {"checksum_algorithm": "SHA256"}
-    if endpoint:
-        options["endpoint"] = endpoint
-    if settings.aws_profile:
-        options["credential_provider"] = _profile(settings.aws_profile)
-
-    def client(timeouts: ClientConfig) -> S3Store:
-        return S3Store(
-            bucket,
-            prefix=prefix or None,
-            client_options={
-                "allow_http": bool(endpoint and endpoint.startswith("http://")),
-                "connect_timeout": timedelta(seconds=settings.request_timeout_s / 2),
-                **timeouts,
-            },
-            retry_config={
-                "max_retries": 3,
-                "backoff": {
-                    "init_backoff": timedelta(milliseconds=100),
-                    "max_backoff": timedelta(seconds=2),
-                    "base": 2,
-                },
-                "retry_timeout": timedelta(seconds=settings.request_timeout_s),
-            },
-            **options,
-        )
-
-    quick, patient = timedelta(seconds=settings.request_timeout_s), timedelta(seconds=settings.transfer_timeout_s)
-    try:
-        return Clients(
-            read=client({"read_timeout": quick, "timeout": patient}),
-            write=client({"timeout": quick}),
-            write_large=client({"timeout": patient}),
-        )
-    except (ValueError, exceptions.BaseError) as error:
-        reason = str(error).partition("\n")[0]
-        raise Invalid(f"cannot use the bucket {bucket!r}: {reason}", hint=_URL_HINT) from error
-
-
-def _profile(name: str) -> Any:
-    """Take credentials from an AWS profile, single sign-on included. Only boto3 can read those."""
-    try:
-        session = import_module("boto3").Session(profile_name=name)
-        return import_module("obstore.auth.boto3").Boto3CredentialProvider(session)
-    except ImportError:
-        raise Invalid(
-            f"AWS_PROFILE={name} needs boto3 to be read",
-            hint="pip install 'everturn[aws]', or unset AWS_PROFILE",
-        ) from None
-    except Exception as error:
-        raise Invalid(f"the AWS profile {name!r} cannot be used: {error}", hint="check ~/.aws/config") from error

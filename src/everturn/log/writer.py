@@ -185,21 +185,25 @@ class LogWriter:
         if self._fenced is not None:
             raise self._fenced
         try:
-            left_over = self._unresolved
-            if left_over is not None:
-                seq = await self._settle(left_over, patience, tried=True)
-                if left_over.header.kind == kind and left_over.batch.lines == batch.lines:
-                    return seq
-                if self._fenced is not None:  # it is in, but somebody has taken over since
-                    raise self._fenced
-            if self._tail is None:
-                await patience.insist(self._find_tail)
-            return await self._settle(self._attempt((self._tail or 0) + 1, kind, batch, self._ids.token()), patience)
+            with patience:  # what the store is asked more than once is asked within this deadline
+                return await self._write(batch, kind, patience)
         except Fenced:
             raise
         except EverturnError as error:
             self._observer.failed(self._folder, batch.count, error)
             raise
+
+    async def _write(self, batch: Batch, kind: Kind, patience: Patience) -> int:
+        left_over = self._unresolved
+        if left_over is not None:
+            seq = await self._settle(left_over, patience, tried=True)
+            if left_over.header.kind == kind and left_over.batch.lines == batch.lines:
+                return seq
+            if self._fenced is not None:  # it is in, but somebody has taken over since
+                raise self._fenced
+        if self._tail is None:
+            await patience.insist(self._find_tail)
+        return await self._settle(self._attempt((self._tail or 0) + 1, kind, batch, self._ids.token()), patience)
 
     def _attempt(self, seq: int, kind: Kind, batch: Batch, write_id: str) -> _Attempt:
         header, data = encode_batch(seq, batch, epoch=self._epoch, writer=self._writer, write_id=write_id, kind=kind)

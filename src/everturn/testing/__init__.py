@@ -1,5 +1,7 @@
 """Tools for tests of durable runs: ours, and those of Everturn's users (docs/testing.md)."""
 
+from everturn.testing.directory_buckets import DirectoryBuckets
+from everturn.testing.express import LoopbackExpress
 from everturn.testing.faults import Fault, FaultyObjects
 from everturn.testing.machines import kill_machine
 from everturn.testing.messages_api import Disconnect, Failure, ModelRequest, Reply, Text, Thinking, ToolUse
@@ -9,10 +11,12 @@ from everturn.testing.repositories import make_repository
 from everturn.testing.s3 import LoopbackS3
 
 __all__ = [
+    "DirectoryBuckets",
     "Disconnect",
     "Failure",
     "Fault",
     "FaultyObjects",
+    "LoopbackExpress",
     "LoopbackS3",
     "ModelRequest",
     "ReceiptedStore",

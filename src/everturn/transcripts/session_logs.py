@@ -15,7 +15,7 @@ from everturn.errors import Fenced, Unavailable
 from everturn.log.compactor import Compactor
 from everturn.log.entries import encode
 from everturn.log.objects import Objects
-from everturn.log.patience import Patience
+from everturn.log.patience import Backoff, Patience
 from everturn.log.reader import Log, list_spans, read
 from everturn.log.writer import LogWriter
 from everturn.settings import Settings
@@ -243,7 +243,8 @@ class SessionLogs:
         return self._layout.log(place.project_key, place.session_id, place.subpath)
 
     def _patience(self) -> Patience:
-        return Patience(self._objects, self._clock, self._ids, self._settings.append_deadline_s)
+        backoff = Backoff(self._settings.retry_start_s, self._settings.retry_limit_s)
+        return Patience(self._objects, self._clock, self._ids, self._settings.append_deadline_s, backoff)
 
     def _handle(self, place: Target) -> _Handle:
         with self._handles_lock:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
-from everturn.cli.output import refuse_memory
+from everturn.cli.output import OutputError, refuse_memory
+from everturn.log.objects import run
 from everturn.runtime import open_archive
 from everturn.settings import Settings
 from everturn.telemetry import log_to_stderr
 from everturn.transcripts.archive import Archive
+from everturn.transcripts.loading import StoredSession, load_session
+from everturn.transcripts.turns import as_json
+
+_UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 StoreOption = Annotated[str | None, typer.Option("--store", help="Where transcripts are: s3://… or file:///…")]
 ScopeOption = Annotated[str | None, typer.Option("--scope", help="The only scope to look in: a task or work item.")]
@@ -31,3 +42,37 @@ def open_store(store: str | None) -> Archive:
     refuse_memory(settings.store_url())
     log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
     return open_archive(settings)
+
+
+def load(archive: Archive, session: str, scope: str | None) -> StoredSession:
+    """Find a session and read all of it; tell about progress where somebody looks on.
+
+    Raises:
+        NotFound: There is none.
+        Conflict: There are several.
+        Corrupt: Something is missing or damaged. Names the object.
+    """
+    watcher = Console(stderr=True)
+    ref = run(archive.find(session, scope))
+    with Progress(console=watcher, transient=True, disable=not watcher.is_terminal) as progress:
+        task = progress.add_task("Reading", total=None)
+
+        def told(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        return run(load_session(archive, ref, told=told))
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Print in here; whatever keeps the output from being written is raised as `OutputError`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputError(str(error)) from error
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print a record on a line of its own, however deep it is, in characters that no terminal obeys."""
+    sys.stdout.write(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", as_json(value)) + "\n")
