@@ -43,8 +43,9 @@ from typing import Any
 from everturn.errors import Corrupt
 from everturn.log.format import Header, Part, decode
 from everturn.log.names import Span, parse_file_name, part
-from everturn.log.reader import ERASED, Log
-from simulation.store import FOLDER, Store
+from everturn.log.objects import run
+from everturn.log.reader import ERASED, Log, read
+from simulation.store import FOLDER, Perfect, Store
 
 Trace = list[tuple[float, str, str, str, str]]
 
@@ -134,6 +135,7 @@ class Oracle:
 
     def __init__(self, store: Store, counts: Counter[str]) -> None:
         self._store = store
+        self._perfect = Perfect(store)
         self._counts = counts
         self._parts: list[Canonical] = []
         self._lives = [_Life(1)]
@@ -229,6 +231,7 @@ class Oracle:
         if span.last > self.tail:
             raise Violation("I5", f"{who} wrote over or deleted {span.file_name}, which nobody had created")
         self._check_whole(who, span)
+        self._read_perfectly(who, span)
 
     def at_rest(self) -> None:
         """Check that nothing deleted is left, when all is quiet and nothing has gone wrong."""
@@ -344,6 +347,7 @@ class Oracle:
         self._segments[span] = self._store.blobs[_key(span)].data
         self._counts["segments"] += 1
         self._check_whole(who, span)
+        self._read_perfectly(who, span)
 
     def _check_whole(self, who: str, span: Span) -> None:
         if self._rotten:
@@ -351,6 +355,18 @@ class Oracle:
         for seq in range(max(span.first, self._first_needed), span.last + 1):
             if not self._is_there(seq):
                 raise Violation("I5", f"after {who} touched {span.file_name}, part {seq} is not there to be read")
+
+    def _read_perfectly(self, who: str, span: Span) -> None:
+        """Let the real reader read the log while the world stands still."""
+        if self._rotten:
+            return
+        try:
+            found = run(read(self._perfect, FOLDER)).entries()
+        except Corrupt as error:
+            raise Violation("I5", f"after {who} touched {span.file_name}, a perfect reader finds: {error}") from error
+        if found != self.truth:
+            difference = _difference(found, self.truth)
+            raise Violation("I5", f"after {who} touched {span.file_name}, a perfect reader {difference}")
 
     def _check_copies(self, who: str, span: Span) -> None:
         """Check, where there is rot, that nobody frees the last copy that was whole."""
