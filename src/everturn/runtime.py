@@ -119,6 +119,23 @@ def open_archive(settings: Settings, keys: Keys | None = None) -> Archive:
     return Archive(objects, label)
 
 
+def open_transcripts(settings: Settings, scope: str, *, only_look: bool = False) -> TranscriptStore:
+    """Open the transcript store of a scope as a guest; each session has one home.
+
+    Args:
+        settings: Where it is.
+        scope: The scope.
+        only_look: Ask nothing of the store yet, and write nothing to it.
+
+    Raises:
+        EverturnError: As `TranscriptStore.open`.
+    """
+    if not only_look:
+        return TranscriptStore.open(settings.store_url(), scope=scope, any_cwd=True, settings=settings)
+    objects = connect(settings.store_url(), settings)
+    return TranscriptStore(objects, scope=scope, any_cwd=True, settings=settings)
+
+
 class _Stores:
     """One connection to the object store, shared by all runs."""
 

@@ -161,3 +161,8 @@ class Settings(BaseSettings):
 def inherited_environment() -> dict[str, str]:
     """Return a copy of this process's environment, for children that are meant to inherit it."""
     return dict(os.environ)
+
+
+def agent_folder() -> Path:
+    """Return the folder in which the agent command of this machine keeps its sessions and settings."""
+    return Path(os.environ.get("CLAUDE_CONFIG_DIR") or "~/.claude").expanduser()

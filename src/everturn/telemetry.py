@@ -41,6 +41,8 @@ class Metrics:
             buckets=APPEND_BUCKETS_S,
             registry=registry,
         )
+        self.store_throttled = counter("store_throttled", "Requests that the store refused: there were too many.")
+        self.store_retries = counter("store_retries", "Requests to the store that were made again.")
         self.mirror_failures = counter("mirror_failures", "Appends to transcripts that gave up.")
         self.writers_met = counter("writers_met", "Numbers that another writer had taken.")
         self.fenced = counter("fenced", "Writers that a newer claim has stopped.")

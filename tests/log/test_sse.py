@@ -23,10 +23,11 @@ KMS_KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-123456
 
 
 class CustomerKeys:
-    """WSGI middleware that keeps S3's documented rules for customer keys, and notes the headers of each request.
+    """WSGI middleware that keeps S3's rule for customer keys, and notes the headers of each request.
 
-    "Using server-side encryption with customer-provided keys" in the S3 User Guide: an object that was written with
-    a key is read with the same key only; without one, the answer is 400, with another one 403.
+    "Specifying server-side encryption with customer-provided keys" in the S3 User Guide: an object that was written
+    with a key is read with the same key only. The codes, 400 without a key and 403 with another one, are not in the
+    guide; they are taken from how S3 is known to answer.
     """
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ class Scenario:
         self.world = World(seed)
         rng = self.world.rng
         self._theme = theme or rng.choice(THEMES)
-        self.world.weather = Weather.draw(rng, self._theme.trouble)
+        self.world.weather = Weather.draw(rng, self._theme.strengths, self._theme.trouble)
         self._crew = Crew(protocol, self._theme, rng)
         self._epoch = 0
         self._successors = 0

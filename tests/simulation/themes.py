@@ -34,6 +34,7 @@ class Theme:
         stalls: How often a worker stalls between its claim and its first request.
         deletes_after_s: How long a deleter waits at most.
         compacts_every_s: How long a compactor waits at most.
+        strengths: How rough the weather is: 1 is usual, 0 is calm.
         trouble: Fates that are much more frequent than usual; see `weather`.
     """
 
@@ -49,6 +50,7 @@ class Theme:
     stalls: float = 0.3
     deletes_after_s: tuple[float, ...] = (5.0, 100.0, 1000.0)
     compacts_every_s: float = 120.0
+    strengths: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0)
     trouble: tuple[str, ...] = ()
 
 
@@ -102,5 +104,6 @@ CLEARING = Theme(  # a log that is compacted all the time, and deleted meanwhile
     spread_s=(1.0,),
     deletes_after_s=(5.0, 20.0),
     compacts_every_s=2.0,
+    strengths=(0.0, 0.0, 0.1, 1.0),
 )
 THEMES = (MIXED, MIXED, LATE_CLAIMS, SLEEPERS, DOZERS, CLEARING)

@@ -205,6 +205,7 @@ class World:
         now: The simulated time in seconds.
         operations: How many requests were made.
         counts: What happened, by name.
+        is_over: Whether all are done, and nothing goes wrong any more.
     """
 
     def __init__(self, seed: int) -> None:
@@ -222,6 +223,7 @@ class World:
         )
         self.oracle = Oracle(self.store, self.counts)
         self.actors: list[Actor] = []
+        self.is_over = False
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._scheduled = 0
 
@@ -251,11 +253,7 @@ class World:
     def clear_up(self) -> None:
         """Let the weather be calm from here on."""
         self.weather = CALM
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether nothing goes wrong any more."""
-        return self.weather is CALM
+        self.is_over = True
 
     # --- Requests -------------------------------------------------------------------------------------------------
 

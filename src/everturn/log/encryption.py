@@ -212,6 +212,11 @@ class SealedObjects:
             ) from None
 
 
+def as_stored(objects: Objects) -> Objects:
+    """Return the same objects as they lie in the store: encrypted ones stay encrypted."""
+    return objects._inner if isinstance(objects, SealedObjects) else objects
+
+
 def _is_sealed(data: bytes) -> bool:
     return len(data) >= _START.size and _START.unpack_from(data)[0] == MAGIC
 

@@ -33,6 +33,7 @@ class Header:
     size: int
     exact: bool = False
     parts: tuple[PartNote, ...] = ()
+    repaired: str = ""
 
     @property
     def notes(self) -> tuple[PartNote, ...]:
@@ -138,13 +139,14 @@ def encode_batch(
     return header, assemble({**_fields(header), "seq": seq}, compress(batch.lines))
 
 
-def encode_segment(parts: Sequence[Part], *, writer: str, write_id: str) -> bytes:
+def encode_segment(parts: Sequence[Part], *, writer: str, write_id: str, repaired: str = "") -> bytes:
     """Return the bytes of a segment that holds these parts and segments.
 
     Args:
         parts: In order and without a hole; where two overlap, the first one counts.
         writer: A name for people.
         write_id: Fresh.
+        repaired: What a repair puts here in place of what is gone: `lost` or `restored`; empty for a compaction.
 
     Raises:
         Corrupt: The lines of one are not as its header says.
@@ -164,8 +166,10 @@ def encode_segment(parts: Sequence[Part], *, writer: str, write_id: str) -> byte
     exact = any(part.header.exact for part, after in kept if part.count_after(after))
     header = Header(span, "segment", max(note[0] for note in notes), writer, write_id, count, size, exact)
     lines = (piece for part, after in kept if part.header.count for piece in part.pieces_after(after))
+    mark = {"repaired": repaired} if repaired else {}
     return assemble(
-        {**_fields(header), "first": span.first, "last": span.last, "parts": notes}, compress_pieces(lines, size)
+        {**_fields(header), "first": span.first, "last": span.last, **mark, "parts": notes},
+        compress_pieces(lines, size),
     )
 
 
@@ -236,6 +240,7 @@ def _header_of(raw: dict[str, Any]) -> Header:
         raw["size"],
         raw.get("exact") is True,
         notes,
+        str(raw.get("repaired", "")),
     )
 
 

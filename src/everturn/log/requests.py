@@ -11,7 +11,7 @@ from everturn.errors import EverturnError, Unavailable
 from everturn.log.causes import asks_to_slow_down, translate
 from everturn.log.patience import USUAL, Backoff, patience_left_s
 from everturn.log.throttle import Throttle
-from everturn.telemetry import get_logger
+from everturn.telemetry import Metrics, default_metrics, get_logger
 
 Result = TypeVar("Result")
 
@@ -30,6 +30,7 @@ class Requests:
         width: How many requests may be in flight while all is well.
         backoff: How long to wait before a request is made again.
         deadline_s: How long after it first failed a request is not made again.
+        metrics: What is counted for the whole process.
 
     Attributes:
         throttle: Whose turn it is.
@@ -46,6 +47,7 @@ class Requests:
         width: int = WIDTH,
         backoff: Backoff = USUAL,
         deadline_s: float = DEADLINE_S,
+        metrics: Metrics | None = None,
     ) -> None:
         self.throttle = Throttle(clock, width)
         self.throttled = 0
@@ -55,6 +57,7 @@ class Requests:
         self._ids = ids or Ids()
         self._backoff = backoff
         self._deadline_s = deadline_s
+        self._metrics = metrics or default_metrics()
         self._counting = Lock()
         self._log = get_logger()
         self._logged_at: float | None = None
@@ -100,6 +103,7 @@ class Requests:
             self._clock.sleep(pause_s)
             with self._counting:
                 self.retried += 1
+            self._metrics.store_retries.inc()
             try:
                 return self.once(act, request)
             except Unavailable as another:
@@ -108,6 +112,7 @@ class Requests:
 
     def _slow_down(self, ticket: int) -> None:
         self.throttle.slow_down(ticket)
+        self._metrics.store_throttled.inc()
         with self._counting:
             self.throttled += 1
             now = self._clock.elapsed()

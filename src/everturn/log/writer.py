@@ -225,7 +225,7 @@ class LogWriter:
             self._unresolved = attempt
             # What was tried before may have taken effect at any time since we knew the tail.
             known_at = self._tail_known_at if tried else self._clock.elapsed()
-            outcome = await self._try(attempt)
+            outcome = await self._try(attempt, patience)
             if isinstance(outcome, Unavailable):
                 tried = True
                 await patience.wait(outcome)
@@ -251,11 +251,12 @@ class LogWriter:
         """Whether numbers behind the tail that we know of may have been taken and freed since."""
         return self._clock.elapsed() - self._tail_known_at >= GRACE_S
 
-    async def _try(self, attempt: _Attempt) -> Header | Unavailable | None:
+    async def _try(self, attempt: _Attempt, patience: Patience) -> Header | Unavailable | None:
         """Try once. `None`: it is written. A header: somebody else's part is there. An error: not known yet."""
         try:
             if await self._objects.create(f"{self._folder}/{part(attempt.seq).file_name}", attempt.data):
                 return None
+            patience.check()
             there = await self._standing_at(attempt.seq)
         except Unavailable as error:
             return error

@@ -1,0 +1,48 @@
+"""What the commands that look after sessions share: progress bars, and how findings are shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from everturn.cli.output import Terminal, plain
+from everturn.log.verification import Finding
+
+STYLES = {"damage": "bold red", "warning": "yellow", "info": "dim"}
+
+
+@contextmanager
+def progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error, if that is a terminal. Yields what is told of each step."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = quiet or not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda steps: bar.update(task, advance=steps)
+
+
+def show_findings(terminal: Terminal, findings: Iterable[Finding]) -> None:
+    """Print findings, each with what to do about it."""
+    for finding in findings:
+        number = "" if finding.number is None else f" (number {finding.number})"
+        terminal.print(
+            Text.assemble(
+                "  ",
+                (finding.severity, STYLES[finding.severity]),
+                f" {plain(finding.kind)}{number}: {plain(finding.message)}",
+            ),
+            soft_wrap=True,
+        )
+        terminal.print(Text(plain(f"    in {finding.key}"), style="dim"), soft_wrap=True)
+        if finding.severity != "info":
+            terminal.print(Text(plain(f"    → {finding.advice}"), style="dim"), soft_wrap=True)
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """Return a number with its noun."""
+    return f"{count:,} {one if count == 1 else many}"

@@ -1,0 +1,101 @@
+"""Local transcripts: files of one JSON object a line, as the agent command keeps them and as they are exported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from everturn.errors import Corrupt, Denied, Invalid, NotFound
+from everturn.log.entries import decode_lines
+
+BATCH_BYTES = 1_000_000
+
+
+def read_transcript(path: Path, *, torn_end: bool = False) -> list[dict[str, Any]]:
+    """Read a local transcript whole. Integers of any length and unpaired surrogates are kept.
+
+    Args:
+        path: The file.
+        torn_end: Leave out a last line that is cut off, as a killed agent leaves one behind.
+
+    Raises:
+        NotFound: There is no such file.
+        Denied: It may not be read.
+        Invalid: It is not a transcript: it is empty or a link, or a line is not a JSON object. Names the line.
+    """
+    data = _bytes_of(path)
+    entries = []
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entries.append(_entry(line))
+        except ValueError as error:
+            if number == len(lines):
+                if torn_end:
+                    break
+                raise Invalid(
+                    f"the last line of {path} is cut off",
+                    hint="if an agent is still writing it, wait for it; otherwise delete that line from a copy",
+                ) from None
+            raise Invalid(
+                f"line {number} of {path} is not an entry: {error}", hint="mend or delete it in a copy"
+            ) from None
+    if not entries:
+        raise Invalid(f"there is nothing in {path}", hint="name a transcript that has entries")
+    return entries
+
+
+def batches(entries: Sequence[Any], limit_bytes: int = BATCH_BYTES) -> Iterator[list[Any]]:
+    """Split entries into batches that fit in a part of about this size. A larger entry has one of its own."""
+    batch: list[Any] = []
+    filled_bytes = 0
+    for entry in entries:
+        size_bytes = _size_bytes(entry)
+        if batch and filled_bytes + size_bytes > limit_bytes:
+            yield batch
+            batch, filled_bytes = [], 0
+        batch.append(entry)
+        filled_bytes += size_bytes
+    if batch:
+        yield batch
+
+
+def _bytes_of(path: Path) -> bytes:
+    if path.is_symlink():
+        raise Invalid(f"{path} is a symbolic link", hint="name the file itself")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {path}", hint="check its name") from None
+    except PermissionError:
+        raise Denied(f"{path} may not be read", hint="check its permissions, and who you are") from None
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read: {error.strerror}", hint="name a file") from None
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line, parse_constant=_refuse_constant)
+    except RecursionError:
+        try:
+            (value,) = decode_lines(line + b"\n", exact=True)
+        except Corrupt as error:
+            raise ValueError(error.message) from None
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004  # one kind for whatever is no entry
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _size_bytes(entry: Any) -> int:
+    try:
+        return len(json.dumps(entry))
+    except RecursionError:
+        return BATCH_BYTES  # nested too deeply to be measured: it has a part of its own
