@@ -120,7 +120,7 @@ class Crew:
                     actor.objects, FOLDER, writer=actor.name, ids=actor.ids, everything=actor.rng.random() < 0.3
                 )
                 if actor.rng.random() < 0.5:
-                    await actor.sleep(actor.rng.uniform(0, 300))
+                    await actor.sleep(actor.rng.uniform(0, 2.5) * self._theme.compacts_every_s)
                 now_ms = actor.world.store.modified_ms(actor.world.now) if actor.rng.random() < 0.5 else None
                 await self._protocol.collect(actor.objects, FOLDER, now_ms=now_ms)
                 if now_ms is not None and actor.rng.random() < 0.3:

@@ -12,7 +12,7 @@ from simulation.weather import Weather
 from simulation.world import Actor, World
 
 MAX_SUCCESSORS = 4
-TIMES = {"reader": (5, 15), "deleter": (1, 2, 3), "compactor": (5, 20)}
+READS, COMPACTIONS = (5, 15), (5, 20)
 MISHAPS = ("crashes", "late", "compactions given up", "deletions given up", "freed numbers taken", "rot")
 
 
@@ -73,14 +73,14 @@ class Scenario:
             self._guest(rng.uniform(0, spread_s))
         for _ in range(claims if guests else max(claims, 2)):
             self._claim(rng.uniform(0, spread_s))
-        for kind, numbers, life in (
-            ("reader", theme.readers, crew.reader),
-            ("deleter", theme.deleters, crew.deleter),
-            ("compactor", theme.compactors, crew.compactor),
+        for kind, numbers, life, times in (
+            ("reader", theme.readers, crew.reader, READS),
+            ("deleter", theme.deleters, crew.deleter, theme.deletes),
+            ("compactor", theme.compactors, crew.compactor, COMPACTIONS),
         ):
             for _ in range(rng.choice(numbers)):
                 actor = self._actor(kind)
-                actor.live(life(actor, rng.choice(TIMES[kind])), rng.uniform(0, spread_s))
+                actor.live(life(actor, rng.choice(times)), rng.uniform(0, spread_s))
         if self._rots == "at work":
             self.world.later(rng.uniform(0, 3 * spread_s), self._rot_now)
 

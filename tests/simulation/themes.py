@@ -32,6 +32,7 @@ class Theme:
         often_long: See `Tempo`. Drawn once for all actors.
         spread_s: Within what time the actors come.
         stalls: How often a worker stalls between its claim and its first request.
+        deletes: How many times a deleter deletes.
         deletes_after_s: How long a deleter waits at most.
         compacts_every_s: How long a compactor waits at most.
         strengths: How rough the weather is: 1 is usual, 0 is calm.
@@ -48,6 +49,7 @@ class Theme:
     often_long: tuple[float, ...] = (0.0, 0.05, 0.15, 0.3)
     spread_s: tuple[float, ...] = (1.0, 60.0, 2000.0)
     stalls: float = 0.3
+    deletes: tuple[int, ...] = (1, 2, 3)
     deletes_after_s: tuple[float, ...] = (5.0, 100.0, 1000.0)
     compacts_every_s: float = 120.0
     strengths: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0)
@@ -96,7 +98,8 @@ CLEARING = Theme(  # a log that is compacted all the time, and deleted meanwhile
     guests=(1, 2),
     claims=(0, 1),
     readers=(1,),
-    deleters=(1, 2),
+    deleters=(1,),
+    deletes=(1,),
     compactors=(2, 3),
     batches=(8, 16),
     thinks_s=(0.5, 2.0),
