@@ -23,7 +23,7 @@ from simulation import world
 from simulation.actors import Protocol
 from simulation.oracle import Violation
 from simulation.scenario import play
-from simulation.themes import CLEARING, DOZERS, LATE_CLAIMS, MIXED, SLEEPERS, Theme
+from simulation.themes import CLEARING, DEAF, DOZERS, LATE_CLAIMS, MIXED, SLEEPERS, Theme
 from simulation.world import SimObjects
 
 # --- Writers --------------------------------------------------------------------------------------------------------
@@ -286,8 +286,8 @@ def _patch(name: str, module: Any, attribute: str, value: Any, theme: Theme = MI
 
 
 MUTANTS = [
-    _writer("no fence", NoFence),
-    _writer("load before fence", LoadsFirst),
+    _writer("no fence", NoFence, LATE_CLAIMS),
+    _writer("load before fence", LoadsFirst, LATE_CLAIMS),
     _writer("fences are ignored", IgnoresFences),
     _writer("no look after a stall", NeverLooks, SLEEPERS),
     _writer("a taken number counts as ours", TakenIsOurs),
@@ -295,7 +295,7 @@ MUTANTS = [
     _writer("an unresolved attempt is forgotten", Forgets),
     _writer("a retried batch is not recognised", WritesAgain),
     _writer("a pass renews the knowledge of the tail", PassRenews, SLEEPERS, 500),
-    _writer("a settled attempt renews the knowledge of the tail", LateIsTail, SLEEPERS, seeds=1000),
+    _writer("a settled attempt renews the knowledge of the tail", LateIsTail, DEAF, seeds=1000),
     _writer("a settled attempt does not stop an overtaken writer", GoesOnBehindTheFence, seeds=1000),
     _writer("a truncation does not stop a claimed writer", IgnoresTruncations, LATE_CLAIMS),
     _writer("a deletion does not look at what came in between", TruncatesBlindly, LATE_CLAIMS, seeds=1000),
@@ -321,8 +321,8 @@ MUTANTS = [
         "_is_whole",
         whole,
         SLEEPERS,
-        2000,
+        3000,
     ),
-    _patch("pages that are hours apart are believed", world, "check_listing", anything, DOZERS, 2000),
+    _patch("pages that are hours apart are believed", world, "check_listing", anything, DOZERS, 3000),
     _patch("a segment of a deleted log is not withdrawn", compaction, "_withdraw_if_deleted", leave, CLEARING),
 ]

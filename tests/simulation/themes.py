@@ -94,6 +94,19 @@ DOZERS = Theme(  # readers that sleep in the middle of a read
     compacts_every_s=60.0,
     trouble=("suspended before",),
 )
+DEAF = Theme(  # writers that do not hear what became of their writes, and sleep over it
+    guests=(3, 4),
+    claims=(0, 1),
+    readers=(0,),
+    deleters=(0,),
+    compactors=(2,),
+    batches=(8, 16),
+    thinks_s=(3.0, 20.0),
+    often_long=(0.3,),
+    spread_s=(60.0,),
+    compacts_every_s=30.0,
+    trouble=("lost reply", "suspended before"),
+)
 CLEARING = Theme(  # a log that is compacted all the time, and deleted meanwhile
     guests=(1, 2),
     claims=(0, 1),
@@ -109,4 +122,4 @@ CLEARING = Theme(  # a log that is compacted all the time, and deleted meanwhile
     compacts_every_s=2.0,
     strengths=(0.0, 0.0, 0.1, 1.0),
 )
-THEMES = (MIXED, MIXED, LATE_CLAIMS, SLEEPERS, DOZERS, CLEARING)
+THEMES = (MIXED, MIXED, LATE_CLAIMS, SLEEPERS, DOZERS, DEAF, CLEARING)

@@ -54,7 +54,7 @@ class Weather:
             special = rng.randrange(len(rates))
             rates[special] = max(rates[special], _RATES[special]) * rng.choice((2.0, 6.0))
         for fate in trouble:
-            rates[FATES.index(fate)] = 0.02
+            rates[FATES.index(fate)] = max(0.02, 5 * _RATES[FATES.index(fate)])
         return cls(tuple(accumulate(rates)), rng.choice((0.0, 0.0005, 0.003)))
 
     @property
