@@ -296,7 +296,7 @@ MUTANTS = [
     _writer("a retried batch is not recognised", WritesAgain),
     _writer("a pass renews the knowledge of the tail", PassRenews, SLEEPERS, 500),
     _writer("a settled attempt renews the knowledge of the tail", LateIsTail, DEAF, seeds=1000),
-    _writer("a settled attempt does not stop an overtaken writer", GoesOnBehindTheFence, seeds=1000),
+    _writer("a settled attempt does not stop an overtaken writer", GoesOnBehindTheFence),
     _writer("a truncation does not stop a claimed writer", IgnoresTruncations, LATE_CLAIMS),
     _writer("a deletion does not look at what came in between", TruncatesBlindly, LATE_CLAIMS, seeds=1000),
     _patch(
@@ -310,8 +310,8 @@ MUTANTS = [
     _writer("what stands at a number is taken for what always stood there", NeverSearches, DOZERS, seeds=3000),
     _patch("a deletion frees young numbers", deletion, "YOUNG_MS", 0),
     _patch("dedup off", reader.Log, "entries", entries_without_dedup),
-    Mutant("one listing is trusted", MIXED, Protocol(read=read_one_listing), ((reader, "LISTINGS", 1),)),
-    _patch("holes are skipped", reader, "adjoining", one_run),
+    Mutant("one listing is trusted", MIXED, Protocol(read=read_one_listing), ((reader, "LISTINGS", 1),), 500),
+    _patch("holes are skipped", reader, "adjoining", one_run, seeds=500),
     _patch("replaced objects are believed", reader, "was_replaced", believe, DOZERS, 1000),
     Mutant("covered parts are freed before their segment is verified", SLEEPERS, Protocol(compact=compact_and_free)),
     _patch("covered parts are freed at once", compaction, "FREE_AFTER_MS", 0, SLEEPERS),
@@ -324,5 +324,5 @@ MUTANTS = [
         3000,
     ),
     _patch("pages that are hours apart are believed", world, "check_listing", anything, DOZERS, 3000),
-    _patch("a segment of a deleted log is not withdrawn", compaction, "_withdraw_if_deleted", leave, CLEARING),
+    _patch("a segment of a deleted log is not withdrawn", compaction, "_withdraw_if_deleted", leave, CLEARING, 500),
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from simulation.actors import Crew, Protocol
+from simulation.oracle import Violation
 from simulation.themes import THEMES, Theme
 from simulation.weather import Weather
 from simulation.world import Actor, World
@@ -58,11 +59,15 @@ class Scenario:
         """Play the scenario to its end.
 
         Raises:
-            Violation: A promise was broken.
+            Violation: A promise was broken. It tells the seed and what came before.
         """
-        self._enter()
-        self.world.run()
-        self._look_back()
+        world = self.world
+        try:
+            self._enter()
+            world.run()
+            self._look_back()
+        except Violation as violation:
+            raise violation.told(world.seed, world.operations, list(world.trace)) from violation
         return Result(self.world.seed, self.world.operations, self.world.counts, self.world.now)
 
     def _enter(self) -> None:

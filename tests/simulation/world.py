@@ -21,7 +21,7 @@ from typing import Any
 from everturn.clock import Ids
 from everturn.errors import Unavailable
 from everturn.log.objects import Item, Stored, check_listing
-from simulation.oracle import Oracle, Violation
+from simulation.oracle import Oracle
 from simulation.store import FOLDER, Store
 from simulation.weather import CALM, latency_s, long_s, timeout_s
 
@@ -238,14 +238,12 @@ class World:
         """Let everything happen, until nothing is left to happen.
 
         Raises:
-            Violation: A promise was broken. The message tells the seed and what came before.
+            Violation: A promise was broken.
         """
         try:
             while self._events:
                 self.now, _, act, args = heappop(self._events)
                 act(*args)
-        except Violation as violation:
-            raise violation.told(self.seed, self.operations, list(self.trace)) from violation
         finally:
             for actor in self.actors:
                 actor.stop()
