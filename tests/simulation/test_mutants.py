@@ -13,7 +13,12 @@ from simulation.scenario import play
 
 @pytest.mark.parametrize(
     "mutant",
-    [pytest.param(each, id=each.name, marks=[pytest.mark.slow] if each.seeds > 100 else []) for each in MUTANTS],
+    [
+        pytest.param(
+            each, id=each.name, marks=[pytest.mark.slow, pytest.mark.timeout(900)] if each.seeds > 100 else []
+        )
+        for each in MUTANTS
+    ],
 )
 def test_the_simulation_catches_a_protocol_with(mutant: Mutant) -> None:
     caught = mutant.hunt()
