@@ -307,12 +307,12 @@ MUTANTS = [
         LATE_CLAIMS,
         seeds=500,
     ),
-    _writer("what stands at a number is taken for what always stood there", NeverSearches, DOZERS, seeds=3000),
+    _writer("what stands at a number is taken for what always stood there", NeverSearches, DOZERS, seeds=6000),
     _patch("a deletion frees young numbers", deletion, "YOUNG_MS", 0),
     _patch("dedup off", reader.Log, "entries", entries_without_dedup),
     Mutant("one listing is trusted", MIXED, Protocol(read=read_one_listing), ((reader, "LISTINGS", 1),), 500),
     _patch("holes are skipped", reader, "adjoining", one_run, seeds=500),
-    _patch("replaced objects are believed", reader, "was_replaced", believe, DOZERS, 1000),
+    _patch("replaced objects are believed", reader, "was_replaced", believe, DOZERS, 3000),
     Mutant("covered parts are freed before their segment is verified", SLEEPERS, Protocol(compact=compact_and_free)),
     _patch("covered parts are freed at once", compaction, "FREE_AFTER_MS", 0, SLEEPERS),
     _patch(
@@ -323,6 +323,6 @@ MUTANTS = [
         SLEEPERS,
         3000,
     ),
-    _patch("pages that are hours apart are believed", world, "check_listing", anything, DOZERS, 3000),
+    _patch("pages that are hours apart are believed", world, "check_listing", anything, DOZERS, 6000),
     _patch("a segment of a deleted log is not withdrawn", compaction, "_withdraw_if_deleted", leave, CLEARING, 500),
 ]
