@@ -14,15 +14,15 @@ from rich.progress import Progress
 
 from everturn.cli.output import OutputError, refuse_memory
 from everturn.clock import Ids, SystemClock
+from everturn.conversations.loading import StoredSession, load_session
+from everturn.conversations.turns import as_json
 from everturn.errors import Invalid
 from everturn.log.objects import run
 from everturn.runtime import open_archive
 from everturn.settings import Settings
 from everturn.telemetry import log_to_stderr
 from everturn.transcripts.archive import Archive
-from everturn.transcripts.loading import StoredSession, load_session
-from everturn.transcripts.turns import as_json
-from everturn.transcripts.upkeep import Upkeep
+from everturn.upkeep.tending import Upkeep
 
 _UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 

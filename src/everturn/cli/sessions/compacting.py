@@ -13,7 +13,7 @@ from everturn.cli.sessions.care import counted, progress
 from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, open_store, print_json, upkeep_of
 from everturn.errors import EverturnError
 from everturn.log.objects import run
-from everturn.transcripts.upkeep import Compacted
+from everturn.upkeep.tending import Compacted
 
 
 def command(

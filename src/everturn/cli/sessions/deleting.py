@@ -25,7 +25,7 @@ from everturn.cli.sessions.common import (
 from everturn.errors import Conflict, EverturnError, Invalid
 from everturn.log.objects import run
 from everturn.transcripts.holds import refuse_if_held
-from everturn.transcripts.upkeep import Found, Upkeep
+from everturn.upkeep.tending import Found, Upkeep
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]

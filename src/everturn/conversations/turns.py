@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from everturn.log.entries import encode
-from everturn.transcripts.conversation import (
+from everturn.conversations.conversation import (
     Attachment,
     Content,
     Conversation,
@@ -25,7 +24,8 @@ from everturn.transcripts.conversation import (
     Usage,
     moment,
 )
-from everturn.transcripts.threads import Entry, Node
+from everturn.conversations.threads import Entry, Node
+from everturn.log.entries import encode
 
 FindAgent = Callable[[str, str], Conversation | None]
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from conversations import TAP_AGENT, answered, fence, said, tap, text, tool_result, tool_use
+from everturn.conversations.export import Format, agent_files, file_name, render
+from everturn.conversations.loading import StoredSession
 from everturn.errors import Invalid
 from everturn.transcripts.archive import SessionRef
-from everturn.transcripts.export import Format, agent_files, file_name, render
-from everturn.transcripts.loading import StoredSession
+from recorded import TAP_AGENT, answered, fence, said, tap, text, tool_result, tool_use
 
 REF = SessionRef("acme/web#12", "-home-dev-tap", "5a1d0c1e")
 HOSTILE = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from everturn.transcripts.conversation import Conversation, Media, Notice, Text, ToolCall, Turn, Usage, moment
-from everturn.transcripts.turns import as_json
+from everturn.conversations.conversation import Conversation, Media, Notice, Text, ToolCall, Turn, Usage, moment
+from everturn.conversations.turns import as_json
 
 TITLE_LENGTH = 80
 _SEQUENCE = re.compile(

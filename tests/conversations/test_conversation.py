@@ -9,15 +9,15 @@ import anyio
 import pytest
 from claude_agent_sdk import InMemorySessionStore, get_session_messages_from_store, project_key_for_directory
 
-from conversations import FENCE_AGENT, TAP_AGENT, answered, fence, said, tap, text, tool_result, tool_use
+from everturn.conversations.conversation import Conversation, Media, Notice, Text, Thinking, ToolCall, Usage, as_data
+from everturn.conversations.reading import claims_in, read_conversation
+from everturn.conversations.threads import sort_out
+from everturn.conversations.turns import Taken
 from everturn.log.entries import encode
 from everturn.log.format import decode, encode_part, encode_segment
 from everturn.log.names import Span
 from everturn.log.reader import Log
-from everturn.transcripts.conversation import Conversation, Media, Notice, Text, Thinking, ToolCall, Usage, as_data
-from everturn.transcripts.reading import claims_in, read_conversation
-from everturn.transcripts.threads import sort_out
-from everturn.transcripts.turns import Taken
+from recorded import FENCE_AGENT, TAP_AGENT, answered, fence, said, tap, text, tool_result, tool_use
 
 
 def prompts(found: Conversation) -> list[str]:

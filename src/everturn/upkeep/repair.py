@@ -28,13 +28,13 @@ from everturn.log.reader import read_part
 from everturn.log.stock import Stock, gaps
 from everturn.log.verification import LogReport, numbers, verify_log
 from everturn.log.writer import GRACE_S, LogWriter
-from everturn.transcripts.alignment import HINT, align, between, comparable, same_session
 from everturn.transcripts.archive import SessionRef
 from everturn.transcripts.holds import refuse_if_held
 from everturn.transcripts.layout import Layout
-from everturn.transcripts.local import batches
 from everturn.transcripts.observer import StoreObserver
-from everturn.transcripts.verification import check_home, contents, summary_record
+from everturn.upkeep.alignment import HINT, align, between, comparable, same_session
+from everturn.upkeep.local import batches
+from everturn.upkeep.verification import check_home, contents, summary_record
 
 DAMAGED = "damaged"
 LARGEST_GAP = 100_000

@@ -17,8 +17,8 @@ from everturn.log.objects import BlockingObjects, Objects, run
 from everturn.log.reader import read
 from everturn.transcripts.archive import SessionRef
 from everturn.transcripts.layout import Layout
-from everturn.transcripts.repair import Plan, Repair, plan_repair
-from everturn.transcripts.verification import SessionReport, verify_session
+from everturn.upkeep.repair import Plan, Repair, plan_repair
+from everturn.upkeep.verification import SessionReport, verify_session
 
 SESSION = "7df19cb2-f002-4f12-a0f4-5b4be6b08923"
 REF = SessionRef("task-1", "-home-a", SESSION)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from conversations import answered, said, text, tool_use
-from everturn.transcripts import wording
-from everturn.transcripts.conversation import ToolCall, Usage
-from everturn.transcripts.reading import read_conversation
+from everturn.conversations import wording
+from everturn.conversations.conversation import ToolCall, Usage
+from everturn.conversations.reading import read_conversation
+from recorded import answered, said, text, tool_use
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import anyio
 import pytest
 from claude_agent_sdk import SessionKey
 
-from conversations import PROJECT, SESSION, TAP_AGENT, answered, keep, said, tap, text
 from everturn import Corrupt, Settings, TranscriptStore
+from everturn.conversations.loading import load_session
 from everturn.log.objects import run
 from everturn.runtime import open_archive
 from everturn.transcripts.archive import Archive
-from everturn.transcripts.loading import load_session
+from recorded import PROJECT, SESSION, TAP_AGENT, answered, keep, said, tap, text
 from support import StorePlace
 
 KEY: SessionKey = {"project_key": PROJECT, "session_id": SESSION}

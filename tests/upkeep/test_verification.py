@@ -19,8 +19,8 @@ from everturn.testing import Fault, FaultyObjects
 from everturn.transcripts.archive import Archive, SessionRef
 from everturn.transcripts.sizes import size_warnings
 from everturn.transcripts.summaries import encode_summary, fold_log
-from everturn.transcripts.verification import all_scopes, all_sessions, verify_sessions
-from transcripts.shelf import HOME, LAYOUT, MODE, REF, SESSION, SUMMARY, Shelf, said
+from everturn.upkeep.verification import all_scopes, all_sessions, verify_sessions
+from upkeep.shelf import HOME, LAYOUT, MODE, REF, SESSION, SUMMARY, Shelf, said
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1"
 SUB = "subagents/agent-1"

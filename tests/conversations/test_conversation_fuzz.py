@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from conversations import tap
 from everturn.cli.sessions.printer import Printer
-from everturn.transcripts import wording
+from everturn.conversations import wording
+from everturn.conversations.conversation import as_data
+from everturn.conversations.markdown import contained, to_markdown
+from everturn.conversations.page import markdown, to_html
+from everturn.conversations.reading import read_conversation
+from everturn.conversations.turns import as_json
 from everturn.transcripts.archive import SessionRef
-from everturn.transcripts.conversation import as_data
-from everturn.transcripts.markdown import contained, to_markdown
-from everturn.transcripts.page import markdown, to_html
-from everturn.transcripts.reading import read_conversation
-from everturn.transcripts.turns import as_json
+from recorded import tap
 
 REF = SessionRef("scope", "project", "session")
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

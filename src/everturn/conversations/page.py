@@ -22,9 +22,9 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
 
-from everturn.transcripts import wording
+from everturn.conversations import wording
+from everturn.conversations.conversation import Conversation, Media
 from everturn.transcripts.archive import SessionRef
-from everturn.transcripts.conversation import Conversation, Media
 
 LARGEST_IMAGE_BYTES = 8_000_000
 _WEB = re.compile(r"(https?://|mailto:)[^\s]", re.IGNORECASE)
@@ -76,7 +76,7 @@ def _style() -> dict[str, object]:
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("everturn.transcripts"),
+        loader=PackageLoader("everturn.conversations"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -16,10 +16,10 @@ from everturn.log.names import Span, unescape
 from everturn.log.objects import Objects, run
 from everturn.log.reader import list_spans
 from everturn.log.verification import LEAVE, REPAIR, Finding, LogReport, Severity, verify_log
-from everturn.transcripts.alignment import without_repeats
 from everturn.transcripts.archive import SCOPES, Archive, SessionRef
 from everturn.transcripts.layout import Layout, names_in
 from everturn.transcripts.sizes import too_large
+from everturn.upkeep.alignment import without_repeats
 
 PARALLEL_SESSIONS = 4
 

@@ -15,9 +15,9 @@ from everturn.errors import Denied
 from everturn.log.objects import BlockingObjects, Objects
 from everturn.log.stores import connect
 from everturn.testing import Fault, FaultyObjects
-from everturn.transcripts.importing import LocalSession, Outcome, find_sessions, import_session, project_folder
-from everturn.transcripts.local import read_transcript
-from transcripts.shelf import MODE, SESSION, said
+from everturn.upkeep.importing import LocalSession, Outcome, find_sessions, import_session, project_folder
+from everturn.upkeep.local import read_transcript
+from upkeep.shelf import MODE, SESSION, said
 
 OTHER = "10000000-0000-4000-8000-000000000000"
 PROJECT = "-home-ada-web"

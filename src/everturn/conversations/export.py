@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
+from everturn.conversations.loading import StoredSession
+from everturn.conversations.markdown import to_markdown
+from everturn.conversations.page import to_html
 from everturn.errors import Invalid
 from everturn.log.entries import encode
 from everturn.log.names import escape
-from everturn.transcripts.loading import StoredSession
-from everturn.transcripts.markdown import to_markdown
-from everturn.transcripts.page import to_html
 
 LINES_AT_ONCE = 500
 

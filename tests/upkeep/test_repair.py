@@ -16,11 +16,11 @@ from everturn.log.names import Span, part
 from everturn.log.objects import run
 from everturn.log.writer import LogWriter
 from everturn.testing import Fault, FaultyObjects
-from everturn.transcripts.alignment import missing_entries
 from everturn.transcripts.holds import lift_hold, place_hold
 from everturn.transcripts.observer import StoreObserver
-from everturn.transcripts.repair import Repair, append_missing
-from transcripts.shelf import HOME, MODE, REF, SESSION, SUMMARY, Shelf, said
+from everturn.upkeep.alignment import missing_entries
+from everturn.upkeep.repair import Repair, append_missing
+from upkeep.shelf import HOME, MODE, REF, SESSION, SUMMARY, Shelf, said
 
 SUB = "subagents/agent-1"
 KEPT = "damaged/task-1/-home-a/7df19cb2-f002-4f12-a0f4-5b4be6b08923/main"

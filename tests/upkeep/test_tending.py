@@ -16,7 +16,7 @@ from everturn.log.objects import BlockingObjects, Item, Stored, run
 from everturn.testing import FaultyObjects
 from everturn.transcripts.archive import Archive, SessionRef
 from everturn.transcripts.holds import held, hold_on, lift_hold, place_hold
-from everturn.transcripts.upkeep import DAY_MS, Upkeep
+from everturn.upkeep.tending import DAY_MS, Upkeep
 
 SESSION = "7df19cb2-f002-4f12-a0f4-5b4be6b08923"
 OTHER = "11111111-f002-4f12-a0f4-5b4be6b08923"

@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from everturn.errors import Invalid
-from everturn.transcripts.alignment import Alignment, align, between, missing_entries, without_repeats
-from everturn.transcripts.local import batches
-from transcripts.shelf import Shelf
+from everturn.upkeep.alignment import Alignment, align, between, missing_entries, without_repeats
+from everturn.upkeep.local import batches
+from upkeep.shelf import Shelf
 
 QUICKLY = settings(max_examples=50, deadline=None, database=None)
 Entries = list[Any]

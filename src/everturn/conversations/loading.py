@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from everturn.conversations.conversation import Conversation
+from everturn.conversations.reading import claims_in, read_conversation
+from everturn.conversations.turns import Taken
 from everturn.log.reader import list_parts
 from everturn.transcripts.archive import Archive, SessionRef
-from everturn.transcripts.conversation import Conversation
-from everturn.transcripts.reading import claims_in, read_conversation
-from everturn.transcripts.turns import Taken
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from everturn.conversations.conversation import Branch, Conversation, Usage, moment
+from everturn.conversations.threads import Entry, Threads, sort_out
+from everturn.conversations.turns import Taken, TurnReader, add_usage, count
 from everturn.log.reader import Log
-from everturn.transcripts.conversation import Branch, Conversation, Usage, moment
-from everturn.transcripts.threads import Entry, Threads, sort_out
-from everturn.transcripts.turns import Taken, TurnReader, add_usage, count
 
 MAX_AGENTS_DEEP = 20
 KNOWN_TYPES = {

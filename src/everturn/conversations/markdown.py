@@ -9,9 +9,8 @@ from itertools import groupby
 
 from markdown_it import MarkdownIt
 
-from everturn.transcripts import wording
-from everturn.transcripts.archive import SessionRef
-from everturn.transcripts.conversation import (
+from everturn.conversations import wording
+from everturn.conversations.conversation import (
     Branch,
     Content,
     Conversation,
@@ -23,6 +22,7 @@ from everturn.transcripts.conversation import (
     ToolCall,
     Turn,
 )
+from everturn.transcripts.archive import SessionRef
 
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
 _STRICT_PARSER = MarkdownIt("commonmark", {"html": True}).enable(["strikethrough", "table"])
