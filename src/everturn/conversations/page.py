@@ -68,7 +68,7 @@ def image(media: Media) -> str | None:
 @cache
 def _style() -> dict[str, object]:
     """Return the style sheet, and its digest: the page's policy allows that one alone."""
-    text = (files("everturn.transcripts") / "templates" / "conversation.css").read_text(encoding="utf-8")
+    text = (files("everturn.conversations") / "templates" / "conversation.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return {"style": Markup(text), "style_digest": digest}  # noqa: S704  # a file of our own
 
