@@ -58,6 +58,7 @@ def listed(everturn: Everturn, url: str) -> set[str]:
     return {row["session_id"] for row in rows(everturn("sessions", "list", "--store", url, "--json"))}
 
 
+@pytest.mark.slow
 def test_list_shows_sessions_of_all_scopes_the_newest_first(everturn: Everturn, url: str) -> None:
     found = rows(everturn("sessions", "list", "--store", url, "--json"))
     assert [(row["session_id"], row["scope"], row["title"]) for row in found] == [
@@ -77,6 +78,7 @@ def test_a_store_that_is_not_there_is_refused_and_not_made(everturn: Everturn, t
     assert "there are no transcripts" in result.stderr
 
 
+@pytest.mark.slow
 def test_compact_merges_and_later_frees(everturn: Everturn, url: str, tmp_path: Path) -> None:
     first = rows(everturn("sessions", "compact", "--store", url, "--json"))
     assert {(row["objects_before"], row["segments"], row["freed"]) for row in first} == {(5, 1, 0)}
@@ -101,6 +103,7 @@ def test_delete_shows_first_and_deletes_only_with_consent(everturn: Everturn, ur
     assert listed(everturn, url) == {OTHER}
 
 
+@pytest.mark.slow
 def test_deleting_what_is_not_there_is_refused(everturn: Everturn, url: str) -> None:
     result = everturn("sessions", "delete", "nosuch", "--store", url, "--yes")
     assert result.returncode == 2
@@ -137,6 +140,7 @@ def test_a_wrong_age_is_one_line_for_whoever_types_it(everturn: Everturn, url: s
     assert "'soon' is no age" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_hold_needs_a_reason(everturn: Everturn, url: str) -> None:
     result = everturn("sessions", "hold", SESSION, "--store", url)
     assert result.returncode == 2
