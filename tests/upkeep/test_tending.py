@@ -267,3 +267,18 @@ def test_the_traces_of_a_deletion_go_after_a_week_at_the_earliest(objects: Timed
     assert run(upkeep.expire(found)) is True
     assert keys(objects, "sessions") == []
     assert expired(upkeep, days=1) == []
+
+
+def test_deleting_takes_the_copies_that_a_repair_has_kept(objects: TimedObjects, upkeep: Upkeep) -> None:
+    fill(objects, KEY, 2)
+    fill(objects, SUB, 2)
+    copy = f"damaged/{REF.folder().removeprefix('sessions/')}/0000000001.jsonl.zst.0123456789abcdef"
+    of_sub = (
+        f"damaged/{REF.folder('subagents/agent-1').removeprefix('sessions/')}/0000000001.jsonl.zst.0123456789abcdef"
+    )
+    for key in (copy, of_sub):
+        run(objects.create(key, b"bytes"))
+    run(upkeep.delete(REF, "subagents/agent-1"))
+    assert keys(objects, "damaged") == [copy]
+    run(upkeep.delete(REF))
+    assert keys(objects, "damaged") == []
