@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, complain, fold, size, when
+from everturn.cli.output import Terminal, complain, plain, size, when
 from everturn.cli.sessions.care import counted, progress
 from everturn.cli.sessions.common import (
     JsonOption,
@@ -20,6 +20,7 @@ from everturn.cli.sessions.common import (
     consent,
     open_store,
     print_json,
+    short_ids,
     upkeep_of,
 )
 from everturn.errors import Conflict, EverturnError, Invalid
@@ -124,29 +125,24 @@ def milliseconds(age: str) -> int:
 def _show(terminal: Terminal, found: Sequence[Found]) -> None:
     if not found:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("session", no_wrap=True, min_width=36)
-    table.add_column("scope", no_wrap=True)
-    table.add_column("last entry (UTC)", no_wrap=True, min_width=20)
-    table.add_column("objects", justify="right")
-    table.add_column("size", no_wrap=True, justify="right")
-    table.add_column("")
+    short = short_ids([each.ref.session_id for each in found])
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    table.add_column("session", no_wrap=True)
+    table.add_column("last entry (UTC)", no_wrap=True)
+    table.add_column("objects", justify="right", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("scope", no_wrap=True, overflow="ellipsis", ratio=1)
     for each in sorted(found, key=lambda each: each.modified_ms):
-        table.add_row(
-            each.ref.session_id,
-            Text(fold(each.ref.scope, 40)),
-            when(each.modified_ms),
-            f"{each.objects:,}",
-            size(each.size_bytes),
-            _remark(each),
-        )
+        scope = Text.assemble(_remark(each), plain(each.ref.scope))
+        times = when(each.modified_ms)
+        table.add_row(short[each.ref.session_id], times, f"{each.objects:,}", size(each.size_bytes), scope)
     terminal.print(table)
 
 
 def _remark(found: Found) -> Text:
     if found.is_held:
-        return Text("under a hold: stays", style="yellow")
-    return Text("traces of a deletion" if found.is_remains else "", style="dim")
+        return Text("held, stays: ", style="yellow")
+    return Text("traces of a deletion: " if found.is_remains else "", style="dim")
 
 
 def _conclude(terminal: Terminal, done: Sequence[tuple[Found, bool]], *, dry_run: bool, as_json: bool) -> None:
