@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from everturn.cli.output import Terminal, complain, plain, size, when
-from everturn.cli.sessions.care import counted, progress
+from everturn.cli.sessions.care import counted, in_parallel, progress
 from everturn.cli.sessions.common import (
     JsonOption,
     ScopeOption,
@@ -76,11 +77,8 @@ def expire(
     upkeep = upkeep_of(archive)
     scopes = [scope] if scope is not None else run(archive.scopes())
     terminal = Terminal(highlight=False, quiet=as_json)
-    found: list[Found] = []
-    with progress("looking", len(scopes), quiet=as_json) as step:
-        for name in scopes:
-            found += run(upkeep.expired(name, age_ms))
-            step(1)
+    by_scope = in_parallel("looking", scopes, lambda name: run(upkeep.expired(name, age_ms)), quiet=as_json)
+    found = list(chain.from_iterable(by_scope))
     _show(terminal, found)
     going = [each for each in found if not each.is_held]
     if going and not dry_run:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from rich.table import Table
 from rich.text import Text
 
 from everturn.cli.output import Terminal, fold, plain, when
+from everturn.cli.sessions.care import in_parallel
 from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, open_store, print_json, short_ids
 from everturn.log.objects import run
 from everturn.transcripts.archive import SessionInfo
@@ -18,8 +21,8 @@ def command(store: StoreOption = None, scope: ScopeOption = None, as_json: JsonO
     """List sessions, the one that changed last first."""
     archive = open_store(store)
     scopes = [scope] if scope is not None else run(archive.scopes())
-    found = [info for each in scopes for info in run(archive.sessions(each))]
-    found.sort(key=lambda info: info.modified_ms, reverse=True)
+    by_scope = in_parallel("listing", scopes, lambda each: run(archive.sessions(each)), quiet=as_json)
+    found = sorted(chain.from_iterable(by_scope), key=lambda info: info.modified_ms, reverse=True)
     if as_json:
         for info in found:
             print_json(_record(info))
