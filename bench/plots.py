@@ -5,16 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from bench.report import MB
+from bench.report import LABELS, MB
 from bench.summary import Row, Summary, percentile
 from bench.svg import bars, lines
-
-LABELS = {
-    "baseline": "baseline",
-    "everturn": "everturn, as written",
-    "compacted": "everturn, compacted",
-    "limit": "limit",
-}
 
 
 def write(results: Row, folder: Path, name: str) -> None:
@@ -29,10 +22,14 @@ def write(results: Row, folder: Path, name: str) -> None:
         (folder / f"{name}-{what}.svg").write_text(text, encoding="utf-8")
 
 
+def _ways() -> list[tuple[str, str]]:
+    return [(way, LABELS[way]) for way in ("baseline", "parts", "compacted", "limit")]
+
+
 def _load(found: Summary) -> str:
     series = {
         label: {float(n): 1000 * found.middle(f"load {way} {n}", "wall_s") for n in found.lengths}
-        for way, label in LABELS.items()
+        for way, label in _ways()
     }
     return lines("Time to load a transcript", "frames in the transcript", "ms", series)
 
@@ -40,7 +37,7 @@ def _load(found: Summary) -> str:
 def _memory(found: Summary) -> str:
     series = {
         label: {float(n): found.middle(f"load {way} {n}", "peak_bytes") / MB for n in found.lengths}
-        for way, label in LABELS.items()
+        for way, label in _ways()
     }
     return lines("Memory to load a transcript, at its highest", "frames in the transcript", "MB", series)
 
@@ -49,11 +46,12 @@ def _append(found: Summary) -> str:
     kinds = ("everturn", "baseline", "limit")
     groups = {
         f"p{percent}": {
-            kind: 1000 * found.spread(f"append {kind}", partial(percentile, percent=percent)).median for kind in kinds
+            LABELS[kind]: 1000 * found.spread(f"append {kind}", partial(percentile, percent=percent)).median
+            for kind in kinds
         }
         for percent in (50, 99)
     }
-    groups["CPU"] = {kind: 1000 * found.cpu_per_append(kind).median for kind in kinds}
+    groups["CPU"] = {LABELS[kind]: 1000 * found.cpu_per_append(kind).median for kind in kinds}
     return bars("One append", "ms", groups)
 
 
