@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.servers import ROOT, Server
 
@@ -45,18 +45,19 @@ APPENDS = {
 }
 FILLS = {
     "parts": Way("everturn", COMPACTION_OFF),
-    "everturn": Way("everturn", ms_each=3.0),
+    "everturn": Way("everturn", ms_each=2.2),
     "baseline": BASELINE,
     "limit": Way("limit", ms_each=0.1),
 }
 # About how long loading one frame takes; `compacted` is what `everturn` becomes.
-LOADS_MS = {"parts": 0.8, "everturn": 0.15, "compacted": 0.15, "baseline": 2.5, "limit": 0.15}
+LOADS_MS = {"parts": 0.8, "everturn": 0.15, "compacted": 0.15, "baseline": 2.0, "limit": 0.15}
 HOURS = {
-    "parts": Way("everturn", COMPACTION_OFF),
-    "everturn": Way("everturn", ms_each=3.0),
+    "parts": Way("everturn", COMPACTION_OFF),  # to tell what compaction in the background asks for
+    "everturn": Way("everturn"),
     "linger": Way("everturn", {"linger_s": LINGER_S}),
     "baseline": BASELINE,
 }
+HOUR_MS = 2.5  # about how long replaying a second of a session takes
 LISTINGS = (
     ("list_sessions", "everturn"),
     ("list_sessions", "baseline"),
@@ -82,14 +83,27 @@ class Step:
     run: Callable[[], None]
 
 
+class Often(NamedTuple):
+    """How often a transcript is loaded.
+
+    Attributes:
+        few: In ways that take few requests.
+        baseline: By the baseline.
+        parts: As it is without compaction, one request for a frame. 0: it is not even written.
+    """
+
+    few: int
+    baseline: int
+    parts: int
+
+
 @dataclass(frozen=True)
 class Sizes:
     """How much is measured, and how often.
 
     Attributes:
         appends: Frames for append latencies.
-        loads: Lengths of transcripts, in frames, with how often each is loaded in ways that take few requests, and in
-            ways that take one a frame.
+        loads: Lengths of transcripts, in frames, with how often each is loaded.
         small: The same, of small frames alone.
         sessions: How many sessions are listed.
         frames_each: How many frames each of them has.
@@ -99,8 +113,8 @@ class Sizes:
     """
 
     appends: int
-    loads: dict[int, tuple[int, int]]
-    small: dict[int, tuple[int, int]]
+    loads: dict[int, Often]
+    small: dict[int, Often]
     sessions: int
     frames_each: int
     settle_s: float
@@ -117,8 +131,8 @@ class Sizes:
 
 FULL = Sizes(
     appends=3000,
-    loads={100: (7, 7), 3000: (5, 3), 30_000: (2, 1)},
-    small={3000: (5, 3)},
+    loads={100: Often(5, 5, 5), 3000: Often(5, 3, 3), 30_000: Often(2, 1, 0)},
+    small={3000: Often(5, 2, 2)},
     sessions=1000,
     frames_each=10,
     settle_s=6.0,
@@ -127,8 +141,8 @@ FULL = Sizes(
 )
 QUICK = Sizes(
     appends=200,
-    loads={100: (1, 1), 300: (1, 1)},
-    small={300: (1, 1)},
+    loads={100: Often(1, 1, 0), 300: Often(1, 1, 1)},
+    small={300: Often(1, 1, 0)},
     sessions=60,
     frames_each=3,
     settle_s=6.0,
@@ -137,8 +151,8 @@ QUICK = Sizes(
 )
 TINY = Sizes(
     appends=6,
-    loads={5: (1, 1)},
-    small={5: (1, 1)},
+    loads={5: Often(1, 1, 1)},
+    small={5: Often(1, 1, 0)},
     sessions=3,
     frames_each=2,
     settle_s=0.0,
@@ -188,9 +202,8 @@ class Plan:
 
     def _hours(self) -> Iterator[Step]:
         for name, way in HOURS.items():
-            yield Step(
-                f"session-hour {name}", self.sizes.hour_s * 2 * way.ms_each / 1000, partial(self._hour, name, way)
-            )
+            yield Step(f"session-hour {name}", 1 + self.sizes.hour_s * HOUR_MS / 1000, partial(self._hour, name, way))
+        yield Step("session-hour compacted", 3.0, self._compacted_hour)
 
     def _hour(self, name: str, way: Way) -> None:
         session = f"hour-{name}"
@@ -198,20 +211,28 @@ class Plan:
         row["kept_bytes"] = self._weighed(way.kind, session)["bytes"]
         self.samples[f"hour {name}"].append(row)
 
-    def _loads(self, label: str, repeats: tuple[int, int], **frames: Any) -> Iterator[Step]:
+    def _compacted_hour(self) -> None:
+        """Compact the session that the defaults have left."""
+        (row,) = self.samples["hour everturn"]
+        compacting = self._ask("compact_by_command", "everturn", "hour-everturn")
+        phases = {**row["phases"], "`sessions compact`": compacting["requests"]}
+        kept_bytes = self._weighed("everturn", "hour-everturn")["bytes"]
+        self.samples["hour compacted"].append({**row, "phases": phases, "kept_bytes": kept_bytes})
+
+    def _loads(self, label: str, often: Often, **frames: Any) -> Iterator[Step]:
         suffix = label.replace(" ", "-")
-        sessions = {name: (way.kind, f"{name}-{suffix}") for name, way in FILLS.items()}
+        written = {name: way for name, way in FILLS.items() if name != "parts" or often.parts}
+        sessions = {name: (way.kind, f"{name}-{suffix}") for name, way in written.items()}
         sessions["compacted"] = sessions["everturn"]
-        for name in FILLS:
+        for name in written:
             yield self._fill(name, sessions[name][1], **frames)
-        yield from self._weigh(label, sessions, ("parts", "everturn", "baseline"))
-        few, many = repeats
-        often = {"parts": many, "baseline": many, "everturn": few}
-        yield from self._load_each(label, sessions, often, frames["count"])
+        yield from self._weigh(label, sessions, [name for name in written if name != "limit"])
+        times = {"parts": often.parts, "baseline": often.baseline, "everturn": often.few}
+        yield from self._load_each(label, sessions, times, frames["count"])
         seconds = frames["count"] * 0.3 / 1000
         yield self._measured(f"compact {label}", seconds, "compact", *sessions["compacted"])
         yield from self._weigh(label, sessions, ("compacted",))
-        yield from self._load_each(label, sessions, {"compacted": few, "limit": few}, frames["count"])
+        yield from self._load_each(label, sessions, {"compacted": often.few, "limit": often.few}, frames["count"])
 
     def _load_each(
         self, label: str, sessions: dict[str, tuple[str, str]], often: dict[str, int], frames: int
@@ -239,7 +260,7 @@ class Plan:
         sizes = self.sizes
         for name in ("everturn", "baseline"):
             given = {"sessions": sizes.sessions, "count": sizes.frames_each, "bucket": "lists"}
-            seconds = sizes.sessions * sizes.frames_each * FILLS[name].ms_each / 1000
+            seconds = sizes.sessions * sizes.frames_each * APPENDS[name].ms_each / 1000
             yield self._done(f"write {sizes.sessions:,} sessions, {name}", seconds, "fill_many", name, "", **given)
         given = {"after_s": sizes.settle_s, "count": 1, "bucket": "lists"}
         yield self._done("one session goes on", sizes.settle_s, "go_on", "everturn", "", **given)

@@ -27,19 +27,24 @@ def _ways() -> list[tuple[str, str]]:
 
 
 def _load(found: Summary) -> str:
-    series = {
-        label: {float(n): 1000 * found.middle(f"load {way} {n}", "wall_s") for n in found.lengths}
-        for way, label in _ways()
-    }
+    series = _by_length(found, "wall_s", 1000)
     return lines("Time to load a transcript", "frames in the transcript", "ms", series)
 
 
 def _memory(found: Summary) -> str:
-    series = {
-        label: {float(n): found.middle(f"load {way} {n}", "peak_bytes") / MB for n in found.lengths}
+    series = _by_length(found, "peak_bytes", 1 / MB)
+    return lines("Memory to load a transcript, at its highest", "frames in the transcript", "MB", series)
+
+
+def _by_length(found: Summary, figure: str, scale: float) -> dict[str, dict[float, float]]:
+    return {
+        label: {
+            float(frames): scale * found.middle(f"load {way} {frames}", figure)
+            for frames in found.lengths
+            if way in found.ways(frames)
+        }
         for way, label in _ways()
     }
-    return lines("Memory to load a transcript, at its highest", "frames in the transcript", "MB", series)
 
 
 def _append(found: Summary) -> str:

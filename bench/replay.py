@@ -15,13 +15,11 @@ from typing import Any
 
 from claude_agent_sdk import SessionKey, SessionStore
 
-from bench.compact import compact_session, freeing_at_once, wait_for_compaction
+from bench.compact import freeing_at_once, wait_for_compaction
 from bench.frames import Frame, rounds
 from bench.servers import Server
-from everturn.log.objects import run
 from everturn.settings import Settings
 from everturn.transcripts import TranscriptStore
-from everturn.transcripts.archive import SessionRef
 
 SUMMARY_PAUSE_S = float(Settings.model_fields["summary_pause_s"].default)
 
@@ -96,14 +94,16 @@ class Replay:
 
     Args:
         server: Counts.
-        url: The store, for compaction; `None` for one that has no such thing.
-        ref: The session.
+        project_key: Where the session is.
+        session_id: The session.
+
+    Attributes:
         phases: What was asked of the server, by what it was for.
     """
 
     server: Server
-    url: str | None
-    ref: SessionRef
+    project_key: str
+    session_id: str
     phases: dict[str, Counter[str]] = field(default_factory=dict)
 
     async def write(self, opened: AbstractAsyncContextManager[SessionStore], lingering: Sequence[Group]) -> None:
@@ -127,16 +127,6 @@ class Replay:
             self._note("resume")
         return sum(len(entries or ()) for entries in loaded)
 
-    def compact(self) -> None:
-        """Compact all of it, and free what that makes superfluous two minutes later."""
-        if self.url is None:
-            return
-        self.server.take_counts()
-        run(compact_session(self.url, self.ref))
-        with freeing_at_once():
-            run(compact_session(self.url, self.ref))
-        self._note("compact")
-
     async def _append(self, store: SessionStore, group: Group) -> None:
         for entries in group.entries():
             await store.append(self._key(group.subpath), entries)
@@ -151,7 +141,7 @@ class Replay:
         self._note("summaries")
 
     def _key(self, subpath: str | None) -> SessionKey:
-        found: SessionKey = {"project_key": self.ref.project_key, "session_id": self.ref.session_id}
+        found: SessionKey = {"project_key": self.project_key, "session_id": self.session_id}
         return found if subpath is None else {**found, "subpath": subpath}
 
     def _note(self, phase: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.costs import DAYS_KEPT, PRICES, hour, phases
-from bench.plan import APPENDS, HOURS, LISTINGS
+from bench.plan import APPENDS, LISTINGS
 from bench.summary import Row, Spread, Summary, percentile, steps
 from bench.svg import amount
 
@@ -19,9 +20,14 @@ LABELS = {
     "everturn": "everturn",
     "parts": "everturn, compaction off",
     "compacted": "everturn, compacted",
-    "linger": "everturn, linger 1 s",
     "baseline": "baseline",
     "limit": "limit",
+}
+HOURS = {
+    "everturn": "everturn",
+    "compacted": "everturn, and `sessions compact` at its end",
+    "linger": "everturn, linger 1 s",
+    "baseline": "baseline",
 }
 OPERATIONS = {
     "list_sessions": "`list_sessions`",
@@ -82,7 +88,7 @@ def _appends(found: Summary) -> Table:
 def _loads(found: Summary, title: str, lengths: Sequence[str]) -> Table:
     rows = []
     for frames in lengths:
-        for way in found.ways():
+        for way in found.ways(frames):
             name = f"load {way} {frames}"
             wall, cpu = (found.spread(name, lambda row, figure=figure: row[figure]) for figure in ("wall_s", "cpu_s"))
             counts = (f"{found.requests(name, kind):.0f}" for kind in ("LIST", "GET"))
@@ -95,7 +101,7 @@ def _loads(found: Summary, title: str, lengths: Sequence[str]) -> Table:
 def _memory(found: Summary) -> Table:
     rows = []
     for frames in found.lengths:
-        for way in found.ways():
+        for way in found.ways(frames):
             name = f"load {way} {frames}"
             sizes = [found.middle(name, figure) / MB for figure in ("peak_bytes", "lines_bytes", "memory_bytes")]
             ratios = [found.memory_ratio(frames, figure, way) for figure in ("lines_bytes", "memory_bytes")]
@@ -107,7 +113,7 @@ def _memory(found: Summary) -> Table:
 def _stored(found: Summary) -> Table:
     rows = []
     for frames in found.lengths:
-        for way in ("parts", "everturn", "compacted", "baseline"):
+        for way in (way for way in found.ways(frames) if way != "limit"):
             name = f"stored {way} {frames}"
             size, objects = found.middle(name, "bytes"), found.middle(name, "objects")
             share = found.stored_ratio(frames, way)
@@ -129,30 +135,39 @@ def _lists(found: Summary) -> Table:
 
 def _dollars(found: Summary) -> Table:
     rows = []
-    for name in HOURS:
+    for name, label in HOURS.items():
         asked = hour(found.samples[f"hour {name}"][0], found.results["sizes"]["hour_s"])
         counts = (f"{count:,.0f}" for count in (asked.puts, asked.lists, asked.gets))
         sizes = (amount(size / MB) for size in (asked.sent_bytes, asked.kept_bytes))
         dollars = (f"{1000 * asked.dollars(prices):.2f}" for prices in PRICES)
-        rows.append((LABELS[name], *counts, *sizes, *dollars))
+        rows.append((label, *counts, *sizes, *dollars))
     head = ("", "PUTs", "LISTs", "GETs", "MB sent", "MB kept", *(f"{prices.name}, $" for prices in PRICES))
     return Table(f"1,000 session-hours, kept for {DAYS_KEPT} days (requests and MB of one)", head, rows)
 
 
 def _origins(found: Summary) -> Table:
-    rows = []
-    without = found.samples["hour parts"][0]
-    for name in HOURS:
-        row = found.samples[f"hour {name}"][0]
-        for phase, counts in phases(row, without if name == "everturn" else None).items():
-            label = "appends, background compaction with them" if (name, phase) == ("linger", "appends") else phase
-            requests = (f"{counts[kind]:,}" for kind in ("PUT", "LIST", "GET", "DELETE"))
-            rows.append(
-                (LABELS[name], label, *requests, *(amount(counts[way] / MB) for way in ("bytes_in", "bytes_out")))
-            )
-    row = found.samples["hour everturn"][0]
-    title = f"Where the requests of a session come from: {row['frames']:,} frames"
+    """Tell what the requests of the table before are for."""
+    compacted, without, linger, baseline = (
+        found.samples[f"hour {name}"][0] for name in ("compacted", "parts", "linger", "baseline")
+    )
+    rows = [
+        *_phases("everturn", phases(compacted, without)),
+        *_phases("everturn, linger 1 s", phases(linger), appends="appends, background compaction"),
+        *_phases("baseline", phases(baseline)),
+    ]
+    title = f"What the requests of a session are for: {compacted['frames']:,} frames"
     return Table(title, ("", "for", "PUTs", "LISTs", "GETs", "DELETEs", "MB sent", "MB fetched"), rows)
+
+
+def _phases(label: str, found: dict[str, Counter[str]], appends: str = "appends") -> list[tuple[str, ...]]:
+    rows = []
+    for phase, counts in found.items():
+        if not counts:
+            continue
+        requests = (f"{counts[kind]:,}" for kind in ("PUT", "LIST", "GET", "DELETE"))
+        sizes = (amount(counts[way] / MB) for way in ("bytes_in", "bytes_out"))
+        rows.append((label, appends if phase == "appends" else phase, *requests, *sizes))
+    return rows
 
 
 def _length(label: str) -> str:

@@ -80,13 +80,14 @@ class Summary:
     def same_everywhere(self) -> bool:
         """Tell whether every way of loading returned the same entries."""
         return all(
-            len({row["digest"] for name in self.ways() for row in self.samples[f"load {name} {frames}"]}) == 1
+            len({row["digest"] for name in self.ways(frames) for row in self.samples[f"load {name} {frames}"]}) == 1
             for frames in (*self.lengths, *self.small)
         )
 
-    def ways(self) -> tuple[str, ...]:
-        """Return the ways of loading."""
-        return ("parts", "everturn", "compacted", "baseline", "limit")
+    def ways(self, frames: str) -> list[str]:
+        """Return the ways in which a transcript of this length was loaded."""
+        ways = ("parts", "everturn", "compacted", "baseline", "limit")
+        return [way for way in ways if self.samples.get(f"load {way} {frames}")]
 
     def middle_length(self) -> str:
         """Return the length that stands for the goals on 3,000 frames."""

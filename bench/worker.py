@@ -218,14 +218,12 @@ async def _warm_store(asked: Asked) -> AsyncIterator[SessionStore]:
 
 
 async def hour(asked: Asked, server: Server) -> dict[str, Any]:
-    """Replay an hour of a session, resume it once, compact it and count what that takes."""
+    """Replay an hour of a session, resume it once, and count what that takes."""
     frames_of_it = session_of(asked["seconds"])
     lingering = groups(frames_of_it, asked.get("settings", {}).get("linger_s", 0.0))
-    url = _url(asked["bucket"]) if asked["kind"] == "everturn" else None
-    replay = Replay(server, url, SessionRef(SCOPE, PROJECT, asked["session"]))
+    replay = Replay(server, PROJECT, asked["session"])
     await replay.write(_store_for(asked), lingering)
     loaded = await replay.resume(_store_for(asked), frames_of_it)
-    replay.compact()
     return {
         "phases": replay.phases,
         "frames": len(frames_of_it),
@@ -233,6 +231,16 @@ async def hour(asked: Asked, server: Server) -> dict[str, Any]:
         "entries": sum(len(frame.entries()) for frame in frames_of_it),
         "entries_loaded": loaded,
     }
+
+
+async def compact_by_command(asked: Asked, server: Server) -> dict[str, Any]:
+    """Compact a session as by command, and once more when what that makes superfluous is old enough to be freed."""
+    url, ref = _url(asked["bucket"]), SessionRef(SCOPE, PROJECT, asked["session"])
+    server.take_counts()
+    run(compact_session(url, ref))
+    with freeing_at_once():
+        run(compact_session(url, ref))
+    return {"requests": server.take_counts()}
 
 
 async def compact(asked: Asked, server: Server) -> dict[str, Any]:
@@ -260,6 +268,7 @@ OPERATIONS: dict[str, Callable[[Asked, Server], Awaitable[dict[str, Any]]]] = {
         list_session_summaries,
         list_titles,
         hour,
+        compact_by_command,
         compact,
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -12,7 +13,7 @@ import anyio
 import orjson
 import pytest
 from bench.compact import freeing_at_once
-from bench.costs import PRICES, Hour, phases
+from bench.costs import PRICES, Hour, hour, phases
 from bench.counting import Counts
 from bench.frames import Frame, frames, recordings
 from bench.meter import size_in_memory
@@ -54,8 +55,10 @@ def server() -> Iterator[Server]:
 def measured(server: Server) -> Row:
     """A whole run of the benchmark at its smallest size."""
     plan = PlanInThisProcess(server, TINY)
+    gc.freeze()  # what this process has already is not looked through before each measurement
     for step in plan.steps():
         step.run()
+    gc.unfreeze()
     return {"samples": dict(plan.samples), "sizes": TINY.as_row()}
 
 
@@ -76,7 +79,7 @@ def recorded() -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("label", "below_bytes"), [(f"{FRAMES}", None), (f"small {FRAMES}", SMALL_BYTES)])
 def test_every_way_of_loading_returns_the_same_entries(found: Summary, label: str, below_bytes: int | None) -> None:
     wanted = sum(len(frame.entries()) for frame in frames(FRAMES, below_bytes))
-    for way in found.ways():
+    for way in found.ways(label):
         for row in found.samples[f"load {way} {label}"]:
             assert row["entries"] == wanted
     assert found.same_everywhere()
@@ -124,6 +127,12 @@ def test_a_replay_makes_one_put_for_each_group_of_frames_and_one_for_the_summary
     assert eager["phases"]["appends"]["PUT"] == eager["frames"]
     assert lingering["phases"]["appends"]["PUT"] == lingering["groups"] < lingering["frames"]
     assert eager["phases"]["summaries"]["PUT"] == lingering["phases"]["summaries"]["PUT"] == 1
+
+
+def test_a_session_that_is_compacted_by_command_asks_for_more_and_keeps_less(measured: Row) -> None:
+    left, compacted = (measured["samples"][f"hour {name}"][0] for name in ("everturn", "compacted"))
+    assert hour(compacted, 60.0).puts > hour(left, 60.0).puts
+    assert hour(compacted, 60.0).kept_bytes < hour(left, 60.0).kept_bytes
 
 
 @pytest.mark.slow
@@ -192,8 +201,8 @@ def test_results_are_kept_without_single_latencies(measured: Row) -> None:
 
 
 def test_a_price_is_requests_and_bytes_at_list_prices() -> None:
-    hour = Hour(puts=900, lists=100, gets=1000, sent_bytes=1 << 30, fetched_bytes=1 << 30, kept_bytes=1 << 30)
-    standard, express = (round(hour.dollars(prices), 6) for prices in PRICES)
+    asked = Hour(puts=900, lists=100, gets=1000, sent_bytes=1 << 30, fetched_bytes=1 << 30, kept_bytes=1 << 30)
+    standard, express = (round(asked.dollars(prices), 6) for prices in PRICES)
     assert standard == 0.005 + 0.0004 + 0.023
     assert express == round(0.00113 + 0.00003 + 0.0032 + 0.0006 + 0.11, 6)
 
