@@ -55,7 +55,7 @@ def _processors() -> int:
 def main() -> None:
     """Run, write, tell."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, about a minute; for a look only")
+    parser.add_argument("--quick", action="store_true", help="small sizes, a good minute; for a look only")
     parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
     parser.add_argument("--server-python", default=sys.executable, help="the Python that has the server installed")
     parser.add_argument("--show", action="store_true", help="measure nothing: make tables and plots of the last run")
