@@ -169,6 +169,8 @@ class SessionLogs:
         place = await self._place(target)
         await refuse_if_held(self._objects, self._layout.scope, place.session_id)
         name = (place.project_key, place.session_id)
+        copies = await self._objects.listing(self._layout.damaged(*name, place.subpath))
+        await self._objects.delete([item.key for item in copies])
         if place.subpath is not None:
             await self._delete_log(place)
             return
