@@ -13,7 +13,7 @@ from everturn.log.stores import connect
 from everturn.settings import Settings
 from everturn.transcripts import TranscriptStore
 from everturn.transcripts.archive import Archive, SessionRef
-from everturn.transcripts.upkeep import Compacted, Upkeep
+from everturn.upkeep.tending import Compacted, Upkeep
 
 
 async def compact_session(url: str, ref: SessionRef) -> Compacted:

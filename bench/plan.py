@@ -45,7 +45,7 @@ APPENDS = {
 }
 FILLS = {
     "parts": Way("everturn", COMPACTION_OFF),
-    "everturn": Way("everturn", ms_each=2.2),
+    "everturn": Way("everturn", ms_each=2.6),
     "baseline": BASELINE,
     "limit": Way("limit", ms_each=0.1),
 }
@@ -131,7 +131,7 @@ class Sizes:
 
 FULL = Sizes(
     appends=3000,
-    loads={100: Often(5, 5, 5), 3000: Often(5, 3, 3), 30_000: Often(2, 1, 0)},
+    loads={100: Often(5, 3, 3), 3000: Often(5, 3, 3), 30_000: Often(2, 1, 0)},
     small={3000: Often(5, 2, 2)},
     sessions=1000,
     frames_each=10,
