@@ -49,7 +49,7 @@ $(SERVER)/.installed: bench/server-requirements.txt
 bench: $(STAMP) $(SERVER)/.installed ## Measure against a baseline and the physical limit; writes docs/performance.md
 	@$(BIN)/python -m bench.run --server-python $(SERVER)/bin/python $(ARGS)
 
-bench-quick: $(STAMP) $(SERVER)/.installed ## The same at small sizes, in a minute or two, for a look
+bench-quick: $(STAMP) $(SERVER)/.installed ## The same at small sizes, in a good minute, for a look
 	@$(BIN)/python -m bench.run --quick --server-python $(SERVER)/bin/python $(ARGS)
 
 record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes

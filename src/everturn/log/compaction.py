@@ -217,7 +217,8 @@ async def _withdraw_if_deleted(
     """
     if not written:
         return
-    fresh = [span for span in await list_parts(objects, folder) if span.last > max(old.last for old in known)]
+    last_known = max(old.last for old in known)
+    fresh = [span for span in await list_parts(objects, folder) if span.last > last_known]
     for span in fresh:
         part = await read_part(objects, folder, span)
         if part is not None and any(note[3] == "truncate" for note in part.header.notes):
