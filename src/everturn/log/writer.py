@@ -99,6 +99,7 @@ class LogWriter:
         self._tail_known_at = 0.0
         self._unresolved: _Attempt | None = None
         self._fenced: Fenced | None = None
+        self.written = b""  # the part that was appended last, as it was sent
 
     @property
     def tail(self) -> int | None:
@@ -242,6 +243,7 @@ class LogWriter:
                     moved = await patience.insist(partial(self._catch_up, moved))
             if moved is None:
                 self._unresolved = None
+                self.written = attempt.data
                 self._observer.wrote(self._folder, attempt.header, len(attempt.data), patience.used_s)
                 return attempt.seq
             attempt, tried = moved, False

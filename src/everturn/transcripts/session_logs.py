@@ -127,8 +127,9 @@ class SessionLogs:
                 raise
             if place.subpath is None:
                 self.summaries.note((place.project_key, place.session_id), seq, entries)
+            written = handle.writer.written
         self._observer.ledger.stored(entries)
-        self.compactor.note(self._folder(place), seq)
+        self.compactor.note(self._folder(place), seq, written)
 
     async def load(self, target: Target) -> list[SessionStoreEntry] | None:
         """Return all entries in order, or `None` if there are none."""
