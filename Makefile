@@ -7,7 +7,7 @@ SERVER := .venv-bench
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test test-fast bench bench-quick record lint format clean
+.PHONY: help demo demo-s3 test test-fast simulate bench bench-quick record lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ test: $(STAMP) ## Run every test
 test-fast: $(STAMP) ## Run the fast tests, under a minute
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
+STEPS ?= 200000
+simulate: $(STAMP) ## Simulate the log in bad weather: STEPS=5000000 requests, or SEED=123 again
+	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--steps $(STEPS) --workers $(WORKERS)) $(ARGS)
+
 # The benchmark's S3 server has an environment of its own: it pins other versions than ours.
 $(SERVER)/.installed: bench/server-requirements.txt
 	@echo "Setting up $(SERVER), for the benchmark's S3 server ..."
@@ -45,7 +49,7 @@ $(SERVER)/.installed: bench/server-requirements.txt
 bench: $(STAMP) $(SERVER)/.installed ## Measure against a baseline and the physical limit; writes docs/performance.md
 	@$(BIN)/python -m bench.run --server-python $(SERVER)/bin/python $(ARGS)
 
-bench-quick: $(STAMP) $(SERVER)/.installed ## The same at small sizes, in a minute or two, for a look
+bench-quick: $(STAMP) $(SERVER)/.installed ## The same at small sizes, in a good minute, for a look
 	@$(BIN)/python -m bench.run --quick --server-python $(SERVER)/bin/python $(ARGS)
 
 record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes

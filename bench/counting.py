@@ -1,5 +1,5 @@
-"""Counts requests where they arrive: at the server. Needs nothing but the standard library, as the server has its own
-environment.
+"""Counts requests, and bytes both ways, where they arrive: at the server. Needs nothing but the standard library, as
+the server has an environment of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ class Counts:
             self._counter[kind] += 1
             self._counter["bytes_in"] += length
 
+    def note_sent(self, length: int) -> None:
+        """Count bytes of an answer."""
+        with self._lock:
+            self._counter["bytes_out"] += length
+
     def take(self) -> dict[str, int]:
         """Return the counts and begin anew."""
         with self._lock:
@@ -49,7 +54,12 @@ class Counts:
                 headers = dict(scope["headers"])
                 length = int(headers.get(b"content-length", b"0"))
                 self.note(scope["method"], scope["path"], scope["query_string"].decode(), length)
-            await app(scope, receive, send)
+
+            async def sent(message: Any) -> None:
+                self.note_sent(len(message.get("body", b"")))
+                await send(message)
+
+            await app(scope, receive, sent)
 
         return counted
 
@@ -64,7 +74,8 @@ class Counts:
                 return [body]
             length = int(environ.get("CONTENT_LENGTH") or 0)
             self.note(environ["REQUEST_METHOD"], path, environ.get("QUERY_STRING", ""), length)
-            answer: Iterable[bytes] = app(environ, start_response)
+            answer = [*app(environ, start_response)]
+            self.note_sent(sum(map(len, answer)))
             return answer
 
         return counted

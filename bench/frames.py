@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -60,21 +60,36 @@ def _read(file: Path) -> Iterator[Frame]:
         yield Frame(row["at_s"], row["subpath"], orjson.dumps(row["entries"]))
 
 
-def frames(wanted: int) -> Iterator[Frame]:
+def frames(wanted: int, below_bytes: int | None = None) -> Iterator[Frame]:
     """Yield this many frames in recorded order: all conversations one after the other, and again from the start.
+
+    Args:
+        wanted: How many.
+        below_bytes: Take only those that are smaller.
+    """
+    found = (
+        frame for conversations in rounds(below_bytes) for conversation in conversations for frame in conversation
+    )
+    return islice(found, wanted)
+
+
+def rounds(below_bytes: int | None = None) -> Iterator[list[list[Frame]]]:
+    """Yield the recorded conversations, again and again.
 
     Every round has fresh ids, as a longer conversation would: what is recorded a second time has other UUIDs.
     """
-    recorded = [frame for conversation in recordings() for frame in conversation]
-    left = wanted
-    for round_number in count():
+    recorded = [
+        [frame for frame in conversation if below_bytes is None or len(frame.text) < below_bytes]
+        for conversation in recordings()
+    ]
+    yield recorded
+    for round_number in count(1):
         random = Random(round_number)
         ids: dict[bytes, bytes] = {}
-        for frame in recorded:
-            if not left:
-                return
-            left -= 1
-            yield frame if round_number == 0 else Frame(frame.at_s, frame.subpath, _renewed(frame.text, ids, random))
+        yield [
+            [replace(frame, text=_renewed(frame.text, ids, random)) for frame in conversation]
+            for conversation in recorded
+        ]
 
 
 def _renewed(text: bytes, ids: dict[bytes, bytes], random: Random) -> bytes:

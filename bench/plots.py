@@ -5,16 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from bench.report import MB
+from bench.report import LABELS, MB
 from bench.summary import Row, Summary, percentile
 from bench.svg import bars, lines
-
-LABELS = {
-    "baseline": "baseline",
-    "everturn": "everturn, as written",
-    "compacted": "everturn, compacted",
-    "limit": "limit",
-}
 
 
 def write(results: Row, folder: Path, name: str) -> None:
@@ -29,31 +22,41 @@ def write(results: Row, folder: Path, name: str) -> None:
         (folder / f"{name}-{what}.svg").write_text(text, encoding="utf-8")
 
 
+def _ways() -> list[tuple[str, str]]:
+    return [(way, LABELS[way]) for way in ("baseline", "parts", "compacted", "limit")]
+
+
 def _load(found: Summary) -> str:
-    series = {
-        label: {float(n): 1000 * found.middle(f"load {way} {n}", "wall_s") for n in found.lengths}
-        for way, label in LABELS.items()
-    }
+    series = _by_length(found, "wall_s", 1000)
     return lines("Time to load a transcript", "frames in the transcript", "ms", series)
 
 
 def _memory(found: Summary) -> str:
-    series = {
-        label: {float(n): found.middle(f"load {way} {n}", "peak_bytes") / MB for n in found.lengths}
-        for way, label in LABELS.items()
-    }
+    series = _by_length(found, "peak_bytes", 1 / MB)
     return lines("Memory to load a transcript, at its highest", "frames in the transcript", "MB", series)
+
+
+def _by_length(found: Summary, figure: str, scale: float) -> dict[str, dict[float, float]]:
+    return {
+        label: {
+            float(frames): scale * found.middle(f"load {way} {frames}", figure)
+            for frames in found.lengths
+            if way in found.ways(frames)
+        }
+        for way, label in _ways()
+    }
 
 
 def _append(found: Summary) -> str:
     kinds = ("everturn", "baseline", "limit")
     groups = {
         f"p{percent}": {
-            kind: 1000 * found.spread(f"append {kind}", partial(percentile, percent=percent)).median for kind in kinds
+            LABELS[kind]: 1000 * found.spread(f"append {kind}", partial(percentile, percent=percent)).median
+            for kind in kinds
         }
         for percent in (50, 99)
     }
-    groups["CPU"] = {kind: 1000 * found.cpu_per_append(kind).median for kind in kinds}
+    groups["CPU"] = {LABELS[kind]: 1000 * found.cpu_per_append(kind).median for kind in kinds}
     return bars("One append", "ms", groups)
 
 

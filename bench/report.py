@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.costs import DAYS_KEPT, PRICES, hours, pace
-from bench.plan import LISTINGS
+from bench.costs import DAYS_KEPT, PRICES, hour, phases
+from bench.plan import APPENDS, LISTINGS
 from bench.summary import Row, Spread, Summary, percentile, steps
 from bench.svg import amount
 
 BEGIN, END = "<!-- begin of measured tables -->", "<!-- end of measured tables -->"
 MB = 1e6
+LABELS = {
+    "everturn": "everturn",
+    "parts": "everturn, compaction off",
+    "compacted": "everturn, compacted",
+    "baseline": "baseline",
+    "limit": "limit",
+}
+HOURS = {
+    "everturn": "everturn",
+    "compacted": "everturn, and `sessions compact` at its end",
+    "linger": "everturn, linger 1 s",
+    "baseline": "baseline",
+}
+OPERATIONS = {
+    "list_sessions": "`list_sessions`",
+    "first_summaries": "`list_session_summaries`, the first time",
+    "list_session_summaries": "`list_session_summaries`, from then on",
+    "list_titles": "titles, by the SDK's helper",
+}
 
 
 @dataclass(frozen=True)
@@ -39,11 +59,13 @@ def tables(results: Row) -> list[Table]:
     return [
         _goals(found),
         _appends(found),
-        _loads(found),
+        _loads(found, "Load", found.lengths),
+        _loads(found, "Load small frames", found.small),
         _memory(found),
         _stored(found),
         _lists(found),
         _dollars(found),
+        _origins(found),
     ]
 
 
@@ -54,36 +76,36 @@ def _goals(found: Summary) -> Table:
 
 def _appends(found: Summary) -> Table:
     rows = []
-    for kind in ("everturn", "baseline", "limit"):
+    for kind in APPENDS:
         name = f"append {kind}"
         fifty, ninety_nine = (found.spread(name, partial(percentile, percent=percent)) for percent in (50, 99))
-        cells = (_ms(fifty), _ms(ninety_nine), _ms(found.cpu_per_append(kind)), f"{found.puts_per_append(kind):g}")
-        rows.append((kind, *cells))
+        counts = (f"{found.requests_per_append(kind, what):.3g}" for what in ("PUT", "LIST", "GET"))
+        rows.append((LABELS[kind], _ms(fifty), _ms(ninety_nine), _ms(found.cpu_per_append(kind)), *counts))
     title = f"Append: {found.results['sizes']['appends']:,} frames, one after the other"
-    return Table(title, ("", "p50, ms", "p99, ms", "CPU, ms", "requests"), rows)
+    return Table(title, ("", "p50, ms", "p99, ms", "CPU, ms", "PUTs", "LISTs", "GETs"), rows)
 
 
-def _loads(found: Summary) -> Table:
+def _loads(found: Summary, title: str, lengths: Sequence[str]) -> Table:
     rows = []
-    for frames in found.lengths:
-        for way in found.ways():
+    for frames in lengths:
+        for way in found.ways(frames):
             name = f"load {way} {frames}"
             wall, cpu = (found.spread(name, lambda row, figure=figure: row[figure]) for figure in ("wall_s", "cpu_s"))
             counts = (f"{found.requests(name, kind):.0f}" for kind in ("LIST", "GET"))
             ratio = found.load_ratio(frames, way, "limit")
-            rows.append((f"{frames:,}", _way(way), _ms(wall), _ms(cpu), *counts, f"{ratio:.2f}"))
+            rows.append((_length(frames), LABELS[way], _ms(wall), _ms(cpu), *counts, f"{ratio:.2f}"))
     head = ("frames", "", "time, ms", "CPU, ms", "LISTs", "GETs", "times the limit")
-    return Table("Load", head, rows)
+    return Table(title, head, rows)
 
 
 def _memory(found: Summary) -> Table:
     rows = []
     for frames in found.lengths:
-        for way in found.ways():
+        for way in found.ways(frames):
             name = f"load {way} {frames}"
             sizes = [found.middle(name, figure) / MB for figure in ("peak_bytes", "lines_bytes", "memory_bytes")]
             ratios = [found.memory_ratio(frames, figure, way) for figure in ("lines_bytes", "memory_bytes")]
-            rows.append((f"{frames:,}", _way(way), *map(amount, sizes), *(f"{ratio:.2f}" for ratio in ratios)))
+            rows.append((_length(frames), LABELS[way], *map(amount, sizes), *(f"{ratio:.2f}" for ratio in ratios)))
     head = ("frames", "", "peak, MB", "JSON lines, MB", "entries in memory, MB", "peak / lines", "peak / entries")
     return Table("Memory to load", head, rows)
 
@@ -91,11 +113,11 @@ def _memory(found: Summary) -> Table:
 def _stored(found: Summary) -> Table:
     rows = []
     for frames in found.lengths:
-        for way in ("everturn", "compacted", "baseline"):
+        for way in (way for way in found.ways(frames) if way != "limit"):
             name = f"stored {way} {frames}"
             size, objects = found.middle(name, "bytes"), found.middle(name, "objects")
             share = found.stored_ratio(frames, way)
-            rows.append((f"{frames:,}", _way(way), f"{objects:,.0f}", amount(size / MB), f"{share:.3f}"))
+            rows.append((_length(frames), LABELS[way], f"{objects:,.0f}", amount(size / MB), f"{share:.3f}"))
     return Table("Bytes stored", ("frames", "", "objects", "MB", "times the baseline"), rows)
 
 
@@ -104,34 +126,54 @@ def _lists(found: Summary) -> Table:
     for operation, kind in LISTINGS:
         name = f"{operation} {kind}"
         wall = found.spread(name, lambda row: row["wall_s"])
-        counts = (f"{found.requests(name, what):,.0f}" for what in ("LIST", "GET"))
-        label = "titles, by the SDK's helper" if operation == "list_titles" else f"`{operation}`"
-        rows.append((label, kind, _ms(wall), *counts))
+        counts = (f"{found.requests(name, what):,.0f}" for what in ("LIST", "GET", "PUT"))
+        rows.append((OPERATIONS[operation], kind, _ms(wall), *counts))
     sizes = found.results["sizes"]
     title = f"List {sizes['sessions']:,} sessions of {sizes['frames_each']} frames"
-    return Table(title, ("", "", "time, ms", "LISTs", "GETs"), rows)
+    return Table(title, ("", "", "time, ms", "LISTs", "GETs", "PUTs"), rows)
 
 
 def _dollars(found: Summary) -> Table:
-    longest = sorted(found.lengths)[len(found.lengths) // 2]
-    measured = {
-        "summary_puts": found.requests("pause", "PUT"),
-        "summary_lists": found.requests("pause", "LIST"),
-        "load_gets": found.requests(f"load compacted {longest}", "GET"),
-        "load_lists": found.requests(f"load compacted {longest}", "LIST"),
-        "compacted": found.middle(f"stored compacted {longest}", "bytes")
-        / found.middle(f"stored everturn {longest}", "bytes"),
-    }
     rows = []
-    for name, hour in hours(pace(), measured).items():
-        cells = (f"{hour.puts:,.0f}", f"{hour.lists:,.0f}", f"{hour.gets:,.0f}", amount(hour.kept_bytes / MB))
-        rows.append((name, *cells, *(f"{1000 * hour.dollars(prices):.2f}" for prices in PRICES)))
-    head = ("", "PUTs", "LISTs", "GETs", "MB kept", *(f"{prices.name}, $" for prices in PRICES))
+    for name, label in HOURS.items():
+        asked = hour(found.samples[f"hour {name}"][0], found.results["sizes"]["hour_s"])
+        counts = (f"{count:,.0f}" for count in (asked.puts, asked.lists, asked.gets))
+        sizes = (amount(size / MB) for size in (asked.sent_bytes, asked.kept_bytes))
+        dollars = (f"{1000 * asked.dollars(prices):.2f}" for prices in PRICES)
+        rows.append((label, *counts, *sizes, *dollars))
+    head = ("", "PUTs", "LISTs", "GETs", "MB sent", "MB kept", *(f"{prices.name}, $" for prices in PRICES))
     return Table(f"1,000 session-hours, kept for {DAYS_KEPT} days (requests and MB of one)", head, rows)
 
 
-def _way(name: str) -> str:
-    return {"everturn": "everturn, as written", "compacted": "everturn, compacted"}.get(name, name)
+def _origins(found: Summary) -> Table:
+    """Tell what the requests of the table before are for."""
+    compacted, without, linger, baseline = (
+        found.samples[f"hour {name}"][0] for name in ("compacted", "parts", "linger", "baseline")
+    )
+    rows = [
+        *_phases("everturn", phases(compacted, without)),
+        *_phases("everturn, linger 1 s", phases(linger), appends="appends, background compaction"),
+        *_phases("baseline", phases(baseline)),
+    ]
+    title = f"What the requests of a session are for: {compacted['frames']:,} frames"
+    return Table(title, ("", "for", "PUTs", "LISTs", "GETs", "DELETEs", "MB sent", "MB fetched"), rows)
+
+
+def _phases(label: str, found: dict[str, Counter[str]], appends: str = "appends") -> list[tuple[str, ...]]:
+    rows = []
+    for phase, counts in found.items():
+        if not counts:
+            continue
+        requests = (f"{counts[kind]:,}" for kind in ("PUT", "LIST", "GET", "DELETE"))
+        sizes = (amount(counts[way] / MB) for way in ("bytes_in", "bytes_out"))
+        rows.append((label, appends if phase == "appends" else phase, *requests, *sizes))
+    return rows
+
+
+def _length(label: str) -> str:
+    """Write the length of a transcript for people."""
+    *kind, frames = label.split()
+    return " ".join([f"{int(frames):,}", *kind])
 
 
 def _ms(spread: Spread) -> str:

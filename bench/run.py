@@ -16,10 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from bench import plots, report
 from bench.plan import FULL, QUICK, Plan, Sizes
+from bench.progress import run_all
 from bench.server import ENGINES
 from bench.servers import ROOT, serve
 
@@ -30,16 +29,10 @@ PACKAGES = ("boto3", "claude-agent-sdk", "obstore", "orjson", "backports.zstd")
 
 def measure(sizes: Sizes, engine: str, server_python: str) -> dict[str, Any]:
     """Run everything and return what was measured."""
-    columns = (TextColumn("{task.description:38}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     started = time.time()
-    with serve(engine, server_python) as server, Progress(*columns) as progress:
+    with serve(engine, server_python) as server:
         plan = Plan(server, sizes)
-        steps = list(plan.steps())
-        task = progress.add_task("", total=len(steps))
-        for name, step in steps:
-            progress.update(task, description=name)
-            step()
-            progress.advance(task)
+        run_all(list(plan.steps()))
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime(started)),
         "seconds": round(time.time() - started),
@@ -48,7 +41,7 @@ def measure(sizes: Sizes, engine: str, server_python: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processors": _processors(),
         "packages": {name: version(name) for name in PACKAGES},
-        "sizes": {**vars(sizes), "loads": {str(frames): n for frames, n in sizes.loads.items()}},
+        "sizes": sizes.as_row(),
         "samples": plan.samples,
     }
 
@@ -62,7 +55,7 @@ def _processors() -> int:
 def main() -> None:
     """Run, write, tell."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, about a minute; for a look only")
+    parser.add_argument("--quick", action="store_true", help="small sizes, a good minute; for a look only")
     parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
     parser.add_argument("--server-python", default=sys.executable, help="the Python that has the server installed")
     parser.add_argument("--show", action="store_true", help="measure nothing: make tables and plots of the last run")

@@ -39,7 +39,8 @@ class Summary:
     def __init__(self, results: Row) -> None:
         self.results = results
         self.samples: dict[str, list[Row]] = results["samples"]
-        self.lengths = [int(frames) for frames in results["sizes"]["loads"]]
+        self.lengths: list[str] = [*results["sizes"]["loads"]]
+        self.small: list[str] = [f"small {frames}" for frames in results["sizes"]["small"]]
 
     def spread(self, name: str, figure: Callable[[Row], float]) -> Spread:
         """Return a figure over all samples of a name."""
@@ -54,11 +55,11 @@ class Summary:
         """Return how many requests of a kind an operation took."""
         return self.spread(name, lambda row: float(row["requests"].get(kind, 0))).median
 
-    def load_ratio(self, frames: int, other: str, name: str) -> float:
+    def load_ratio(self, frames: str, other: str, name: str) -> float:
         """Return how many times as long one way of loading takes as another."""
         return self.middle(f"load {other} {frames}", "wall_s") / self.middle(f"load {name} {frames}", "wall_s")
 
-    def memory_ratio(self, frames: int, decoded: str, name: str = "compacted") -> float:
+    def memory_ratio(self, frames: str, decoded: str, name: str = "compacted") -> float:
         """Return how much memory loading needs for each byte of what is decoded."""
         sample = f"load {name} {frames}"
         return self.middle(sample, "peak_bytes") / self.middle(sample, decoded)
@@ -67,50 +68,92 @@ class Summary:
         """Return processor seconds for one append."""
         return self.spread(f"append {kind}", lambda row: row["cpu_s"] / steps(row))
 
-    def puts_per_append(self, kind: str) -> float:
-        """Return requests for one append, whatever their kind."""
+    def requests_per_append(self, kind: str, *requests: str) -> float:
+        """Return requests for one append: of some kinds, or of all."""
         name = f"append {kind}"
-        return self.spread(name, lambda row: _all_requests(row) / steps(row)).median
+        return self.spread(name, lambda row: _requests(row, requests) / steps(row)).median
 
-    def stored_ratio(self, frames: int, name: str) -> float:
+    def stored_ratio(self, frames: str, name: str) -> float:
         """Return bytes stored for each byte that the baseline stores."""
         return self.middle(f"stored {name} {frames}", "bytes") / self.middle(f"stored baseline {frames}", "bytes")
 
     def same_everywhere(self) -> bool:
         """Tell whether every way of loading returned the same entries."""
         return all(
-            len({row["digest"] for name in self.ways() for row in self.samples[f"load {name} {frames}"]}) == 1
-            for frames in self.lengths
+            len({row["digest"] for name in self.ways(frames) for row in self.samples[f"load {name} {frames}"]}) == 1
+            for frames in (*self.lengths, *self.small)
         )
 
-    def ways(self) -> tuple[str, ...]:
-        """Return the ways of loading."""
-        return ("everturn", "compacted", "baseline", "limit")
+    def ways(self, frames: str) -> list[str]:
+        """Return the ways in which a transcript of this length was loaded."""
+        ways = ("parts", "everturn", "compacted", "baseline", "limit")
+        return [way for way in ways if self.samples.get(f"load {way} {frames}")]
+
+    def middle_length(self) -> str:
+        """Return the length that stands for the goals on 3,000 frames."""
+        return sorted(self.lengths, key=int)[len(self.lengths) // 2]
 
     def goals(self) -> list[Goal]:
-        """Compare with what was aimed at. The middle length stands for the goals on 3,000 frames."""
-        middle, longest = sorted(self.lengths)[len(self.lengths) // 2], max(self.lengths)
-        faster = self.load_ratio(middle, "baseline", "compacted")
-        near = self.load_ratio(middle, "compacted", "limit")
-        cpu = self.cpu_per_append("everturn").median / self.cpu_per_append("baseline").median
-        puts = self.puts_per_append("everturn")
+        """Compare with what was aimed at."""
+        return [*self._load_goals(), *self._append_goals(), *self._list_goals(), *self._size_goals()]
+
+    def _load_goals(self) -> list[Goal]:
+        sets = [(frames, f"{int(frames):,} frames") for frames in (self.middle_length(),)]
+        sets += [(frames, f"{int(frames.split()[1]):,} small frames") for frames in self.small]
         gets = max(self.requests(f"load compacted {frames}", "GET") for frames in self.lengths)
-        lists = max(self.requests(f"{what} everturn", "LIST") for what in ("list_sessions", "list_session_summaries"))
-        bytes_parts, bytes_compacted = (self.stored_ratio(middle, name) for name in ("everturn", "compacted"))
-        in_memory = max(self.memory_ratio(frames, "memory_bytes") for frames in (middle, longest))
-        of_lines = max(self.memory_ratio(frames, "lines_bytes") for frames in (middle, longest))
-        sessions = self.results["sizes"]["sessions"]
         return [
-            _at_least(f"load of {middle:,} frames, compacted: times faster than the baseline", 100, faster),
-            _at_most(f"load of {middle:,} frames, compacted: times the limit", 2, near),
-            _at_most("processor time of an append: times the baseline", 1 / 3, cpu),
-            _at_most("requests of an eager append", 1, puts),
+            *(
+                _at_least(
+                    f"load of {text}, compacted: times faster than the baseline",
+                    100,
+                    self.load_ratio(frames, "baseline", "compacted"),
+                )
+                for frames, text in sets
+            ),
+            *(
+                _at_most(
+                    f"load of {text}, compacted: times the limit", 2, self.load_ratio(frames, "compacted", "limit")
+                )
+                for frames, text in sets
+            ),
             _at_most("GETs to load a compacted transcript", 3, gets),
-            _at_most(f"LISTs to list {sessions:,} sessions", 2, lists),
-            _at_most("bytes stored as parts: times the baseline", 0.25, bytes_parts),
-            _at_most("bytes stored compacted: times the baseline", 0.25, bytes_compacted),
-            _at_most("memory to load: times the entries in memory", 3, in_memory),
-            _at_most("memory to load: times the JSON lines", 3, of_lines),
+        ]
+
+    def _append_goals(self) -> list[Goal]:
+        baseline = self.cpu_per_append("baseline").median
+        alone, default = (self.cpu_per_append(kind).median / baseline for kind in ("parts", "everturn"))
+        return [
+            _at_most("processor time of an append, compaction off: times the baseline", 1 / 3, alone),
+            _at_most(
+                "processor time of an append, its share in compaction with it: times the baseline", 1 / 3, default
+            ),
+            _at_most("PUTs of an eager append", 1, self.requests_per_append("parts")),
+        ]
+
+    def _list_goals(self) -> list[Goal]:
+        sessions = f"LISTs to list {self.results['sizes']['sessions']:,} sessions"
+        operations = {
+            "list_sessions": "`list_sessions`",
+            "list_session_summaries": "summaries, from the second time on",
+            "first_summaries": "summaries, the first time",
+        }
+        return [
+            _at_most(f"{sessions}: {text}", 2, self.requests(f"{operation} everturn", "LIST"))
+            for operation, text in operations.items()
+        ]
+
+    def _size_goals(self) -> list[Goal]:
+        middle = self.middle_length()
+        ways = {"everturn": "with the defaults", "compacted": "compacted", "parts": "compaction off"}
+        stored = [
+            _at_most(f"bytes stored, {text}: times the baseline", 0.25, self.stored_ratio(middle, way))
+            for way, text in ways.items()
+        ]
+        decoded = {"memory_bytes": "the entries in memory", "lines_bytes": "the JSON lines"}
+        lengths = {middle, max(self.lengths, key=int)}
+        return stored + [
+            _at_most(f"memory to load: times {text}", 3, max(self.memory_ratio(frames, what) for frames in lengths))
+            for what, text in decoded.items()
         ]
 
 
@@ -133,5 +176,7 @@ def steps(row: Row) -> int:
     return int(row["steps"]) if "steps" in row else len(row["latencies_s"])
 
 
-def _all_requests(row: Row) -> int:
-    return sum(count for kind, count in row["requests"].items() if kind != "bytes_in")
+def _requests(row: Row, kinds: tuple[str, ...]) -> int:
+    """Count requests of some kinds, or of all."""
+    counted: dict[str, int] = row["requests"]
+    return sum(count for kind, count in counted.items() if (kind in kinds if kinds else "bytes" not in kind))

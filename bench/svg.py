@@ -13,7 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 78, 176, 52, 56
 _COLOURS = {
     "everturn": "#2f6fdb",
     "everturn, compacted": "#2f6fdb",
-    "everturn, as written": "#12977a",
+    "everturn, compaction off": "#12977a",
     "baseline": "#c8571b",
     "limit": "#7a7f87",
 }

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from functools import partial
 from itertools import count
@@ -22,15 +22,17 @@ import anyio
 from claude_agent_sdk import SessionKey, SessionStore, list_sessions_from_store, project_key_for_directory
 
 from bench.baseline import BaselineStore
-from bench.compact import compact_everything
+from bench.compact import compact_session, freeing_at_once, wait_for_compaction
 from bench.frames import frames
 from bench.limit import Limit, payloads, whole
 from bench.meter import Figures, digest, measure, size_in_memory, size_of_lines
+from bench.replay import Replay, groups, session_of
 from bench.servers import Server
 from everturn import TranscriptStore
 from everturn.log.objects import run
 from everturn.log.stores import connect
 from everturn.settings import Settings
+from everturn.transcripts.archive import SessionRef
 from everturn.transcripts.layout import Layout
 
 DIRECTORY = "/home/dev/project"
@@ -42,13 +44,17 @@ Asked = dict[str, Any]
 
 
 @asynccontextmanager
-async def open_store(kind: str, bucket: str) -> AsyncIterator[SessionStore]:
-    """Use a store of this kind."""
+async def open_store(kind: str, bucket: str, **settings: Any) -> AsyncIterator[SessionStore]:
+    """Use a store of this kind, with the default settings but for those given."""
     if kind == "baseline":
         yield BaselineStore(bucket)
         return
-    async with TranscriptStore.open(_url(bucket), scope=SCOPE) as store:
+    async with TranscriptStore.open(_url(bucket), scope=SCOPE, settings=Settings.load(**settings)) as store:
         yield store
+
+
+def _store_for(asked: Asked) -> AbstractAsyncContextManager[SessionStore]:
+    return open_store(asked["kind"], asked["bucket"], **asked.get("settings", {}))
 
 
 def key(session: str, subpath: str | None = None) -> SessionKey:
@@ -60,19 +66,30 @@ def key(session: str, subpath: str | None = None) -> SessionKey:
 
 
 async def append(asked: Asked, server: Server) -> dict[str, Any]:
-    """Append frames one after the other. All of them go to one transcript."""
-    batches = [frame.entries() for frame in frames(asked["count"])]
+    """Append frames one after the other. All of them go to one transcript.
+
+    Compaction in the background, if it is on, has its share in processor time and requests, up to its end.
+    """
+    batches = _batches(asked)
     session = asked["session"]
     if asked["kind"] == "limit":
         return await _append_all(server, *_raw_appends(asked, batches))
-    async with open_store(asked["kind"], asked["bucket"]) as store:
+    async with _store_for(asked) as store:
         # The first append to a session asks where its end is: once in the life of a writer.
         await store.append(key(session), batches.pop(0))
-        return await _append_all(server, partial(store.append, key(session)), batches)
+        finish = partial(wait_for_compaction, store)
+        return await _append_all(server, partial(store.append, key(session)), batches, finish)
+
+
+def _batches(asked: Asked) -> list[list[Any]]:
+    return [frame.entries() for frame in frames(asked["count"], asked.get("below_bytes"))]
 
 
 async def _append_all(
-    server: Server, step: Callable[[Any], Awaitable[None]], batches: Sequence[Any]
+    server: Server,
+    step: Callable[[Any], Awaitable[None]],
+    batches: Sequence[Any],
+    finish: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     latencies_s: list[float] = []
 
@@ -81,6 +98,7 @@ async def _append_all(
             started = time.perf_counter()
             await step(batch)
             latencies_s.append(time.perf_counter() - started)
+        finish()
 
     _, figures = await measure(server, all_of_them)
     figures.latencies_s = latencies_s
@@ -125,28 +143,42 @@ def _described(entries: list[Any] | None, figures: Figures) -> dict[str, Any]:
 
 
 async def fill(asked: Asked, server: Server) -> dict[str, Any]:  # noqa: ARG001  # as all operations
-    """Write one transcript, to be loaded later."""
-    batches = [frame.entries() for frame in frames(asked["count"])]
+    """Write one transcript, to be loaded later, with compaction at an agent's pace if it is on."""
+    batches = _batches(asked)
     if asked["kind"] == "limit":
         Limit(asked["bucket"]).append(f"limit/{asked['session']}", whole(batches))
-    else:
-        async with open_store(asked["kind"], asked["bucket"]) as store:
+        return {}
+    with freeing_at_once():
+        async with _store_for(asked) as store:
             await _write(store, asked["session"], batches)
     return {}
 
 
 async def fill_many(asked: Asked, server: Server) -> dict[str, Any]:  # noqa: ARG001  # as all operations
     """Write many sessions, to be listed later. All have the same frames."""
-    batches = [frame.entries() for frame in frames(asked["count"])]
-    async with open_store(asked["kind"], asked["bucket"]) as store:
+    batches = _batches(asked)
+    async with _store_for(asked) as store:
         for index in range(asked["sessions"]):
-            await _write(store, f"00000000-0000-4000-8000-{index:012}", batches)
+            await _write(store, _session_id(index), batches)
     return {}
+
+
+async def go_on(asked: Asked, server: Server) -> dict[str, Any]:  # noqa: ARG001  # as all operations
+    """Let one of many sessions go on, some seconds after all of them have paused."""
+    await anyio.sleep(asked["after_s"])
+    async with _store_for(asked) as store:
+        await _write(store, _session_id(0), _batches(asked))
+    return {}
+
+
+def _session_id(index: int) -> str:
+    return f"00000000-0000-4000-8000-{index:012}"
 
 
 async def _write(store: SessionStore, session: str, batches: list[list[Any]]) -> None:
     for batch in batches:
         await store.append(key(session), batch)
+        wait_for_compaction(store)
 
 
 async def list_sessions(asked: Asked, server: Server) -> dict[str, Any]:
@@ -161,6 +193,13 @@ async def list_session_summaries(asked: Asked, server: Server) -> dict[str, Any]
         return _counted(*await measure(server, partial(store.list_session_summaries, PROJECT)))
 
 
+async def first_summaries(asked: Asked, server: Server) -> dict[str, Any]:
+    """List summaries by the store's own method when nobody has left a catalog yet."""
+    objects = connect(_url(asked["bucket"]), Settings.load())
+    run(objects.delete([Layout(SCOPE).catalog(PROJECT)]))
+    return await list_session_summaries(asked, server)
+
+
 async def list_titles(asked: Asked, server: Server) -> dict[str, Any]:
     """List sessions with their titles, by the SDK's helper: it asks for summaries, or reads every session."""
     async with _warm_store(asked) as store:
@@ -173,26 +212,44 @@ def _counted(found: Sequence[Any], figures: Figures) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _warm_store(asked: Asked) -> AsyncIterator[SessionStore]:
-    async with open_store(asked["kind"], asked["bucket"]) as store:
+    async with _store_for(asked) as store:
         await store.load(key(WARM))
         yield store
 
 
-async def pause(asked: Asked, server: Server) -> dict[str, Any]:
-    """Write the summary of a session that has just been appended to, as happens when it pauses."""
-    async with TranscriptStore.open(_url(asked["bucket"]), scope=SCOPE) as store:
-        await _write(store, asked["session"], [frame.entries() for frame in frames(3)])
-        _, figures = await measure(server, store.flush)
-        return asdict(figures)
+async def hour(asked: Asked, server: Server) -> dict[str, Any]:
+    """Replay an hour of a session, resume it once, and count what that takes."""
+    frames_of_it = session_of(asked["seconds"])
+    lingering = groups(frames_of_it, asked.get("settings", {}).get("linger_s", 0.0))
+    replay = Replay(server, PROJECT, asked["session"])
+    await replay.write(_store_for(asked), lingering)
+    loaded = await replay.resume(_store_for(asked), frames_of_it)
+    return {
+        "phases": replay.phases,
+        "frames": len(frames_of_it),
+        "groups": len(lingering),
+        "entries": sum(len(frame.entries()) for frame in frames_of_it),
+        "entries_loaded": loaded,
+    }
+
+
+async def compact_by_command(asked: Asked, server: Server) -> dict[str, Any]:
+    """Compact a session as by command, and once more when what that makes superfluous is old enough to be freed."""
+    url, ref = _url(asked["bucket"]), SessionRef(SCOPE, PROJECT, asked["session"])
+    server.take_counts()
+    run(compact_session(url, ref))
+    with freeing_at_once():
+        run(compact_session(url, ref))
+    return {"requests": server.take_counts()}
 
 
 async def compact(asked: Asked, server: Server) -> dict[str, Any]:
-    """Compact a transcript."""
-    objects = connect(_url(asked["bucket"]), Settings.load())
-    folder = Layout(SCOPE).log(PROJECT, asked["session"], None)
+    """Compact a transcript, and free what that makes superfluous."""
+    ref = SessionRef(SCOPE, PROJECT, asked["session"])
 
     async def operation() -> None:
-        run(compact_everything(objects, folder))
+        with freeing_at_once():
+            run(compact_session(_url(asked["bucket"]), ref))
 
     _, figures = await measure(server, operation)
     return asdict(figures)
@@ -205,10 +262,13 @@ OPERATIONS: dict[str, Callable[[Asked, Server], Awaitable[dict[str, Any]]]] = {
         load,
         fill,
         fill_many,
+        go_on,
         list_sessions,
+        first_summaries,
         list_session_summaries,
         list_titles,
-        pause,
+        hour,
+        compact_by_command,
         compact,
     )
 }

@@ -83,6 +83,7 @@ class Run:
         resumed: Whether it goes on from an earlier run; `None` until that is known.
         epoch: The claim's number; `None` until there is one.
         cwd: Where the agent works; `None` until it is open.
+        warnings: What the caller should know before the agent resumes: that the transcript is very large.
     """
 
     def __init__(self, messages: Callable[[Run], AsyncGenerator[Message, None]]) -> None:
@@ -90,6 +91,7 @@ class Run:
         self.resumed: bool | None = None
         self.epoch: int | None = None
         self.cwd: Path | None = None
+        self.warnings: tuple[str, ...] = ()
         self._messages = messages(self)
 
     def __aiter__(self) -> Self:
@@ -182,6 +184,7 @@ class Runner:
         store = self._stores.claimed(claim.work.key, claim.epoch)
         # Fence first, look second: what the agent is shown can no longer change behind its back.
         run.resumed = await store.take_over(project_key_for_directory(run.cwd), claim.session_id)
+        run.warnings = store.size_warnings
         return store
 
     async def _talk(

@@ -137,6 +137,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], said: str) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "said"),
     [

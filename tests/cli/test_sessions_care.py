@@ -22,7 +22,7 @@ from everturn.log.objects import run
 from everturn.log.stores import admit
 from everturn.testing import ModelRequest, Reply, ScriptedModel, ToolUse, cli_environment, kill_machine
 from polling import wait_until
-from transcripts.shelf import MODE, REF, SESSION, Shelf, said
+from upkeep.shelf import MODE, REF, SESSION, Shelf, said
 
 PARTS: list[list[Any]] = [[said(1), MODE], [said(2)], [said(3), MODE], [said(4)]]
 LOCAL: list[Any] = [entry for entries in PARTS for entry in entries]

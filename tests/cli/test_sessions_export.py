@@ -16,12 +16,12 @@ import claude_agent_sdk
 import pytest
 from claude_agent_sdk import project_key_for_directory
 
-from conversations import SESSION, TAP_AGENT, keep, tap
 from everturn.cli.app import _run
 from everturn.cli.sessions.exporting import write_whole
 from everturn.errors import Invalid
 from everturn.telemetry import LOGGER_NAME
 from everturn.testing import ModelRequest, Reply, ScriptedModel, ToolUse, cli_environment
+from recorded import SESSION, TAP_AGENT, keep, tap
 
 AGENT = Path(claude_agent_sdk.__file__).parent / "_bundled" / "claude"
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from conversations import SESSION, TAP_AGENT, answered, fence, keep, said, tap, text, tool_result, tool_use
 from everturn.cli.app import _run
 from everturn.cli.sessions.printer import Printer
+from everturn.conversations.reading import read_conversation
 from everturn.telemetry import LOGGER_NAME
-from everturn.transcripts.reading import read_conversation
+from recorded import SESSION, TAP_AGENT, answered, fence, keep, said, tap, text, tool_result, tool_use
 
 HOSTILE = "\x1b[31mred\x1b]0;owned\x07\x1b[2J\x9b1m\x08\r\u202e[bold]not markup[/bold]\ud800"
 

@@ -13,7 +13,6 @@ from typing import Any
 import anyio
 import pytest
 
-from conversations import PROJECT, SESSION, keep, tap
 from everturn import Settings, TranscriptStore
 from everturn.clock import Ids
 from everturn.log.compaction import compact
@@ -23,6 +22,7 @@ from everturn.log.objects import Objects, run
 from everturn.log.reader import list_spans, read_part
 from everturn.log.stores import connect
 from everturn.transcripts.layout import Layout
+from recorded import PROJECT, SESSION, keep, tap
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 READERS = ["read_plain.py", "read_with_duckdb.py"]

@@ -249,6 +249,31 @@ def test_a_claimed_writer_is_fenced_though_the_fence_was_compacted(bench: Bench)
 # --- Damage ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_claimed_writer_is_fenced_though_a_late_guest_took_the_number_of_the_freed_fence(bench: Bench) -> None:
+    old = bench.opened(1)
+    bench.opened(2)
+    append(bench.writer(), "guest")
+    bench.compact(1, 2)
+    bench.put_part(2, "late")
+    with pytest.raises(Fenced):
+        append(old, "late, too")
+    assert bench.entries() == ["guest"]
+
+
+def test_a_lost_write_that_was_compacted_is_found_though_a_late_guest_took_its_number(bench: Bench) -> None:
+    guest = bench.writer()
+    bench.fault(Fault("lose_reply", "create"), Fault("fail", "create", times=None, after=1))
+    with pytest.raises(Unavailable):
+        append(guest, "a")
+    bench.objects.faults.clear()
+    append(bench.writer(), "b")
+    bench.compact(1, 2)
+    bench.put_part(1, "late")
+    assert append(guest, "a") == 1
+    assert append(guest, "c") == 3
+    assert bench.entries() == ["a", "b", "c"]
+
+
 def test_a_guest_goes_on_after_a_damaged_part(bench: Bench) -> None:
     guest = bench.writer()
     append(guest, "a")

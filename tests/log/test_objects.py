@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from obstore.store import MemoryStore
 
-from everturn.log.objects import BlockingObjects, run
+from everturn.clock import ManualClock
+from everturn.errors import Unavailable
+from everturn.log.objects import LISTING_LIMIT_S, BlockingObjects, run
 from everturn.log.stores import connect
 from everturn.testing.faults import FaultyObjects
 from log.bench import Bench
@@ -151,3 +154,17 @@ def test_running_a_coroutine_that_suspends_is_a_mistake_that_is_told() -> None:
 
     with pytest.raises(RuntimeError, match="suspended"):
         run(suspends())
+
+
+class SuspendingClock(ManualClock):
+    """The clock of a machine that is suspended whenever it looks at it."""
+
+    def elapsed(self) -> float:
+        self.advance(LISTING_LIMIT_S + 1)
+        return super().elapsed()
+
+
+def test_a_listing_that_took_too_long_is_not_believed() -> None:
+    objects = BlockingObjects(MemoryStore(), "memory://", SuspendingClock())
+    with pytest.raises(Unavailable, match="out of date"):
+        run(objects.listing("folder"))

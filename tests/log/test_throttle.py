@@ -124,9 +124,11 @@ def test_who_gives_up_in_the_last_moment_leaves_the_room_to_the_next(clock: Manu
     def enter(patience_s: float) -> None:
         try:
             throttle.enter(patience_s)
-            outcomes.append("entered")
         except Unavailable:
             outcomes.append("gave up")
+        else:
+            outcomes.append("entered")
+            throttle.leave(well=False)  # those that were woken after this one wait for room again
 
     threads = [threading.Thread(target=enter, args=[patience_s]) for patience_s in (50, 50, 50, 1000)]
     for number, thread in enumerate(threads, 1):  # one by one, as they are woken in this order
@@ -135,7 +137,9 @@ def test_who_gives_up_in_the_last_moment_leaves_the_room_to_the_next(clock: Manu
     throttle.leave(well=False)
     for thread in threads:
         thread.join()
-    assert sorted(outcomes) == ["entered", "gave up", "gave up", "gave up"]
+    assert len(outcomes) == 4
+    assert outcomes[:2] == ["gave up", "gave up"]
+    assert "entered" in outcomes  # those that gave up have passed the room on
 
 
 def test_many_threads_never_exceed_the_width(clock: ManualClock) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from everturn.errors import Corrupt, Fenced, Unavailable
-from everturn.log.compaction import collect, compact
+from everturn.log.compaction import clear_deleted, collect, compact
 from everturn.log.format import Header
 from everturn.log.reader import Log, read
 from everturn.log.writer import LogWriter
@@ -93,7 +93,7 @@ class Crew:
                 actor.world.oracle.ended(actor.name, begun, log, log.entries())
             except Unavailable as error:
                 actor.world.happened("reads given up")
-                if actor.world.is_calm:
+                if actor.world.is_over:
                     raise Violation("I6", f"{actor.name} got nothing from a store that was well: {error}") from error
             except Corrupt as error:
                 actor.world.oracle.refused(actor.name, error)
@@ -120,9 +120,11 @@ class Crew:
                     actor.objects, FOLDER, writer=actor.name, ids=actor.ids, everything=actor.rng.random() < 0.3
                 )
                 if actor.rng.random() < 0.5:
-                    await actor.sleep(actor.rng.uniform(0, 300))
+                    await actor.sleep(actor.rng.uniform(0, 2.5) * self._theme.compacts_every_s)
                 now_ms = actor.world.store.modified_ms(actor.world.now) if actor.rng.random() < 0.5 else None
                 await self._protocol.collect(actor.objects, FOLDER, now_ms=now_ms)
+                if now_ms is not None and actor.rng.random() < 0.3:
+                    await clear_deleted(actor.objects, FOLDER, now_ms=now_ms)
             except Unavailable:
                 actor.world.happened("compactions given up")
             except Corrupt as error:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from everturn.clock import Ids
 from everturn.errors import Corrupt, Unavailable
 from everturn.log import compaction, reader
 from everturn.log.compaction import compact
@@ -20,10 +19,11 @@ from everturn.log.patience import Patience
 from everturn.log.reader import Log, list_parts, read
 from everturn.log.writer import LogWriter, _Attempt
 from everturn.transcripts import deletion
+from simulation import world
 from simulation.actors import Protocol
 from simulation.oracle import Violation
 from simulation.scenario import play
-from simulation.themes import CLEARING, DOZERS, LATE_CLAIMS, MIXED, SLEEPERS, Theme
+from simulation.themes import CLEARING, DEAF, DOZERS, LATE_CLAIMS, MIXED, SLEEPERS, Theme
 from simulation.world import SimObjects
 
 # --- Writers --------------------------------------------------------------------------------------------------------
@@ -53,24 +53,24 @@ class LoadsFirst(LogWriter):
 class NeverLooks(LogWriter):
     """Believes in every number that it could take, however long ago it knew the tail."""
 
-    async def _took_a_freed_number(self, attempt: _Attempt, sent_at: float, patience: Patience) -> _Attempt | None:
-        self._learn(attempt.seq, sent_at)
+    async def _took_a_freed_number(self, attempt: _Attempt, known_at: float, patience: Patience) -> _Attempt | None:
+        self._learn(attempt.seq, known_at)
         return None
 
 
 class TakenIsOurs(LogWriter):
     """Does not read what stands at a number that is taken: it must have been us."""
 
-    async def _try(self, attempt: _Attempt) -> Header | Unavailable | None:
-        outcome = await super()._try(attempt)
+    async def _try(self, attempt: _Attempt, patience: Patience) -> Header | Unavailable | None:
+        outcome = await super()._try(attempt, patience)
         return None if isinstance(outcome, Header) else outcome
 
 
 class UnknownIsFailed(LogWriter):
     """Takes the next number at once when it did not hear of the last one."""
 
-    async def _try(self, attempt: _Attempt) -> Header | Unavailable | None:
-        outcome = await super()._try(attempt)
+    async def _try(self, attempt: _Attempt, patience: Patience) -> Header | Unavailable | None:
+        outcome = await super()._try(attempt, patience)
         return Header(attempt.header.span, "data", 0, "", "?", 0, 0) if isinstance(outcome, Unavailable) else outcome
 
 
@@ -103,21 +103,37 @@ class PassRenews(LogWriter):
 class LateIsTail(LogWriter):
     """Thinks that what turned out to be its own long ago is the last one."""
 
-    async def _took_a_freed_number(self, attempt: _Attempt, sent_at: float, patience: Patience) -> _Attempt | None:
-        late = await super()._took_a_freed_number(attempt, sent_at, patience)
+    async def _took_a_freed_number(self, attempt: _Attempt, known_at: float, patience: Patience) -> _Attempt | None:
+        late = await super()._took_a_freed_number(attempt, known_at, patience)
         if late is None:
-            self._learn(attempt.seq, sent_at)
+            self._learn(attempt.seq, self._clock.elapsed())
         return late
 
 
 class GoesOnBehindTheFence(LogWriter):
     """Does not stop when it reads of a newer claim in a log that has its entry."""
 
-    async def _took_a_freed_number(self, attempt: _Attempt, sent_at: float, patience: Patience) -> _Attempt | None:
-        late = await super()._took_a_freed_number(attempt, sent_at, patience)
+    async def _took_a_freed_number(self, attempt: _Attempt, known_at: float, patience: Patience) -> _Attempt | None:
+        late = await super()._took_a_freed_number(attempt, known_at, patience)
         if late is None:
             self._fenced = None
         return late
+
+
+class NeverSearches(LogWriter):
+    """Thinks that what stands at a number is what has always stood there, when it settles an old attempt."""
+
+    _searching = False
+
+    async def _settle(self, attempt: _Attempt, patience: Patience, *, tried: bool = False) -> int:
+        self._searching = tried
+        return await super()._settle(attempt, patience, tried=tried)
+
+    async def _look_for(self, attempt: _Attempt, patience: Patience) -> _Attempt | None:
+        standing = await self._standing_at(attempt.seq) if self._searching else None
+        if standing is not None and standing.write_id != attempt.header.write_id:
+            return self._go_further(attempt, standing)
+        return await super()._look_for(attempt, patience)
 
 
 class IgnoresFences(LogWriter):
@@ -175,11 +191,18 @@ def believe(stored: Stored, item: Item) -> bool:
     return False
 
 
+def anything(folder: str, seconds: float) -> None:
+    """Take any listing, however long it took."""
+
+
 # --- Compaction and deletion ----------------------------------------------------------------------------------------
 
 
 class Hopeful(SimObjects):
     """Takes a create that was not answered for one that succeeded."""
+
+    def __init__(self, objects: SimObjects) -> None:
+        super().__init__(objects._clock)
 
     async def create(self, key: str, data: bytes) -> bool:
         try:
@@ -188,10 +211,10 @@ class Hopeful(SimObjects):
             return True
 
 
-async def compact_and_free(objects: Objects, folder: str, *, writer: str, ids: Ids, everything: bool = False) -> None:
+async def compact_and_free(objects: SimObjects, folder: str, *, everything: bool = False, **who: Any) -> None:
     """Free what was merged as soon as the segment should be there, without reading it back."""
     listed = await list_parts(objects, folder)
-    outcome = await compact(Hopeful(), folder, writer=writer, ids=ids, everything=everything)
+    outcome = await compact(Hopeful(objects), folder, everything=everything, **who)
     for segment in outcome.segments:
         merged = [span for span in listed if segment.first <= span.first and span.last <= segment.last]
         await objects.delete([f"{folder}/{span.file_name}" for span in merged if span != segment])
@@ -263,8 +286,8 @@ def _patch(name: str, module: Any, attribute: str, value: Any, theme: Theme = MI
 
 
 MUTANTS = [
-    _writer("no fence", NoFence),
-    _writer("load before fence", LoadsFirst),
+    _writer("no fence", NoFence, LATE_CLAIMS),
+    _writer("load before fence", LoadsFirst, LATE_CLAIMS),
     _writer("fences are ignored", IgnoresFences),
     _writer("no look after a stall", NeverLooks, SLEEPERS),
     _writer("a taken number counts as ours", TakenIsOurs),
@@ -272,27 +295,34 @@ MUTANTS = [
     _writer("an unresolved attempt is forgotten", Forgets),
     _writer("a retried batch is not recognised", WritesAgain),
     _writer("a pass renews the knowledge of the tail", PassRenews, SLEEPERS, 500),
-    _writer("a settled attempt renews the knowledge of the tail", LateIsTail, SLEEPERS, 500),
-    _writer("a settled attempt does not stop an overtaken writer", GoesOnBehindTheFence, seeds=1000),
+    _writer("a settled attempt renews the knowledge of the tail", LateIsTail, DEAF, seeds=1000),
+    _writer("a settled attempt does not stop an overtaken writer", GoesOnBehindTheFence),
     _writer("a truncation does not stop a claimed writer", IgnoresTruncations, LATE_CLAIMS),
-    _writer("a deletion does not look at what came in between", TruncatesBlindly, LATE_CLAIMS),
+    _writer("a deletion does not look at what came in between", TruncatesBlindly, LATE_CLAIMS, seeds=1000),
     _patch(
-        "a deletion trusts the last claim to be the highest", deletion, "_end_of", newest_claim_first, LATE_CLAIMS
+        "a deletion trusts the last claim to be the highest",
+        deletion,
+        "_end_of",
+        newest_claim_first,
+        LATE_CLAIMS,
+        seeds=500,
     ),
+    _writer("what stands at a number is taken for what always stood there", NeverSearches, DOZERS, seeds=6000),
     _patch("a deletion frees young numbers", deletion, "YOUNG_MS", 0),
     _patch("dedup off", reader.Log, "entries", entries_without_dedup),
-    Mutant("one listing is trusted", MIXED, Protocol(read=read_one_listing), ((reader, "LISTINGS", 1),)),
-    _patch("holes are skipped", reader, "adjoining", one_run),
-    _patch("replaced objects are believed", reader, "was_replaced", believe, DOZERS, 1000),
+    Mutant("one listing is trusted", MIXED, Protocol(read=read_one_listing), ((reader, "LISTINGS", 1),), 500),
+    _patch("holes are skipped", reader, "adjoining", one_run, seeds=500),
+    _patch("replaced objects are believed", reader, "was_replaced", believe, DOZERS, 3000),
     Mutant("covered parts are freed before their segment is verified", SLEEPERS, Protocol(compact=compact_and_free)),
     _patch("covered parts are freed at once", compaction, "FREE_AFTER_MS", 0, SLEEPERS),
     _patch(
-        "a segment that rots or is lost is not noticed before its parts are freed",
+        "a segment is not verified before its parts are freed",
         compaction,
         "_is_whole",
         whole,
         SLEEPERS,
-        2000,
+        3000,
     ),
-    _patch("a segment of a deleted log is not withdrawn", compaction, "_withdraw_if_deleted", leave, CLEARING),
+    _patch("pages that are hours apart are believed", world, "check_listing", anything, DOZERS, 6000),
+    _patch("a segment of a deleted log is not withdrawn", compaction, "_withdraw_if_deleted", leave, CLEARING, 500),
 ]

@@ -1,33 +1,35 @@
 """What is promised, and the checks of it. The oracle sees every effect at the store at the moment it happens.
 
-*The canonical log.* The first object that was ever created at number *k* is part *k* for ever, whatever is compacted,
-deleted or created again later. The state after part *p* is: the entries of the parts after the last truncation up to
-*p*, without those whose `uuid` came before. The oracle keeps this from the effects alone, with no help from the reader
-under test.
+*The canonical log.* The first object that was ever created at number *k* is part *k* for ever, whatever is
+compacted, deleted or created again later. The state after part *p* is: the entries of the parts after the last
+truncation up to *p*, without those whose `uuid` came before. The oracle keeps this from the effects alone, with
+no help from the reader under test.
 
-*I1 and I2.* Reads and appends are linearizable. A read is the log as of one moment between its beginning and its end:
-it returns exactly the state after some part *p*, where *p* is not less than the last number that was taken when the
-read began, and not more than the last one that was taken when it ended. An acknowledged batch is the canonical part
-of the number that the append returned. From the two it follows that an acknowledged entry is in every read that begins
-after the acknowledgement, unless a truncation came after it; that all reads are prefixes of one order; and that a read that
-begins after another has ended never shows an earlier state. Numbers are taken one by one, and the batches of one
-writer stand in the order in which it was given them.
+*I1 and I2.* Reads and appends are linearizable. A read is the log as of one moment between its beginning and its
+end: it returns exactly the state after some part *p*, where *p* is not less than the last number that was taken
+when the read began, and not more than the last one that was taken when it ended. An acknowledged batch is the
+canonical part of the number that the append returned. From the two it follows that an acknowledged entry is in
+every read that begins after the acknowledgement, unless a truncation came after it; that all reads are prefixes
+of one order; and that a read that begins after another has ended never shows an earlier state. Numbers are taken
+one by one, and the batches of one writer stand in the order in which it was given them.
 
-*I3.* No state holds a `uuid` twice (part of the above), and no batch, with or without uuids, stands twice between two
-truncations, however often its writer tried.
+*I3.* No state holds a `uuid` twice (part of the above), and no batch, with or without uuids, stands twice between
+two truncations, however often its writer tried.
 
-*I4.* When a claim of epoch *e* has loaded, no part with entries of an epoch from 1 to *e* - 1 is taken into the canonical log any
-more, and none stands there that the load did not return.
+*I4.* When a claim of epoch *e* has loaded, no part with entries of an epoch from 1 to *e* - 1 is taken into the
+canonical log any more, and none stands there that the load did not return.
 
-*I5.* After every effect of anybody at the store, what a perfect reader would find there is the canonical state: every
-number from the last truncation on is in a segment or in its canonical part, and segments hold what their parts held.
+*I5.* After every effect of anybody at the store, what a perfect reader would find there is the canonical state:
+every number from the last truncation on is in a segment or in its canonical part, and segments hold what their
+parts held.
 
-*I6.* Without rot, nobody is told `Corrupt`. With rot, a read is right or raises `Corrupt`; if what it needs was damaged
-before it began, it raises.
+*I6.* Without rot, nobody is told `Corrupt`. With rot, a read is right or raises `Corrupt`; if what it needs was
+damaged before it began, it raises.
 
-*Deletion.* A deletion that has returned has truncated everything that was in the log when it began. A claim that was
-opened before a truncation writes nothing behind it. When all is quiet, nothing that was deleted is left in the store; that is checked
-where nobody died or gave up half way and nothing arrived late, as nobody can tidy up after that.
+*Deletion.* A deletion that has returned has truncated everything that was in the log when it began. A claim that
+was opened before a truncation writes nothing behind it. When all is quiet, nothing that was deleted is left in
+the store; that is checked where nobody died or gave up half way and nothing arrived late, as nobody can tidy up
+after that.
 """
 
 from __future__ import annotations
@@ -41,8 +43,9 @@ from typing import Any
 from everturn.errors import Corrupt
 from everturn.log.format import Header, Part, decode
 from everturn.log.names import Span, parse_file_name, part
-from everturn.log.reader import ERASED, Log
-from simulation.store import FOLDER, Store
+from everturn.log.objects import run
+from everturn.log.reader import ERASED, Log, read
+from simulation.store import FOLDER, Perfect, Store
 
 Trace = list[tuple[float, str, str, str, str]]
 
@@ -132,6 +135,7 @@ class Oracle:
 
     def __init__(self, store: Store, counts: Counter[str]) -> None:
         self._store = store
+        self._perfect = Perfect(store)
         self._counts = counts
         self._parts: list[Canonical] = []
         self._lives = [_Life(1)]
@@ -227,6 +231,7 @@ class Oracle:
         if span.last > self.tail:
             raise Violation("I5", f"{who} wrote over or deleted {span.file_name}, which nobody had created")
         self._check_whole(who, span)
+        self._read_perfectly(who, span)
 
     def at_rest(self) -> None:
         """Check that nothing deleted is left, when all is quiet and nothing has gone wrong."""
@@ -342,6 +347,7 @@ class Oracle:
         self._segments[span] = self._store.blobs[_key(span)].data
         self._counts["segments"] += 1
         self._check_whole(who, span)
+        self._read_perfectly(who, span)
 
     def _check_whole(self, who: str, span: Span) -> None:
         if self._rotten:
@@ -349,6 +355,18 @@ class Oracle:
         for seq in range(max(span.first, self._first_needed), span.last + 1):
             if not self._is_there(seq):
                 raise Violation("I5", f"after {who} touched {span.file_name}, part {seq} is not there to be read")
+
+    def _read_perfectly(self, who: str, span: Span) -> None:
+        """Let the real reader read the log while the world stands still."""
+        if self._rotten:
+            return
+        try:
+            found = run(read(self._perfect, FOLDER)).entries()
+        except Corrupt as error:
+            raise Violation("I5", f"after {who} touched {span.file_name}, a perfect reader finds: {error}") from error
+        if found != self.truth:
+            difference = _difference(found, self.truth)
+            raise Violation("I5", f"after {who} touched {span.file_name}, a perfect reader {difference}")
 
     def _check_copies(self, who: str, span: Span) -> None:
         """Check, where there is rot, that nobody frees the last copy that was whole."""

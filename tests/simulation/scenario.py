@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from simulation.actors import Crew, Protocol
+from simulation.oracle import Violation
 from simulation.themes import THEMES, Theme
 from simulation.weather import Weather
 from simulation.world import Actor, World
 
 MAX_SUCCESSORS = 4
-TIMES = {"reader": (5, 15), "deleter": (1, 2, 3), "compactor": (5, 20)}
+READS, COMPACTIONS = (5, 15), (5, 20)
 MISHAPS = ("crashes", "late", "compactions given up", "deletions given up", "freed numbers taken", "rot")
 
 
@@ -47,7 +48,7 @@ class Scenario:
         self.world = World(seed)
         rng = self.world.rng
         self._theme = theme or rng.choice(THEMES)
-        self.world.weather = Weather.draw(rng, self._theme.trouble)
+        self.world.weather = Weather.draw(rng, self._theme.strengths, self._theme.trouble)
         self._crew = Crew(protocol, self._theme, rng)
         self._epoch = 0
         self._successors = 0
@@ -58,11 +59,15 @@ class Scenario:
         """Play the scenario to its end.
 
         Raises:
-            Violation: A promise was broken.
+            Violation: A promise was broken. It tells the seed and what came before.
         """
-        self._enter()
-        self.world.run()
-        self._look_back()
+        world = self.world
+        try:
+            self._enter()
+            world.run()
+            self._look_back()
+        except Violation as violation:
+            raise violation.told(world.seed, world.operations, list(world.trace)) from violation
         return Result(self.world.seed, self.world.operations, self.world.counts, self.world.now)
 
     def _enter(self) -> None:
@@ -73,14 +78,14 @@ class Scenario:
             self._guest(rng.uniform(0, spread_s))
         for _ in range(claims if guests else max(claims, 2)):
             self._claim(rng.uniform(0, spread_s))
-        for kind, numbers, life in (
-            ("reader", theme.readers, crew.reader),
-            ("deleter", theme.deleters, crew.deleter),
-            ("compactor", theme.compactors, crew.compactor),
+        for kind, numbers, life, times in (
+            ("reader", theme.readers, crew.reader, READS),
+            ("deleter", theme.deleters, crew.deleter, theme.deletes),
+            ("compactor", theme.compactors, crew.compactor, COMPACTIONS),
         ):
             for _ in range(rng.choice(numbers)):
                 actor = self._actor(kind)
-                actor.live(life(actor, rng.choice(TIMES[kind])), rng.uniform(0, spread_s))
+                actor.live(life(actor, rng.choice(times)), rng.uniform(0, spread_s))
         if self._rots == "at work":
             self.world.later(rng.uniform(0, 3 * spread_s), self._rot_now)
 

@@ -77,6 +77,10 @@ class Perfect:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    async def get(self, key: str) -> Stored | None:
+        """See `Objects.get`."""
+        return self._store.blobs.get(key)
+
     async def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
         """See `Objects.get_many`."""
         return [self._store.blobs.get(key) for key in keys]

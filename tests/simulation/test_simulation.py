@@ -9,7 +9,7 @@ import pytest
 from simulation.__main__ import play_some
 from simulation.actors import Protocol
 from simulation.scenario import Scenario, play
-from simulation.themes import CLEARING, DOZERS, LATE_CLAIMS, SLEEPERS, Theme
+from simulation.themes import CLEARING, DEAF, DOZERS, LATE_CLAIMS, SLEEPERS, Theme
 
 INTERESTING = (
     "acknowledged",
@@ -56,7 +56,7 @@ def test_no_promise_is_broken_in_a_longer_run(first: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("theme", [LATE_CLAIMS, SLEEPERS, DOZERS, CLEARING])
+@pytest.mark.parametrize("theme", [LATE_CLAIMS, SLEEPERS, DOZERS, DEAF, CLEARING])
 def test_the_unbroken_protocol_passes_the_seeds_that_mutants_fail(theme: Theme) -> None:
     counts: Counter[str] = Counter()
     for seed in range(1, 501):

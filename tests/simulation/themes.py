@@ -32,8 +32,10 @@ class Theme:
         often_long: See `Tempo`. Drawn once for all actors.
         spread_s: Within what time the actors come.
         stalls: How often a worker stalls between its claim and its first request.
+        deletes: How many times a deleter deletes.
         deletes_after_s: How long a deleter waits at most.
         compacts_every_s: How long a compactor waits at most.
+        strengths: How rough the weather is: 1 is usual, 0 is calm.
         trouble: Fates that are much more frequent than usual; see `weather`.
     """
 
@@ -47,8 +49,10 @@ class Theme:
     often_long: tuple[float, ...] = (0.0, 0.05, 0.15, 0.3)
     spread_s: tuple[float, ...] = (1.0, 60.0, 2000.0)
     stalls: float = 0.3
+    deletes: tuple[int, ...] = (1, 2, 3)
     deletes_after_s: tuple[float, ...] = (5.0, 100.0, 1000.0)
     compacts_every_s: float = 120.0
+    strengths: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0)
     trouble: tuple[str, ...] = ()
 
 
@@ -90,11 +94,25 @@ DOZERS = Theme(  # readers that sleep in the middle of a read
     compacts_every_s=60.0,
     trouble=("suspended before",),
 )
+DEAF = Theme(  # writers that do not hear what became of their writes, and sleep over it
+    guests=(3, 4),
+    claims=(0, 1),
+    readers=(0,),
+    deleters=(0,),
+    compactors=(2,),
+    batches=(8, 16),
+    thinks_s=(3.0, 20.0),
+    often_long=(0.3,),
+    spread_s=(60.0,),
+    compacts_every_s=30.0,
+    trouble=("lost reply", "suspended before"),
+)
 CLEARING = Theme(  # a log that is compacted all the time, and deleted meanwhile
     guests=(1, 2),
     claims=(0, 1),
     readers=(1,),
-    deleters=(1, 2),
+    deleters=(1,),
+    deletes=(1,),
     compactors=(2, 3),
     batches=(8, 16),
     thinks_s=(0.5, 2.0),
@@ -102,5 +120,6 @@ CLEARING = Theme(  # a log that is compacted all the time, and deleted meanwhile
     spread_s=(1.0,),
     deletes_after_s=(5.0, 20.0),
     compacts_every_s=2.0,
+    strengths=(0.0, 0.0, 0.1, 1.0),
 )
-THEMES = (MIXED, MIXED, LATE_CLAIMS, SLEEPERS, DOZERS, CLEARING)
+THEMES = (MIXED, MIXED, LATE_CLAIMS, SLEEPERS, DOZERS, DEAF, CLEARING)

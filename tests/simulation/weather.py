@@ -44,15 +44,17 @@ class Weather:
     crash: float
 
     @classmethod
-    def draw(cls, rng: random.Random, trouble: Sequence[str] = ()) -> Weather:
-        """Draw the weather of one scenario. Some kinds of trouble can be asked for."""
-        strength = rng.choice((0.0, 0.1, 0.3, 1.0, 2.0))
+    def draw(cls, rng: random.Random, strengths: Sequence[float], trouble: Sequence[str]) -> Weather:
+        """Draw the weather of one scenario, of one of these strengths. Some kinds of trouble can be asked for."""
+        strength = rng.choice(strengths)
+        if not strength:
+            return CALM
         rates = [rate * strength for rate in _RATES]
         if rng.random() < 0.5:  # one kind of trouble far above the others
             special = rng.randrange(len(rates))
             rates[special] = max(rates[special], _RATES[special]) * rng.choice((2.0, 6.0))
         for fate in trouble:
-            rates[FATES.index(fate)] = 0.02
+            rates[FATES.index(fate)] = max(0.02, 5 * _RATES[FATES.index(fate)])
         return cls(tuple(accumulate(rates)), rng.choice((0.0, 0.0005, 0.003)))
 
     @property

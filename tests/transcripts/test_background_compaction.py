@@ -11,6 +11,7 @@ from obstore.store import MemoryStore
 from prometheus_client import CollectorRegistry
 
 from everturn import Settings, TranscriptStore
+from everturn.log import compactor
 from everturn.log.objects import BlockingObjects, run
 from everturn.log.reader import list_spans
 from everturn.telemetry import Metrics
@@ -79,7 +80,7 @@ def test_with_zero_nothing_is_compacted(objects: FaultyObjects, metrics: Metrics
 
 def test_a_compaction_that_fails_fails_no_append_and_is_counted(objects: FaultyObjects, metrics: Metrics) -> None:
     async def main() -> None:
-        objects.faults.append(Fault("fail", "get", times=None))
+        objects.faults.append(Fault("fail", "create", "*/main/*-*", times=None))  # a segment
         async with store_on(objects, metrics, 10) as store:
             await fill(store, 12)
             wait_until(lambda: value(metrics, "compactions", outcome="failed"), "a failed compaction")
@@ -117,3 +118,44 @@ def test_two_writers_that_meet_are_counted(objects: FaultyObjects, metrics: Metr
 
     anyio.run(main)
     assert value(metrics, "writers_met") == 1
+
+
+def test_what_this_process_has_written_is_merged_without_fetching_it(
+    objects: FaultyObjects, metrics: Metrics
+) -> None:
+    async def main() -> None:
+        async with store_on(objects, metrics, 10) as store:
+            await fill(store, 10)
+            wait_until(lambda: segments(objects), "a segment")
+            assert objects.counts["get"] == 0
+        assert [found["n"] for found in await store.load(KEY) or []] == list(range(10))
+
+    anyio.run(main)
+
+
+def test_what_others_have_written_in_between_is_merged_too(objects: FaultyObjects, metrics: Metrics) -> None:
+    async def main() -> None:
+        other = store_on(objects, metrics, 0)
+        async with store_on(objects, metrics, 10) as store:
+            for number in range(10):
+                await (other if number % 3 == 1 else store).append(KEY, [entry(number)])
+            wait_until(lambda: segments(objects), "a segment")
+        assert [found["n"] for found in await store.load(KEY) or []] == list(range(10))
+
+    anyio.run(main)
+    assert segments(objects)[0].last == 10
+
+
+def test_of_large_parts_only_so_much_is_kept(
+    objects: FaultyObjects, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compactor, "HELD_BYTES", 1000)
+
+    async def main() -> None:
+        async with store_on(objects, metrics, 10) as store:
+            await fill(store, 10)
+            wait_until(lambda: segments(objects), "a segment")
+        assert [found["n"] for found in await store.load(KEY) or []] == list(range(10))
+
+    anyio.run(main)
+    assert objects.counts["get"] > 1

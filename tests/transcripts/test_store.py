@@ -462,3 +462,31 @@ def test_an_open_store_may_be_awaited() -> None:
         assert await store.load(KEY) is None
 
     in_loop(main)
+
+
+def test_whoever_takes_over_a_session_that_is_too_large_for_the_agent_is_warned(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    objects = memory()
+
+    async def main() -> None:
+        await store_on(objects).append(KEY, [entry(1, text="x" * 10_000_001)])
+        store = store_on(objects, any_cwd=True, epoch=1)
+        assert await store.take_over(KEY["project_key"], KEY["session_id"])
+        (warning,) = store.size_warnings
+        assert "entry 1 has 10.0 MB" in warning
+        assert warning in caplog.text
+
+    in_loop(main)
+
+
+def test_an_ordinary_session_is_taken_over_without_a_warning() -> None:
+    objects = memory()
+
+    async def main() -> None:
+        await store_on(objects).append(KEY, [entry(1)])
+        store = store_on(objects, any_cwd=True, epoch=1)
+        await store.take_over(KEY["project_key"], KEY["session_id"])
+        assert store.size_warnings == ()
+
+    in_loop(main)

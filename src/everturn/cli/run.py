@@ -114,7 +114,13 @@ async def _show(run: Run, renderer: Renderer, outcome: _Outcome) -> None:
             renderer.show(message)
         if isinstance(message, ResultMessage):
             outcome.result = message
-    summary = {"session": run.session_id, "resumed": run.resumed, "epoch": run.epoch, "cwd": str(run.cwd)}
+    summary = {
+        "session": run.session_id,
+        "resumed": run.resumed,
+        "epoch": run.epoch,
+        "cwd": str(run.cwd),
+        "warnings": list(run.warnings),
+    }
     with _telling_output_errors():
         renderer.finish({**summary, **summary_of(outcome.result)})
 

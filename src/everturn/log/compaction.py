@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from everturn.clock import Ids
 from everturn.errors import Corrupt
 from everturn.log.format import MAX_SIZE_BYTES, Part, decode, encode_segment
 from everturn.log.names import Span
-from everturn.log.objects import Item, Objects
+from everturn.log.objects import Item, Objects, Stored
 from everturn.log.reader import ERASED, adjoining, list_parts, read, read_part, uncovered, was_replaced
 
 GRACE_S = 60.0
@@ -48,7 +49,14 @@ class Outcome:
 
 
 async def compact(
-    objects: Objects, folder: str, *, writer: str, ids: Ids, everything: bool = False, at_least: int = 2
+    objects: Objects,
+    folder: str,
+    *,
+    writer: str,
+    ids: Ids,
+    everything: bool = False,
+    at_least: int = 2,
+    known: Mapping[int, bytes] = MappingProxyType({}),
 ) -> Outcome:
     """Merge the parts at the end of a log into a segment. What they hold stays as it is; nothing is freed.
 
@@ -59,6 +67,7 @@ async def compact(
         ids: For write ids.
         everything: Merge the whole log, whatever the size of its segments.
         at_least: Do nothing if there is less than this many objects to merge.
+        known: Parts that need not be fetched, by number: those that this process has appended itself.
 
     Returns:
         What was done. On return it is durable. It is nothing if the log changed under our hands: try again later.
@@ -74,7 +83,7 @@ async def compact(
     pieces = plan([(span, listed[span].size_bytes) for span in runs[-1]], everything=everything)
     if len(pieces) < max(at_least, 2):
         return Outcome()
-    parts = await _fetch(objects, folder, pieces, listed)
+    parts = await _fetch(objects, folder, pieces, listed, known)
     written: list[Span] = []
     size_bytes = 0
     for group in _groups(parts):
@@ -171,12 +180,22 @@ def plan(pieces: Sequence[tuple[Span, int]], *, everything: bool = False) -> lis
     return [span for span, _ in pieces[begin:]]
 
 
-async def _fetch(objects: Objects, folder: str, spans: Sequence[Span], listed: Mapping[Span, Item]) -> list[Part]:
+async def _fetch(
+    objects: Objects, folder: str, spans: Sequence[Span], listed: Mapping[Span, Item], known: Mapping[int, bytes]
+) -> list[Part]:
     """Fetch what is to be merged, from the end back to the last truncation. Fewer if the log is changing."""
     found: list[Part] = []
     for end in range(len(spans), 0, -BATCH):
         block = spans[max(end - BATCH, 0) : end]
-        stored = await objects.get_many([f"{folder}/{span.file_name}" for span in block])
+        ours = {
+            span: Stored(known[span.first], listed[span].modified_ms)
+            for span in block
+            if not span.segment and span.first in known
+        }
+        wanted = [span for span in block if span not in ours]
+        fetched = await objects.get_many([f"{folder}/{span.file_name}" for span in wanted])
+        at_hand = ours | dict(zip(wanted, fetched, strict=True))
+        stored = [at_hand[span] for span in block]
         for span, object_ in zip(reversed(block), reversed(stored), strict=True):
             if object_ is None or was_replaced(object_, listed[span]):
                 return found[::-1]
@@ -220,7 +239,8 @@ async def _withdraw_if_deleted(
     """
     if not written:
         return
-    fresh = [span for span in await list_parts(objects, folder) if span.last > max(old.last for old in known)]
+    last_known = max(old.last for old in known)
+    fresh = [span for span in await list_parts(objects, folder) if span.last > last_known]
     for span in fresh:
         part = await read_part(objects, folder, span)
         if part is not None and any(note[3] == "truncate" for note in part.header.notes):

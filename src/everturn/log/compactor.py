@@ -10,6 +10,8 @@ from everturn.log.background import start_thread
 from everturn.log.compaction import Outcome, collect, compact
 from everturn.log.objects import Objects, run
 
+HELD_BYTES = 8 << 20  # of parts that were written and not merged yet, over all logs
+
 
 class CompactionObserver(Protocol):
     """Is told what compaction did, for logs and metrics."""
@@ -52,14 +54,26 @@ class Compactor:
         self._ids = ids
         self._observer = observer
         self._next: dict[str, int] = {}
+        self._known: dict[str, dict[int, bytes]] = {}
+        self._held_bytes = 0
         self._waiting: dict[str, None] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def note(self, folder: str, seq: int) -> None:
-        """Take note that a log has a part of this number. Returns at once."""
-        if not self._after_parts or seq < self._next.setdefault(folder, self._after_parts):
+    def note(self, folder: str, seq: int, data: bytes = b"") -> None:
+        """Take note that we have appended a part to a log. Returns at once.
+
+        Args:
+            folder: The log's folder.
+            seq: The part's number.
+            data: The part, if it is at hand: it is kept for a while, so that merging it needs no request.
+        """
+        if not self._after_parts:
+            return
+        with self._lock:
+            self._hold(folder, seq, data)
+        if seq < self._next.setdefault(folder, self._after_parts):
             return
         with self._lock:
             self._next[folder] = seq + self._after_parts
@@ -68,6 +82,20 @@ class Compactor:
             self._waiting[folder] = None
             if self._thread is None:
                 self._thread = start_thread(self._work, "everturn-compaction")
+
+    def _hold(self, folder: str, seq: int, data: bytes) -> None:
+        if self._held_bytes + len(data) > HELD_BYTES:  # it is only a saving
+            self._known.clear()
+            self._held_bytes = 0
+        if data:
+            self._known.setdefault(folder, {})[seq] = data
+            self._held_bytes += len(data)
+
+    def _take(self, folder: str) -> dict[int, bytes]:
+        with self._lock:
+            known = self._known.pop(folder, {})
+            self._held_bytes -= sum(map(len, known.values()))
+            return known
 
     def wait(self) -> None:
         """Block until nothing is left to do."""
@@ -97,7 +125,14 @@ class Compactor:
         started = self._clock.elapsed()
         try:
             outcome = run(
-                compact(self._objects, folder, writer=self._writer, ids=self._ids, at_least=self._after_parts)
+                compact(
+                    self._objects,
+                    folder,
+                    writer=self._writer,
+                    ids=self._ids,
+                    at_least=self._after_parts,
+                    known=self._take(folder),
+                )
             )
             freed = run(collect(self._objects, folder))
         except Exception as error:  # noqa: BLE001  # the thread has other logs to compact

@@ -67,6 +67,20 @@ class Part:
             raise corrupt(f"it holds {len(found)} entries, its header says {self.header.count}")
         return found
 
+    def line_sizes(self) -> Iterator[int]:
+        """Yield how many bytes each line has.
+
+        Raises:
+            Corrupt: As `pieces`.
+        """
+        begun = 0
+        for piece in self.pieces():
+            rows = piece.split(b"\n")
+            for row in rows[:-1]:
+                yield begun + len(row) + 1
+                begun = 0
+            begun += len(rows[-1])
+
     def pieces_after(self, seq: int) -> Iterator[bytes]:
         """Decompress the lines of the parts with a higher number than this one, and count all lines on the way.
 

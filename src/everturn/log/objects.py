@@ -22,6 +22,7 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from everturn.clock import Clock, SystemClock
+from everturn.errors import Unavailable
 from everturn.log.causes import names_no_bucket, translate
 from everturn.log.requests import Requests
 
@@ -30,6 +31,7 @@ Store = S3Store | LocalStore | MemoryStore
 
 LARGE_BYTES = 1 << 20
 PAGE = 1000
+LISTING_LIMIT_S = 50.0  # less than a number stays taken after it was written
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,11 @@ class Objects(Protocol):
         """Fetch several objects at once, in the order of their keys."""
 
     async def listing(self, folder: str) -> list[Item]:
-        """List all objects below a folder, in any order. A folder that does not exist is empty."""
+        """List all objects below a folder, in any order. A folder that does not exist is empty.
+
+        Raises `Unavailable` if it took longer than `LISTING_LIMIT_S` from the first page to the last: objects come
+        and go in a log, and the pages would not belong together.
+        """
 
     async def list_folders(self, folder: str) -> list[str]:
         """Return the names of the folders directly inside a folder."""
@@ -82,6 +88,18 @@ class Objects(Protocol):
 
     async def wait(self, seconds: float) -> None:
         """Let this much time pass before the next request."""
+
+
+def check_listing(folder: str, seconds: float) -> None:
+    """Refuse a listing that took so long that numbers can have been freed, and taken again, between its pages.
+
+    Raises:
+        Unavailable: It did.
+    """
+    if seconds > LISTING_LIMIT_S:
+        raise Unavailable(
+            f"listing {folder} took {seconds:.0f} s, and is out of date", hint="it is safe to try again"
+        )
 
 
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
@@ -162,8 +180,10 @@ class BlockingObjects:
     async def listing(self, folder: str) -> list[Item]:
         """See `Objects.listing`."""
         listing = _Listing(self._clients, folder)
+        began = self._clock.elapsed()
         while self.requests.insist("list", listing.go_on):
             pass
+        check_listing(folder, self._clock.elapsed() - began)
         return listing.items
 
     async def list_folders(self, folder: str) -> list[str]:

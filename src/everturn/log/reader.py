@@ -115,7 +115,7 @@ async def read(objects: Objects, folder: str, *, at_least: int = 0) -> Log:
         raise Unavailable(f"the log changed while it was listed: {problem}", hint="read it again")
     raise Corrupt(
         f"the log has a hole: {problem}",
-        hint="restore the object; what comes after it is not shown without it",
+        hint="everturn sessions verify tells more, and everturn sessions repair mends it; see docs/repair.md",
     )
 
 

@@ -27,7 +27,7 @@ from everturn.log.format import Header, Kind, decode, encode_batch
 from everturn.log.names import Span, part
 from everturn.log.objects import Objects
 from everturn.log.patience import Patience
-from everturn.log.reader import Log, list_spans, read, read_part
+from everturn.log.reader import Log, adjoining, list_spans, read, read_part, uncovered
 
 GRACE_S = 60.0
 PASSES_BEFORE_LOOKING = 4
@@ -99,6 +99,7 @@ class LogWriter:
         self._tail_known_at = 0.0
         self._unresolved: _Attempt | None = None
         self._fenced: Fenced | None = None
+        self.written = b""  # the part that was appended last, as it was sent
 
     @property
     def tail(self) -> int | None:
@@ -196,7 +197,7 @@ class LogWriter:
     async def _write(self, batch: Batch, kind: Kind, patience: Patience) -> int:
         left_over = self._unresolved
         if left_over is not None:
-            seq = await self._settle(left_over, patience)
+            seq = await self._settle(left_over, patience, tried=True)
             if left_over.header.kind == kind and left_over.batch.lines == batch.lines:
                 return seq
             if self._fenced is not None:  # it is in, but somebody has taken over since
@@ -218,28 +219,39 @@ class LogWriter:
         self._tail = tail
         self._tail_known_at = known_at
 
-    async def _settle(self, attempt: _Attempt, patience: Patience) -> int:
+    async def _settle(self, attempt: _Attempt, patience: Patience, *, tried: bool = False) -> int:
         """Bring an attempt to its end: at its own number, or at the first one after it that is free."""
         passed = 0
         while True:
             self._unresolved = attempt
-            sent_at = self._clock.elapsed()
+            # What was tried before may have taken effect at any time since we knew the tail.
+            known_at = self._tail_known_at if tried else self._clock.elapsed()
             outcome = await self._try(attempt, patience)
             if isinstance(outcome, Unavailable):
+                tried = True
                 await patience.wait(outcome)
-            elif outcome is not None:
-                attempt = self._go_further(attempt, outcome)
+                continue
+            if outcome is None:
+                moved = await self._took_a_freed_number(attempt, known_at, patience)
+            elif tried and self._is_out_of_date:  # ours may have stood here, and been freed, before this one came
+                moved = await self._look_for(attempt, patience)
+            else:
+                moved = self._go_further(attempt, outcome)
                 patience.check()
                 passed += 1
-                if passed % PASSES_BEFORE_LOOKING == 0:
-                    attempt = await self._catch_up(attempt, patience)
-            else:
-                late = await self._took_a_freed_number(attempt, sent_at, patience)
-                if late is None:
-                    self._unresolved = None
-                    self._observer.wrote(self._folder, attempt.header, len(attempt.data), patience.used_s)
-                    return attempt.seq
-                attempt = late
+                if passed % PASSES_BEFORE_LOOKING == 0 or (self._yields and self._is_out_of_date):
+                    moved = await patience.insist(partial(self._catch_up, moved))
+            if moved is None:
+                self._unresolved = None
+                self.written = attempt.data
+                self._observer.wrote(self._folder, attempt.header, len(attempt.data), patience.used_s)
+                return attempt.seq
+            attempt, tried = moved, False
+
+    @property
+    def _is_out_of_date(self) -> bool:
+        """Whether numbers behind the tail that we know of may have been taken and freed since."""
+        return self._clock.elapsed() - self._tail_known_at >= GRACE_S
 
     async def _try(self, attempt: _Attempt, patience: Patience) -> Header | Unavailable | None:
         """Try once. `None`: it is written. A header: somebody else's part is there. An error: not known yet."""
@@ -285,27 +297,32 @@ class LogWriter:
         self._tail = attempt.seq
         return self._moved(attempt, attempt.seq + 1)
 
-    async def _catch_up(self, attempt: _Attempt, patience: Patience) -> _Attempt:
-        """Go to the tail at once, when there is much history between it and us."""
+    async def _catch_up(self, attempt: _Attempt) -> _Attempt:
+        """Go to the tail at once, when there is much history between it and us, or none that a claim can trust.
+
+        A number can have been a newer claim's fence, freed and taken again by a late guest, so a claimed writer that
+        has not known the tail for long believes what the segments say, not what stands there.
+        """
         looked_at = self._clock.elapsed()
-        ahead = [
-            span
-            for span in await patience.insist(partial(list_spans, self._objects, self._folder))
-            if span.last >= attempt.seq
-        ]
-        if not ahead or (self._yields and not await self._may_pass(ahead, attempt)):
+        spans = uncovered(await list_spans(self._objects, self._folder))
+        ahead = [span for span in spans if span.last >= attempt.seq - 1]
+        if self._yields and not await self._may_pass(ahead, attempt):
+            raise Unavailable(f"{self._folder} changed while it was looked at", hint="it is safe to try again")
+        if not ahead:
             return attempt
         self._learn(max(span.last for span in ahead), looked_at)
         return self._moved(attempt, max(span.last for span in ahead) + 1)
 
     async def _may_pass(self, ahead: Sequence[Span], attempt: _Attempt) -> bool:
-        """Tell whether all of these could be read. Raises if one of them ends our claim."""
+        """Tell whether all of these could be read, and none is missing. Raises if one of them ends our claim."""
+        if len(adjoining(ahead)) != 1 or ahead[0].first > attempt.seq - 1:
+            return False
         for span, stored in zip(ahead, await self._objects.get_many(self._keys(ahead)), strict=True):
             if stored is None:  # freed in between: whether it was a fence is told by what covers it
                 return False
             header = decode(stored.data, span).header
             opening = attempt.header.kind == "fence"
-            for epoch, _, _, kind in header.notes[max(attempt.seq - span.first, 0) :]:
+            for epoch, _, _, kind in header.notes[max(attempt.seq - 1 - span.first, 0) :]:
                 if self._is_overtaken_by(epoch, kind, opening=opening):
                     raise self._stopped(header.writer, epoch)
         return True
@@ -316,22 +333,27 @@ class LogWriter:
     def _moved(self, attempt: _Attempt, seq: int) -> _Attempt:
         return self._attempt(seq, attempt.header.kind, attempt.batch, attempt.header.write_id)
 
-    async def _took_a_freed_number(self, attempt: _Attempt, sent_at: float, patience: Patience) -> _Attempt | None:
+    async def _took_a_freed_number(self, attempt: _Attempt, known_at: float, patience: Patience) -> _Attempt | None:
         """Return the attempt to make instead if this one took a number that others had taken and freed before.
 
         The last number of a log is never freed, so a part that turns out to be the last is where it should be, and
         one listing tells. Only if there is more behind it, or over it, the log has to be read. What took longer than
         our patience may be out of date itself; then the attempt stays unresolved.
         """
-        looked_at = self._clock.elapsed()
-        if looked_at - self._tail_known_at < GRACE_S:
-            self._learn(attempt.seq, sent_at)
+        if not self._is_out_of_date:
+            self._learn(attempt.seq, known_at)
             return None
+        looked_at = self._clock.elapsed()
         spans = await patience.insist(partial(list_spans, self._objects, self._folder))
         patience.check()
         if spans and max(spans, key=lambda span: (span.last, span.segment)) == part(attempt.seq):
             self._learn(attempt.seq, looked_at)
             return None
+        return await self._look_for(attempt, patience)
+
+    async def _look_for(self, attempt: _Attempt, patience: Patience) -> _Attempt | None:
+        """Read the log. Return the attempt to make instead, or `None` if what we attempted is in it."""
+        looked_at = self._clock.elapsed()
         log = await patience.insist(partial(read, self._objects, self._folder, at_least=attempt.seq))
         patience.check()
         self._learn(log.tail, looked_at)

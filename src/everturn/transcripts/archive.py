@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from everturn.errors import Conflict, Invalid, NotFound
+from everturn.log.names import unescape
 from everturn.log.objects import Objects
 from everturn.log.reader import Log, read
 from everturn.transcripts import listing
@@ -13,6 +14,8 @@ from everturn.transcripts.holds import held
 from everturn.transcripts.layout import Layout, names_in
 
 SCOPES = "sessions"
+SUMMARIES = "summaries"
+TELLING = 8  # so many characters of an id name one session among all
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -97,13 +100,10 @@ class Archive:
         """
         if not session:
             raise Invalid("no session was named", hint="give a session id, or the beginning of one")
-        scopes = [scope] if scope is not None else await self.scopes()
-        if session in scopes and scope is None:
-            scopes, wanted = [session], ""
-        else:
-            wanted = session
-        found = [ref for each in scopes for ref in await self.refs(each) if ref.session_id.startswith(wanted)]
-        exact = [ref for ref in found if ref.session_id == wanted]
+        found = await self._paused(session) if scope is None and len(session) >= TELLING else []
+        if not found:
+            found = await self._beginning_with(session, scope)
+        exact = [ref for ref in found if ref.session_id == session]
         found = exact or found
         if not found:
             raise NotFound(f"there is no session {session} in {self.label}", hint="everturn sessions list shows them")
@@ -114,6 +114,22 @@ class Archive:
                 hint="give more of the id, or the scope with --scope",
             )
         return found[0]
+
+    async def _paused(self, beginning: str) -> list[SessionRef]:
+        """Return the sessions of all scopes whose ids begin so and that have a summary: a request for a thousand."""
+        found = []
+        for item in await self.objects.listing(SUMMARIES):
+            names = [unescape(segment) for segment in item.key.removesuffix(".json").split("/")[1:]]
+            if len(names) == 3 and names[2] is not None and names[2].startswith(beginning):
+                found.append(SessionRef(names[0] or "", names[1] or "", names[2]))
+        return found
+
+    async def _beginning_with(self, session: str, scope: str | None) -> list[SessionRef]:
+        """Look at every session of a scope, or of all scopes."""
+        scopes = [scope] if scope is not None else await self.scopes()
+        if session in scopes and scope is None:
+            return await self.refs(session)
+        return [ref for each in scopes for ref in await self.refs(each) if ref.session_id.startswith(session)]
 
     async def read(self, ref: SessionRef, subpath: str | None = None) -> Log:
         """Read a session's main transcript, or a sub-transcript.

@@ -37,6 +37,13 @@ class Layout:
         session = self.session(project_key, session_id)
         return f"{session}/main" if subpath is None else f"{session}/sub/{escape(subpath, 'subpath')}"
 
+    def damaged(self, project_key: str, session_id: str, subpath: str | None = None) -> str:
+        """The folder of what a repair has taken away from a session, or from a sub-transcript of it."""
+        place = (
+            self.session(project_key, session_id) if subpath is None else self.log(project_key, session_id, subpath)
+        )
+        return f"damaged/{place.removeprefix('sessions/')}"
+
     def summaries(self, project_key: str) -> str:
         """The folder that holds one summary per session."""
         return f"summaries/{self._scope}/{escape(project_key, 'project key')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from everturn.errors import Fenced
@@ -82,6 +83,11 @@ class StoreObserver:
             self.metrics.fenced.inc()
             self._log.error("fenced", error=str(error))
         self.fenced = error
+
+    def too_large(self, warnings: Sequence[str]) -> None:
+        """A session that is about to be resumed is larger than is good for the agent."""
+        for warning in warnings:
+            self._log.warning("transcript_large", message=warning)
 
     def summary_failed(self, session_id: str, error: Exception) -> None:
         """A summary was not written. It is derived: the next one, or a reader, makes up for it."""

@@ -127,8 +127,9 @@ class SessionLogs:
                 raise
             if place.subpath is None:
                 self.summaries.note((place.project_key, place.session_id), seq, entries)
+            written = handle.writer.written
         self._observer.ledger.stored(entries)
-        self.compactor.note(self._folder(place), seq)
+        self.compactor.note(self._folder(place), seq, written)
 
     async def load(self, target: Target) -> list[SessionStoreEntry] | None:
         """Return all entries in order, or `None` if there are none."""
@@ -169,6 +170,8 @@ class SessionLogs:
         place = await self._place(target)
         await refuse_if_held(self._objects, self._layout.scope, place.session_id)
         name = (place.project_key, place.session_id)
+        copies = await self._objects.listing(self._layout.damaged(*name, place.subpath))
+        await self._objects.delete([item.key for item in copies])
         if place.subpath is not None:
             await self._delete_log(place)
             return

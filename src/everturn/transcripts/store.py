@@ -29,6 +29,7 @@ from everturn.transcripts.layout import Layout
 from everturn.transcripts.linger import Linger
 from everturn.transcripts.observer import StoreObserver
 from everturn.transcripts.session_logs import SessionLogs, Target, is_said
+from everturn.transcripts.sizes import size_warnings
 
 Result = TypeVar("Result")
 
@@ -89,6 +90,7 @@ class TranscriptStore(SessionStore):
             if linger_s
             else None
         )
+        self.size_warnings: tuple[str, ...] = ()
         self._in_flight = 0
         self._all_landed = anyio.Event()
         self._gates = anyio.lowlevel.RunVar[dict[Target, anyio.Lock]](f"everturn-gates-{id(self)}")
@@ -197,6 +199,8 @@ class TranscriptStore(SessionStore):
     async def take_over(self, project_key: str, session_id: str) -> bool:
         """Fence a session for this store's claim, so that no older claim can write to it from here on.
 
+        If it is so large that the agent command is known to choke on it, `size_warnings` says so afterwards.
+
         Args:
             project_key: Where the session will live if it is new.
             session_id: The session.
@@ -283,6 +287,8 @@ class TranscriptStore(SessionStore):
 
     async def _take_over(self, target: Target) -> bool:
         log = await self._logs.take_over(target)
+        self.size_warnings = tuple(size_warnings(log))
+        self.observer.too_large(self.size_warnings)
         return any(is_said(entry) for part in log.parts for entry in part.entries())
 
     @asynccontextmanager

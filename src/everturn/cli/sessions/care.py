@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,6 +15,10 @@ from rich.text import Text
 from everturn.cli.output import Terminal, plain
 from everturn.log.verification import Finding
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+PARALLEL = 8
 STYLES = {"damage": "bold red", "warning": "yellow", "info": "dim"}
 
 
@@ -24,6 +30,16 @@ def progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], 
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=total)
         yield lambda steps: bar.update(task, advance=steps)
+
+
+def in_parallel(what: str, items: Sequence[Item], work: Callable[[Item], Result], *, quiet: bool) -> list[Result]:
+    """Do something with each item, several at once, behind a progress bar; return the results in order."""
+    with progress(what, len(items), quiet=quiet) as step, ThreadPoolExecutor(PARALLEL) as pool:
+        results = []
+        for result in pool.map(work, items):
+            results.append(result)
+            step(1)
+        return results
 
 
 def show_findings(terminal: Terminal, findings: Iterable[Finding]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -14,15 +14,15 @@ from rich.progress import Progress
 
 from everturn.cli.output import OutputError, refuse_memory
 from everturn.clock import Ids, SystemClock
+from everturn.conversations.loading import StoredSession, load_session
+from everturn.conversations.turns import as_json
 from everturn.errors import Invalid
 from everturn.log.objects import run
 from everturn.runtime import open_archive
 from everturn.settings import Settings
 from everturn.telemetry import log_to_stderr
 from everturn.transcripts.archive import Archive
-from everturn.transcripts.loading import StoredSession, load_session
-from everturn.transcripts.turns import as_json
-from everturn.transcripts.upkeep import Upkeep
+from everturn.upkeep.tending import Upkeep
 
 _UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -85,6 +85,14 @@ def print_json(value: dict[str, Any]) -> None:
 def upkeep_of(archive: Archive) -> Upkeep:
     """Return what looks after the sessions of a store."""
     return Upkeep(archive, Settings.load(), SystemClock(), Ids())
+
+
+def short_ids(session_ids: Sequence[str]) -> dict[str, str]:
+    """Return the beginnings of ids that are enough to name them, eight characters at least."""
+    length = 8
+    while len({session_id[:length] for session_id in session_ids}) < len(set(session_ids)):
+        length += 4
+    return {session_id: session_id[:length] for session_id in session_ids}
 
 
 def consent(question: str, *, yes: bool, quiet: bool) -> None:

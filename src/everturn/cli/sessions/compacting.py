@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from everturn.cli.output import Terminal, complain
-from everturn.cli.sessions.care import counted, progress
+from everturn.cli.sessions.care import counted, in_parallel
 from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, open_store, print_json, upkeep_of
 from everturn.errors import EverturnError
 from everturn.log.objects import run
-from everturn.transcripts.upkeep import Compacted
+from everturn.transcripts.archive import SessionRef
+from everturn.upkeep.tending import Compacted, Upkeep
 
 
 def command(
@@ -30,25 +32,29 @@ def command(
     upkeep = upkeep_of(archive)
     refs = [run(archive.find(each, scope)) for each in session] if session else run(archive.refs(scope))
     terminal = Terminal(highlight=False, quiet=as_json)
-    failed = waiting = freed = segments = 0
-    with progress("compacting", len(refs), quiet=as_json) as step:
-        for ref in refs:
-            try:
-                done = run(upkeep.compact(ref))
-            except EverturnError as error:
-                failed += 1
-                complain(f"{ref.session_id}: {error.message}", error.hint)
-            else:
-                waiting, freed, segments = waiting + done.waiting, freed + done.freed, segments + done.segments
-                if as_json:
-                    print_json({**asdict(ref), **_counts(done)})
-            step(1)
-    written = counted(segments, "segment", "segments")
-    terminal.print(f"{counted(len(refs), 'session', 'sessions')}: {written} written, {freed:,} objects freed")
+    done = [
+        each for each in in_parallel("compacting", refs, partial(_compact, upkeep), quiet=as_json) if each is not None
+    ]
+    if as_json:
+        for each in done:
+            print_json({**asdict(each.ref), **_counts(each)})
+    written = counted(sum(each.segments for each in done), "segment", "segments")
+    freed = counted(sum(each.freed for each in done), "object", "objects")
+    terminal.print(f"{counted(len(refs), 'session', 'sessions')}: {written} written, {freed} freed")
+    waiting = sum(each.waiting for each in done)
     if waiting:
         more = counted(waiting, "object", "objects")
         terminal.print(Text(f"{more} can be freed in two minutes: run it again then", style="dim"))
-    return 1 if failed else 0
+    return 0 if len(done) == len(refs) else 1
+
+
+def _compact(upkeep: Upkeep, ref: SessionRef) -> Compacted | None:
+    """Compact one session; say what went wrong, and let the others go on."""
+    try:
+        return run(upkeep.compact(ref))
+    except EverturnError as error:
+        complain(f"{ref.session_id}: {error.message}", error.hint)
+        return None
 
 
 def _counts(done: Compacted) -> dict[str, int]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, complain, fold, plain, size, when
-from everturn.cli.sessions.care import counted, progress
+from everturn.cli.output import Terminal, complain, plain, size, when
+from everturn.cli.sessions.care import counted, in_parallel, progress
 from everturn.cli.sessions.common import (
     JsonOption,
     ScopeOption,
@@ -20,12 +21,13 @@ from everturn.cli.sessions.common import (
     consent,
     open_store,
     print_json,
+    short_ids,
     upkeep_of,
 )
 from everturn.errors import Conflict, EverturnError, Invalid
 from everturn.log.objects import run
 from everturn.transcripts.holds import refuse_if_held
-from everturn.transcripts.upkeep import Found, Upkeep
+from everturn.upkeep.tending import Found, Upkeep
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -75,11 +77,8 @@ def expire(
     upkeep = upkeep_of(archive)
     scopes = [scope] if scope is not None else run(archive.scopes())
     terminal = Terminal(highlight=False, quiet=as_json)
-    found: list[Found] = []
-    with progress("looking", len(scopes), quiet=as_json) as step:
-        for name in scopes:
-            found += run(upkeep.expired(name, age_ms))
-            step(1)
+    by_scope = in_parallel("looking", scopes, lambda name: run(upkeep.expired(name, age_ms)), quiet=as_json)
+    found = list(chain.from_iterable(by_scope))
     _show(terminal, found)
     going = [each for each in found if not each.is_held]
     if going and not dry_run:
@@ -124,29 +123,26 @@ def milliseconds(age: str) -> int:
 def _show(terminal: Terminal, found: Sequence[Found]) -> None:
     if not found:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("session", no_wrap=True, min_width=36)
-    table.add_column("scope", no_wrap=True)
-    table.add_column("last entry (UTC)", no_wrap=True, min_width=20)
-    table.add_column("objects", justify="right")
-    table.add_column("size", no_wrap=True, justify="right")
-    table.add_column("")
+    short = short_ids([each.ref.session_id for each in found])
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    table.add_column("session", no_wrap=True)
+    table.add_column("last entry (UTC)", no_wrap=True)
+    table.add_column("objects", justify="right", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("scope", no_wrap=True, overflow="ellipsis", ratio=1)
     for each in sorted(found, key=lambda each: each.modified_ms):
-        table.add_row(
-            each.ref.session_id,
-            Text(fold(each.ref.scope, 40)),
-            when(each.modified_ms),
-            f"{each.objects:,}",
-            size(each.size_bytes),
-            _remark(each),
-        )
+        scope = Text.assemble(_remark(each), plain(each.ref.scope))
+        times = when(each.modified_ms)
+        table.add_row(short[each.ref.session_id], times, f"{each.objects:,}", size(each.size_bytes), scope)
     terminal.print(table)
 
 
 def _remark(found: Found) -> Text:
     if found.is_held:
-        return Text("under a hold: stays", style="yellow")
-    return Text("traces of a deletion" if found.is_remains else plain(found.subpath or ""), style="dim")
+        return Text("held, stays: ", style="yellow")
+    if found.subpath is not None:
+        return Text(plain(f"{found.subpath} of "), style="dim")
+    return Text("traces of a deletion: " if found.is_remains else "", style="dim")
 
 
 def _conclude(terminal: Terminal, done: Sequence[tuple[Found, bool]], *, dry_run: bool, as_json: bool) -> None:

@@ -22,10 +22,10 @@ from everturn.cli.sessions.common import (
     print_json,
     printing,
 )
+from everturn.conversations import wording
+from everturn.conversations.export import Format, agent_files, file_name, render
+from everturn.conversations.loading import StoredSession
 from everturn.errors import Conflict, Invalid
-from everturn.transcripts import wording
-from everturn.transcripts.export import Format, agent_files, file_name, render
-from everturn.transcripts.loading import StoredSession
 
 
 def command(  # one parameter for each option

@@ -21,7 +21,7 @@ from everturn.runtime import open_transcripts
 from everturn.settings import Settings, agent_folder
 from everturn.telemetry import log_to_stderr
 from everturn.transcripts import TranscriptStore
-from everturn.transcripts.importing import LocalSession, Outcome, find_sessions, import_session, project_folder
+from everturn.upkeep.importing import LocalSession, Outcome, find_sessions, import_session, project_folder
 
 STYLES = {"refused": "red", "skipped": "dim", "unchanged": "dim"}
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, fold, when
-from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, open_store, print_json
+from everturn.cli.output import Terminal, fold, plain, when
+from everturn.cli.sessions.care import in_parallel
+from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, open_store, print_json, short_ids
 from everturn.log.objects import run
 from everturn.transcripts.archive import SessionInfo
 
@@ -18,17 +21,20 @@ def command(store: StoreOption = None, scope: ScopeOption = None, as_json: JsonO
     """List sessions, the one that changed last first."""
     archive = open_store(store)
     scopes = [scope] if scope is not None else run(archive.scopes())
-    found = [info for each in scopes for info in run(archive.sessions(each))]
-    found.sort(key=lambda info: info.modified_ms, reverse=True)
+    by_scope = in_parallel("listing", scopes, lambda each: run(archive.sessions(each)), quiet=as_json)
+    found = sorted(chain.from_iterable(by_scope), key=lambda info: info.modified_ms, reverse=True)
     if as_json:
         for info in found:
             print_json(_record(info))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("session", "scope", "last change (UTC)", "title"):
-        table.add_column(heading, no_wrap=True, overflow="fold" if heading == "session" else "ellipsis")
+    short = short_ids([info.ref.session_id for info in found])
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    table.add_column("session", no_wrap=True)
+    table.add_column("last change (UTC)", no_wrap=True)
+    table.add_column("scope", no_wrap=True, overflow="ellipsis", ratio=2)
+    table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=3)
     for info in found:
-        table.add_row(info.ref.session_id, Text(fold(info.ref.scope, 40)), when(info.modified_ms), _shown(info))
+        table.add_row(short[info.ref.session_id], when(info.modified_ms), Text(plain(info.ref.scope)), _shown(info))
     terminal = Terminal(highlight=False)
     terminal.print(table if found else Text("there are no sessions", style="dim"))
 

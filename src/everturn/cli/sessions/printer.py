@@ -16,8 +16,8 @@ from rich.text import Text
 from rich.theme import Theme
 
 from everturn.cli.output import plain
-from everturn.transcripts import wording
-from everturn.transcripts.conversation import (
+from everturn.conversations import wording
+from everturn.conversations.conversation import (
     Branch,
     Content,
     Conversation,

@@ -26,9 +26,9 @@ from everturn.log.objects import run
 from everturn.log.verification import numbers
 from everturn.settings import Settings
 from everturn.transcripts.archive import Archive, SessionRef
-from everturn.transcripts.local import read_transcript
-from everturn.transcripts.repair import Plan, Repair, plan_repair
-from everturn.transcripts.verification import SessionReport, verify_session
+from everturn.upkeep.local import read_transcript
+from everturn.upkeep.repair import Plan, Repair, plan_repair
+from everturn.upkeep.verification import SessionReport, verify_session
 
 
 def command(  # noqa: PLR0913, PLR0917  # one parameter for each option of the command line
@@ -139,7 +139,7 @@ def _record(report: SessionReport, subpath: str | None, plan: Plan, *, dry_run: 
                 "first": gap.span.first,
                 "last": gap.span.last,
                 "entries": None if gap.entries is None else len(gap.entries),
-                "told": gap.told,
+                "told": list(gap.told),
             }
             for gap in plan.gaps
         ],

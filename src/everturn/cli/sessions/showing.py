@@ -19,9 +19,9 @@ from everturn.cli.sessions.common import (
     printing,
 )
 from everturn.cli.sessions.printer import Printer
-from everturn.transcripts import wording
-from everturn.transcripts.conversation import Conversation, as_data
-from everturn.transcripts.loading import StoredSession
+from everturn.conversations import wording
+from everturn.conversations.conversation import Conversation, as_data
+from everturn.conversations.loading import StoredSession
 
 
 def command(  # one parameter for each option

@@ -14,7 +14,7 @@ from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, o
 from everturn.log.objects import run
 from everturn.log.verification import Finding
 from everturn.transcripts.archive import Archive, SessionRef
-from everturn.transcripts.verification import SessionReport, all_scopes, all_sessions, verify_sessions
+from everturn.upkeep.verification import SessionReport, all_scopes, all_sessions, verify_sessions
 
 SessionsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[SESSION]...", help="Sessions, as for show; default: all of them.")

@@ -1,0 +1,1 @@
+"""Looking after the sessions of a store: checking, mending, bringing in, compacting, deleting, expiring."""
