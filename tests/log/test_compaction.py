@@ -175,6 +175,15 @@ def test_a_log_that_is_deleted_while_it_is_compacted_stays_deleted(bench: Bench)
     assert not bench.read().exists
 
 
+def test_a_segment_whose_reply_was_lost_does_not_stay_in_a_log_that_is_deleted_meanwhile(bench: Bench) -> None:
+    fill(bench, 5)
+    bench.after_next("get", lambda: run(bench.writer().truncate()))
+    bench.fault(Fault("lose_reply", "create", f"{FOLDER}/*-*"))
+    with pytest.raises(Unavailable):
+        merge(bench)
+    assert not any("-" in name for name in bench.files())
+
+
 @pytest.mark.parametrize("operation", ["listing", "get", "create"])
 @pytest.mark.parametrize("effect", ["fail", "lose_reply"])
 def test_a_compaction_that_fails_at_any_request_changes_nothing_that_is_read(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from everturn.clock import Ids
-from everturn.errors import Corrupt
+from everturn.errors import Corrupt, Unavailable
 from everturn.log.format import MAX_SIZE_BYTES, Part, decode, encode_segment
 from everturn.log.names import Span
 from everturn.log.objects import Item, Objects, Stored
@@ -89,7 +89,12 @@ async def compact(
     for group in _groups(parts):
         data = encode_segment(group, writer=writer, write_id=ids.token())
         span = Span(group[0].header.span.first, group[-1].header.span.last, segment=True)
-        if await objects.create(f"{folder}/{span.file_name}", data):
+        try:
+            created = await objects.create(f"{folder}/{span.file_name}", data)
+        except Unavailable:  # it may be there all the same
+            await _withdraw_if_deleted(objects, folder, [*written, span], known=listed)
+            raise
+        if created:
             written.append(span)
             size_bytes += len(data)
     await _withdraw_if_deleted(objects, folder, written, known=listed)
