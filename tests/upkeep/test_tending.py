@@ -166,6 +166,14 @@ def test_a_compacted_session_of_fences_alone_is_not_there(objects: TimedObjects,
     assert run(upkeep.look(REF)).is_remains
 
 
+def test_a_deleted_session_is_not_there_however_long_the_name_of_who_deleted_it(objects: TimedObjects) -> None:
+    long = Settings.load(summary_pause_s=3600, worker="\N{SHEEP}" * 1000)
+    fill(objects, KEY, 1)
+    store = TranscriptStore(objects, scope="task-1", settings=long)
+    anyio.run(store.delete, KEY)
+    assert anyio.run(store.list_sessions, KEY["project_key"]) == []
+
+
 def test_sub_transcripts_are_found_with_one_listing(objects: TimedObjects) -> None:
     for number in range(5):
         fill(objects, {**KEY, "subpath": f"subagents/agent-{number}"}, 2)

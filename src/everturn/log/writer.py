@@ -14,6 +14,7 @@ it believes that what it has created counts.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from everturn.log.reader import Log, adjoining, list_spans, read, read_part, unc
 
 GRACE_S = 60.0
 PASSES_BEFORE_LOOKING = 4
+WRITER_BYTES = 400  # of a name, once escaped: readers tell fences and truncations by how small they are
 _UNREADABLE = ""  # the write id of what cannot be read
 
 
@@ -70,7 +72,7 @@ class LogWriter:
         ids: For write ids and jitter.
         observer: Is told what happens.
         epoch: 0 for a guest. From 1 on, call `open` first.
-        writer: A name for people.
+        writer: A name for people; only its beginning if it is very long.
         deadline_s: How long an append goes on trying. Give-up comes as `Unavailable`.
     """
 
@@ -93,7 +95,7 @@ class LogWriter:
         self._observer = observer
         self._epoch = epoch
         self._yields = epoch > 0  # to newer claims and to truncations
-        self._writer = writer
+        self._writer = _clipped(writer)
         self._deadline_s = deadline_s
         self._tail: int | None = None
         self._tail_known_at = 0.0
@@ -376,3 +378,10 @@ class LogWriter:
             hint="stop; the work goes on there",
         )
         return self._fenced
+
+
+def _clipped(name: str) -> str:
+    name = name[:WRITER_BYTES]
+    while len(json.dumps(name)) > WRITER_BYTES:
+        name = name[:-1]
+    return name
