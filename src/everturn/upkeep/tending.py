@@ -172,7 +172,7 @@ class Upkeep:
     async def expired(self, scope: str, older_than_ms: int) -> list[Found]:
         """Return the sessions of a scope that were last written so long ago, remains of deleted ones included.
 
-        One request a session is made for those whose summary is as old, and for those that have none.
+        Three listings a session are made for those whose summary is as old, and for those that have none.
         """
         layout = Layout(scope)
         limit_ms = await now_ms(self._objects, scope) - older_than_ms
