@@ -80,7 +80,7 @@ def test_with_zero_nothing_is_compacted(objects: FaultyObjects, metrics: Metrics
 
 def test_a_compaction_that_fails_fails_no_append_and_is_counted(objects: FaultyObjects, metrics: Metrics) -> None:
     async def main() -> None:
-        objects.faults.append(Fault("fail", "create", "*/main/*-*", times=None))  # a segment
+        objects.faults.append(Fault("fail", "create", keys="*/main/*-*", times=None))
         async with store_on(objects, metrics, 10) as store:
             await fill(store, 12)
             wait_until(lambda: value(metrics, "compactions", outcome="failed"), "a failed compaction")
