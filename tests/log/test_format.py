@@ -201,7 +201,7 @@ VALUES = st.recursive(
 
 @given(
     st.sampled_from([HEADER, SEGMENT_HEADER]),
-    st.dictionaries(st.sampled_from([*SEGMENT_HEADER, "seq", "exact"]), VALUES, max_size=3),
+    st.dictionaries(st.sampled_from([*SEGMENT_HEADER, "seq", "exact", "newest_ms", "repaired"]), VALUES, max_size=3),
     st.sampled_from([frame(b"1\n"), frame(b"[1]"), frame(b""), b""]) | st.binary(max_size=30).map(frame),
     st.sampled_from([part(1), Span(1, 1, segment=True)]),
 )
@@ -264,6 +264,8 @@ def test_a_header_without_a_field_is_corrupt(field: str) -> None:
         {"parts": [[0, "0" * 16, 2, "data"]]},
         {"parts": [[0, "0" * 16, "1", "data"]]},
         {"parts": [[]]},
+        {"newest_ms": float("inf")},
+        {"newest_ms": "1"},
     ],
     ids=repr,
 )

@@ -329,3 +329,26 @@ def test_an_append_after_a_long_pause_looks_once_and_reads_nothing(bench: Bench)
     run(writer.append(["late"]))
     assert dict(bench.objects.counts) == {"create": 1, "listing": 1}
     assert bench.entries() == [*range(50), "late"]
+
+
+# --- Refusals after an unknown outcome ------------------------------------------------------------------------------
+
+REFUSAL = Invalid("the store refuses to write", hint="a test wanted this")
+
+
+def test_a_refusal_after_an_answer_was_lost_is_no_refusal_of_what_is_there(bench: Bench) -> None:
+    writer = bench.writer()
+    bench.fault(Fault("lose_reply", "create"), Fault("fail", "create", error=REFUSAL, after=1))
+    assert append(writer, {"n": 1}) == 1
+    assert append(writer, {"n": 2}) == 2
+    assert bench.entries() == [{"n": 1}, {"n": 2}]
+
+
+def test_a_refusal_after_nothing_was_written_is_told_and_over(bench: Bench) -> None:
+    writer = bench.writer()
+    bench.fault(Fault("fail", "create"), Fault("fail", "create", error=REFUSAL))
+    with pytest.raises(Invalid, match="refuses to write"):
+        append(writer, {"n": 1})
+    assert writer.unresolved is None
+    assert append(writer, {"n": 2}) == 1
+    assert bench.entries() == [{"n": 2}]

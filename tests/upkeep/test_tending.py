@@ -385,3 +385,33 @@ def test_deleting_takes_the_copies_that_a_repair_has_kept(objects: TimedObjects,
     assert keys(objects, "damaged") == [copy]
     run(upkeep.delete(REF))
     assert keys(objects, "damaged") == []
+
+
+def test_compaction_does_not_make_a_session_younger(objects: TimedObjects, upkeep: Upkeep) -> None:
+    fill(objects, KEY, 3)
+    fill(objects, SUB, 3)
+    for _ in range(2):
+        objects.now_ms += 40 * DAY_MS
+        run(upkeep.compact(REF))
+    assert expired(upkeep, days=81) == []
+    objects.now_ms += 2 * DAY_MS
+    assert expired(upkeep, days=81) == [SESSION]
+    (found,) = run(upkeep.expired("task-1", 81 * DAY_MS))
+    assert run(upkeep.expire(found)) is True
+    assert load(objects, KEY) is None
+
+
+def test_a_compacted_session_that_went_on_counts_from_there(objects: TimedObjects, upkeep: Upkeep) -> None:
+    fill(objects, KEY, 3)
+    objects.now_ms += 80 * DAY_MS
+
+    async def main() -> None:  # a worker that dies before its session pauses
+        await TranscriptStore(objects, scope="task-1", settings=settings()).append(KEY, [entry(9)])
+
+    anyio.run(main)
+    for _ in range(2):
+        objects.now_ms += 5 * DAY_MS
+        run(upkeep.compact(REF))
+    assert len(keys(objects, REF.folder())) == 1
+    objects.now_ms += DAY_MS
+    assert expired(upkeep, days=90) == []

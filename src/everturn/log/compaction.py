@@ -87,7 +87,8 @@ async def compact(
     written: list[Span] = []
     size_bytes = 0
     for group in _groups(parts):
-        data = encode_segment(group, writer=writer, write_id=ids.token())
+        newest_ms = max(part.header.newest_ms or listed[part.header.span].modified_ms for part in group)
+        data = encode_segment(group, writer=writer, write_id=ids.token(), newest_ms=newest_ms)
         span = Span(group[0].header.span.first, group[-1].header.span.last, segment=True)
         try:
             created = await objects.create(f"{folder}/{span.file_name}", data)

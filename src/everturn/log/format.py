@@ -34,6 +34,7 @@ class Header:
     exact: bool = False
     parts: tuple[PartNote, ...] = ()
     repaired: str = ""
+    newest_ms: int = 0
 
     @property
     def notes(self) -> tuple[PartNote, ...]:
@@ -153,7 +154,9 @@ def encode_batch(
     return header, assemble({**_fields(header), "seq": seq}, compress(batch.lines))
 
 
-def encode_segment(parts: Sequence[Part], *, writer: str, write_id: str, repaired: str = "") -> bytes:
+def encode_segment(
+    parts: Sequence[Part], *, writer: str, write_id: str, repaired: str = "", newest_ms: int = 0
+) -> bytes:
     """Return the bytes of a segment that holds these parts and segments.
 
     Args:
@@ -161,6 +164,7 @@ def encode_segment(parts: Sequence[Part], *, writer: str, write_id: str, repaire
         writer: A name for people.
         write_id: Fresh.
         repaired: What a repair puts here in place of what is gone: `lost` or `restored`; empty for a compaction.
+        newest_ms: When the last of these parts was written, in milliseconds since the Unix epoch; 0: not known.
 
     Raises:
         Corrupt: The lines of one are not as its header says.
@@ -180,9 +184,9 @@ def encode_segment(parts: Sequence[Part], *, writer: str, write_id: str, repaire
     exact = any(part.header.exact for part, after in kept if part.count_after(after))
     header = Header(span, "segment", max(note[0] for note in notes), writer, write_id, count, size, exact)
     lines = (piece for part, after in kept if part.header.count for piece in part.pieces_after(after))
-    mark = {"repaired": repaired} if repaired else {}
+    more = {name: value for name, value in (("repaired", repaired), ("newest_ms", newest_ms)) if value}
     return assemble(
-        {**_fields(header), "first": span.first, "last": span.last, **mark, "parts": notes},
+        {**_fields(header), "first": span.first, "last": span.last, **more, "parts": notes},
         compress_pieces(lines, size),
     )
 
@@ -236,7 +240,7 @@ def _header_of(raw: dict[str, Any]) -> Header:
     span = Span(raw["first"], raw["last"], segment=True) if segment else Span(raw["seq"], raw["seq"])
     if raw["kind"] not in ("data", "fence", "truncate", "segment"):
         raise ValueError(f"unknown kind {raw['kind']!r}")
-    numbers = (span.first, span.last, raw["epoch"], raw["count"], raw["size"])
+    numbers = (span.first, span.last, raw["epoch"], raw["count"], raw["size"], raw.get("newest_ms", 0))
     if not all(type(number) is int and 0 <= number < MAX_NUMBER for number in numbers):
         raise ValueError("a number is missing, negative or too large")
     if raw["size"] > MAX_SIZE_BYTES:
@@ -255,6 +259,7 @@ def _header_of(raw: dict[str, Any]) -> Header:
         raw.get("exact") is True,
         notes,
         str(raw.get("repaired", "")),
+        raw.get("newest_ms", 0),
     )
 
 

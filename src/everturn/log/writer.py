@@ -228,7 +228,7 @@ class LogWriter:
             self._unresolved = attempt
             # What was tried before may have taken effect at any time since we knew the tail.
             known_at = self._tail_known_at if tried else self._clock.elapsed()
-            outcome = await self._try(attempt, patience)
+            outcome = await self._try(attempt, patience, tried=tried)
             if isinstance(outcome, Unavailable):
                 tried = True
                 await patience.wait(outcome)
@@ -255,7 +255,7 @@ class LogWriter:
         """Whether numbers behind the tail that we know of may have been taken and freed since."""
         return self._clock.elapsed() - self._tail_known_at >= GRACE_S
 
-    async def _try(self, attempt: _Attempt, patience: Patience) -> Header | Unavailable | None:
+    async def _try(self, attempt: _Attempt, patience: Patience, *, tried: bool) -> Header | Unavailable | None:
         """Try once. `None`: it is written. A header: somebody else's part is there. An error: not known yet."""
         try:
             if await self._objects.create(f"{self._folder}/{part(attempt.seq).file_name}", attempt.data):
@@ -265,7 +265,10 @@ class LogWriter:
         except Unavailable as error:
             return error
         except Invalid:
-            self._unresolved = None  # the store will never take it, and must not be asked for ever
+            # The store will never take it, and must not be asked for ever; unless it has taken it before.
+            if tried and await self._is_ours(attempt):
+                return None
+            self._unresolved = None
             raise
         if there is None:
             return Unavailable(
@@ -273,6 +276,10 @@ class LogWriter:
                 hint="a concurrent write may be going on; it is safe to try again",
             )
         return None if there.write_id == attempt.header.write_id else there
+
+    async def _is_ours(self, attempt: _Attempt) -> bool:
+        there = await self._standing_at(attempt.seq)
+        return there is not None and there.write_id == attempt.header.write_id
 
     async def _standing_at(self, seq: int) -> Header | None:
         try:

@@ -6,13 +6,15 @@ Ages are told by the store's own clock, as the times of objects are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from everturn.clock import Clock, Ids
-from everturn.errors import NotFound
+from everturn.errors import Corrupt, NotFound
 from everturn.log.compaction import clear_deleted, collect, compact, covered
+from everturn.log.names import parse_file_name
 from everturn.log.objects import Item, Objects
-from everturn.log.reader import list_parts, log_exists
+from everturn.log.reader import list_parts, log_exists, read_part
 from everturn.log.stores import now_ms
 from everturn.settings import Settings
 from everturn.transcripts import listing
@@ -183,7 +185,7 @@ class Upkeep:
             for session_id, paused_ms in paused.items():
                 if paused_ms is not None and paused_ms >= limit_ms:
                     continue
-                state = await self.look(SessionRef(scope, project_key, session_id), holds)
+                state = await self._state(SessionRef(scope, project_key, session_id), holds)
                 age_limit_ms = min(limit_ms, limit_ms + older_than_ms - REMAINS_MS) if state.is_remains else limit_ms
                 if state.objects and state.modified_ms < age_limit_ms:
                     found.append(state)
@@ -200,7 +202,7 @@ class Upkeep:
         """
         await refuse_if_held(self._objects, found.ref.scope, found.ref.session_id)
         items = await self._objects.listing(_folder(found.ref))
-        if _newest_ms(items) != found.modified_ms:
+        if await self._last_entry_ms(items) != found.modified_ms:
             return False
         if found.is_remains:
             # A deletion that broke off may have left the summary; without the folder nobody would find it again.
@@ -209,6 +211,28 @@ class Upkeep:
         else:
             await self.delete(found.ref)
         return True
+
+    async def _state(self, ref: SessionRef, holds: set[str]) -> Found:
+        """Return what there is of a session, with the time of its last entry, whatever was compacted since."""
+        found = await self.look(ref, holds)
+        items = await self._objects.listing(_folder(ref))
+        return replace(found, modified_ms=await self._last_entry_ms(items))
+
+    async def _last_entry_ms(self, items: Sequence[Item]) -> int:
+        """Return when the last part was written: a segment is younger than what it holds, and says how much."""
+        newest_ms = 0
+        for item in sorted(items, key=lambda item: item.modified_ms, reverse=True):
+            if item.modified_ms <= newest_ms:
+                break
+            folder, _, name = item.key.rpartition("/")
+            span = parse_file_name(name)
+            written_ms = item.modified_ms
+            if span is not None and span.segment:
+                with suppress(Corrupt):  # then it counts as young
+                    part = await read_part(self._objects, folder, span)
+                    written_ms = (part and part.header.newest_ms) or written_ms
+            newest_ms = max(newest_ms, written_ms)
+        return newest_ms
 
     async def _delete_derived(self, ref: SessionRef) -> None:
         """Delete what was derived from a session."""
