@@ -326,6 +326,7 @@ def test_a_run_that_is_closed_in_mid_turn_leaves_no_process_and_loses_nothing(
     assert "tool_result" in str(entries)  # it was shown before the run was closed
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_a_run_that_is_taken_over_in_mid_turn_stops_fenced_with_its_agent(machine: MakeMachine) -> None:
     def answer(request: ModelRequest) -> Reply:

@@ -61,6 +61,7 @@ def test_the_demo_runs_on_s3_and_its_account_ends_with_the_report(everturn: Any,
     assert any("Nothing was lost" in shown for shown in account)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("store", "said"),
     [("ftp://example.org/x", "cannot make a store of"), ("s3://no-such-bucket/runs", "there is no such bucket")],

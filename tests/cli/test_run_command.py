@@ -171,6 +171,7 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(everturn: Any) -> None:
     assert not everturn.state.exists()
 
 
+@pytest.mark.slow
 def test_a_store_of_a_newer_format_is_refused_and_left_alone(everturn: Any) -> None:
     gate = everturn.state / "store" / "format.json"
     gate.parent.mkdir(parents=True)
@@ -191,6 +192,7 @@ def keys(server: LoopbackS3, bucket: str) -> list[str]:
     return [item["Key"] for item in client.list_objects_v2(Bucket=bucket).get("Contents", [])]
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there_is_refused(everturn: Any, s3_server: LoopbackS3) -> None:
     everturn.variables = s3_server.environment
     done = everturn("run", *PROMPTED, "--store", "s3://no-such-bucket/runs")
@@ -198,6 +200,7 @@ def test_a_bucket_that_is_not_there_is_refused(everturn: Any, s3_server: Loopbac
     assert everturn.files() == {}
 
 
+@pytest.mark.slow
 def test_wrong_credentials_are_refused(everturn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with LoopbackS3.start() as server:
         bucket = server.create_bucket(f"bucket-{uuid.uuid4()}")  # servers of one process share their buckets
@@ -243,6 +246,7 @@ def test_a_store_that_does_not_answer_is_refused(everturn: Any, tmp_path: Path) 
     assert everturn.files() == {}
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_said_to_be_a_directory_bucket_has_to_have_such_a_name(everturn: Any) -> None:
     refused = everturn("run", *PROMPTED, "--store", "s3://bucket/runs", "--s3-express")
     assert_refused(refused, "'bucket' is no name of an S3 Express bucket")

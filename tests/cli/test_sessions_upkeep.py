@@ -74,6 +74,7 @@ def test_list_shows_sessions_of_all_scopes_the_newest_first(everturn: Everturn, 
     assert SESSION[:8] not in text
 
 
+@pytest.mark.slow
 def test_a_store_that_is_not_there_is_refused_and_not_made(everturn: Everturn, tmp_path: Path) -> None:
     result = everturn("sessions", "list", "--store", (tmp_path / "none").as_uri())
     assert result.returncode == 2
@@ -151,6 +152,7 @@ def test_a_hold_needs_a_reason(everturn: Everturn, url: str) -> None:
     assert "--reason" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["compact", "--json"]])
 def test_a_full_disk_is_one_line_for_whoever_types_it(url: str, command: list[str]) -> None:
     program = Path(sys.executable).with_name("everturn")
@@ -168,6 +170,7 @@ def test_a_full_disk_is_one_line_for_whoever_types_it(url: str, command: list[st
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_no_name_stands_for_no_session(everturn: Everturn, url: str) -> None:
     done = everturn("sessions", "delete", "", "--scope", "task-1", "--yes", "--store", url)
     assert done.returncode == 2
@@ -175,6 +178,7 @@ def test_no_name_stands_for_no_session(everturn: Everturn, url: str) -> None:
     assert SESSION in listed(everturn, url)
 
 
+@pytest.mark.slow
 def test_deleting_one_sub_transcript_tells_of_that_one(everturn: Everturn, url: str) -> None:
     key: SessionKey = {"project_key": "-home-a", "session_id": SESSION, "subpath": "subagents/agent-1"}
     line: Any = {"type": "user", "uuid": "u"}

@@ -82,6 +82,7 @@ def test_a_listing_holds_everything_below_a_folder_and_nothing_else(objects: Blo
     assert keys(objects, "a/missing") == []
 
 
+@pytest.mark.slow
 def test_a_listing_may_be_longer_than_a_page(objects: BlockingObjects) -> None:
     for n in range(1001):
         run(objects.put(f"folder/{n}", b""))

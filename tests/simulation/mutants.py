@@ -61,16 +61,16 @@ class NeverLooks(LogWriter):
 class TakenIsOurs(LogWriter):
     """Does not read what stands at a number that is taken: it must have been us."""
 
-    async def _try(self, attempt: _Attempt, patience: Patience) -> Header | Unavailable | None:
-        outcome = await super()._try(attempt, patience)
+    async def _try(self, attempt: _Attempt, patience: Patience, *, tried: bool) -> Header | Unavailable | None:
+        outcome = await super()._try(attempt, patience, tried=tried)
         return None if isinstance(outcome, Header) else outcome
 
 
 class UnknownIsFailed(LogWriter):
     """Takes the next number at once when it did not hear of the last one."""
 
-    async def _try(self, attempt: _Attempt, patience: Patience) -> Header | Unavailable | None:
-        outcome = await super()._try(attempt, patience)
+    async def _try(self, attempt: _Attempt, patience: Patience, *, tried: bool) -> Header | Unavailable | None:
+        outcome = await super()._try(attempt, patience, tried=tried)
         return Header(attempt.header.span, "data", 0, "", "?", 0, 0) if isinstance(outcome, Unavailable) else outcome
 
 
