@@ -114,7 +114,7 @@ ENTRIES = VALUES | st.fixed_dictionaries(
 )
 
 
-def show_everywhere(entries: list[Any], agents: dict[str, list[Any]]) -> None:
+def assert_shown_everywhere(entries: list[Any], agents: dict[str, list[Any]]) -> None:
     found = read_conversation(entries, agents)
     assert sum(found.entries.values()) == len(entries)
     assert as_json(as_data(found))
@@ -129,7 +129,7 @@ def show_everywhere(entries: list[Any], agents: dict[str, list[Any]]) -> None:
 @QUICK
 @given(st.lists(ENTRIES, max_size=8), st.dictionaries(WORDS, st.lists(ENTRIES, max_size=3), max_size=2))
 def test_any_entries_are_shown_everywhere(entries: list[Any], agents: dict[str, list[Any]]) -> None:
-    show_everywhere(entries, agents)
+    assert_shown_everywhere(entries, agents)
 
 
 @QUICK
@@ -141,7 +141,7 @@ def test_a_recorded_transcript_with_something_else_in_any_place_is_shown_everywh
     for entry in picked:
         if data.draw(st.booleans()):
             entry[data.draw(st.sampled_from(sorted(entry)))] = data.draw(VALUES)
-    show_everywhere(picked, agents)
+    assert_shown_everywhere(picked, agents)
 
 
 def test_what_is_very_deep_or_very_large_is_shown_everywhere() -> None:
@@ -154,7 +154,7 @@ def test_what_is_very_deep_or_very_large_is_shown_everywhere() -> None:
         "name": "Deep",
         "input": {"deep": deep, "big": int("7" * 400), "inf": float("inf")},
     }
-    show_everywhere([{"type": "assistant", "uuid": "a", "message": {"content": [call]}}], {})
+    assert_shown_everywhere([{"type": "assistant", "uuid": "a", "message": {"content": [call]}}], {})
 
 
 MARKS = st.sampled_from(

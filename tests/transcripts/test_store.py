@@ -397,9 +397,12 @@ def test_a_summary_is_written_when_a_session_pauses_though_another_goes_on() -> 
 
     async def main() -> None:
         await store.append(KEY, [entry(1)])
-        with anyio.fail_after(3):
+        with anyio.fail_after(20):
             while run(objects.get(key)) is None:
                 await store.append({**KEY, "session_id": "busy"}, [entry(2)])
+        assert [row["session_id"] for row in await store_on(objects).list_sessions("-home-a")][:1] == [
+            KEY["session_id"]
+        ]
         await store.aclose()
 
     in_loop(main)
