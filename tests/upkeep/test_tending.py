@@ -415,3 +415,10 @@ def test_a_compacted_session_that_went_on_counts_from_there(objects: TimedObject
     assert len(keys(objects, REF.folder())) == 1
     objects.now_ms += DAY_MS
     assert expired(upkeep, days=90) == []
+
+
+def test_a_session_is_there_until_it_is_deleted(objects: TimedObjects, archive: Archive, upkeep: Upkeep) -> None:
+    fill(objects, SUB, 1)
+    assert run(archive.exists(REF))
+    run(upkeep.delete(REF))
+    assert not run(archive.exists(REF))

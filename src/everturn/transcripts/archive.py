@@ -139,6 +139,10 @@ class Archive:
         """
         return await read(self.objects, ref.folder(subpath))
 
+    async def exists(self, ref: SessionRef) -> bool:
+        """Tell whether a session is there: one that was deleted is not."""
+        return await listing.is_there(self.objects, ref.folder()) or bool(await self.subpaths(ref))
+
     async def subpaths(self, ref: SessionRef) -> list[str]:
         """Return the subpaths of a session's sub-transcripts."""
         return await listing.list_subpaths(self.objects, Layout(ref.scope), ref.project_key, ref.session_id)

@@ -130,7 +130,7 @@ class Upkeep:
         if holds is None:
             holds = await held(self._objects, ref.scope)
         items = await self._objects.listing(_folder(ref))
-        exists = await listing.is_there(self._objects, ref.folder()) or await self._archive.subpaths(ref)
+        exists = await self._archive.exists(ref)
         size_bytes = sum(item.size_bytes for item in items)
         return Found(ref, len(items), size_bytes, _newest_ms(items), ref.session_id in holds, not exists)
 

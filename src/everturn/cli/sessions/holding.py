@@ -11,7 +11,7 @@ from rich.text import Text
 from everturn.cli.output import Terminal, plain
 from everturn.cli.sessions.common import JsonOption, ScopeOption, SessionArgument, StoreOption, open_store, print_json
 from everturn.clock import SystemClock
-from everturn.errors import Invalid
+from everturn.errors import Conflict, Invalid
 from everturn.log.objects import run
 from everturn.settings import Settings
 from everturn.transcripts.holds import lift_hold, place_hold
@@ -37,6 +37,11 @@ def command(
         who = by or Settings.load().worker
         now_s = SystemClock().now()
         hold = run(place_hold(archive.objects, ref.scope, ref.session_id, reason, by=who, now_s=now_s))
+        if not run(archive.exists(ref)):
+            raise Conflict(
+                f"session {ref.session_id} was deleted while the hold was placed",
+                hint="the hold stands, but there is nothing left under it; restore the session first",
+            )
     else:
         hold = run(lift_hold(archive.objects, ref.scope, ref.session_id))
     if as_json:
