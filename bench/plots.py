@@ -48,7 +48,7 @@ def _by_length(found: Summary, figure: str, scale: float) -> dict[str, dict[floa
 
 
 def _append(found: Summary) -> str:
-    kinds = ("everturn", "baseline", "limit")
+    kinds = ("parts", "everturn", "baseline", "limit")
     groups = {
         f"p{percent}": {
             LABELS[kind]: 1000 * found.spread(f"append {kind}", partial(percentile, percent=percent)).median
