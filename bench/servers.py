@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
-
 from bench.counting import COUNTS_PATH
+from everturn.testing.s3 import REGION, LoopbackS3
 
 ROOT = Path(__file__).parents[1]
-REGION = "us-east-1"
 START_S = 30.0
 
 
@@ -38,13 +36,7 @@ class Server:
     @property
     def environment(self) -> dict[str, str]:
         """The variables that make AWS clients use it."""
-        return {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": "loopback",
-            "AWS_SECRET_ACCESS_KEY": "loopback-secret",
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
-        }
+        return {**LoopbackS3(self.url).environment, "AWS_DEFAULT_REGION": REGION}
 
     def make_bucket(self, name: str) -> str:
         """Make a bucket and return its name."""
@@ -59,14 +51,7 @@ class Server:
 
     @cached_property
     def _client(self) -> Any:
-        given = self.environment
-        return boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            region_name=REGION,
-            aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
-        )
+        return LoopbackS3(self.url).client()
 
     def take_counts(self) -> dict[str, int]:
         """Return how many requests of each kind the server has had since it was last asked."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from everturn.clock import Ids
 from everturn.errors import Corrupt, Unavailable
 from everturn.log.compaction import GROWTH, Outcome, collect, compact, plan
+from everturn.log.frames import assemble, compress
 from everturn.log.names import Span, part
 from everturn.log.objects import run
 from everturn.testing.faults import Fault
@@ -83,6 +84,15 @@ def test_a_damaged_segment_frees_nothing_and_is_named(bench: Bench) -> None:
     assert len(bench.files()) == 6
     bench.objects_delete(name)
     assert bench.entries() == entries
+
+
+def test_a_part_whose_lines_are_not_those_it_promises_is_named_and_not_compacted(bench: Bench) -> None:
+    fill(bench, 3)
+    header = {"v": 1, "kind": "data", "seq": 4, "epoch": 0, "writer": "", "write_id": "4" * 16, "count": 2, "size": 2}
+    bench.put_bytes(part(4).file_name, assemble(header, compress(b"1\n")))
+    with pytest.raises(Corrupt, match=r"0000000004\.jsonl\.zst is damaged: it holds 1 entries"):
+        merge(bench)
+    assert len(bench.files()) == 4
 
 
 def test_a_writer_goes_on_behind_the_segment(bench: Bench) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import anyio
 import pytest
 from claude_agent_sdk import SessionKey
-from claude_agent_sdk.testing import run_session_store_conformance
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import Client, TestResponse
 
@@ -23,7 +21,7 @@ from everturn.log.writer import LogWriter
 from everturn.testing import DirectoryBuckets, LoopbackExpress
 from log.bench import FOLDER, Recorder
 from log.troubled import SLOW_DOWN, Troubled, hang_up
-from support import StorePlace
+from support import StorePlace, assert_conforms
 
 BUCKET = "agents--usw2-az1--x-s3"
 HOST = f"https://{BUCKET}.s3express-usw2-az1.us-west-2.amazonaws.com"
@@ -158,19 +156,7 @@ def test_a_store_keeps_sessions_and_their_subtranscripts(place: StorePlace) -> N
 
 @pytest.mark.slow
 def test_the_store_passes_the_sdks_conformance_suite(place: StorePlace) -> None:
-    scopes = count()
-    opened: list[TranscriptStore] = []
-
-    def fresh() -> TranscriptStore:
-        opened.append(TranscriptStore.open(place.url, scope=f"scope-{next(scopes)}", settings=place.settings))
-        return opened[-1]
-
-    async def main() -> None:
-        await run_session_store_conformance(fresh)
-        for store in opened:
-            await store.aclose()
-
-    anyio.run(main)
+    anyio.run(assert_conforms, place)
 
 
 # --- Which bucket is one ---

@@ -331,7 +331,7 @@ def test_a_foreign_object_with_an_impossible_name_is_named(
     served: tuple[LoopbackS3, Troubled], objects: BlockingObjects, trouble: Troubled, name: str
 ) -> None:
     bucket = objects._label.split("/")[2]
-    served[0]._client().put_object(Bucket=bucket, Key=f"prefix/{name}", Body=b"")
+    served[0].client().put_object(Bucket=bucket, Key=f"prefix/{name}", Body=b"")
     trouble.asked.clear()
     with pytest.raises(Corrupt, match="name that cannot be listed") as caught:
         run(objects.listing("c"))

@@ -127,7 +127,7 @@ def test_every_write_asks_for_the_encryption_that_was_set(
     assert len(seen.of("PUT")) == 6
     assert all(headers == expected for headers in seen.of("PUT"))
     assert not any(seen.of("GET"))
-    kind = served[0]._client().head_object(Bucket=bucket, Key="prefix/created").get("ServerSideEncryption")
+    kind = served[0].client().head_object(Bucket=bucket, Key="prefix/created").get("ServerSideEncryption")
     assert kind == expected.get(SSE)
 
 

@@ -308,7 +308,7 @@ MUTANTS = [
         seeds=500,
     ),
     _writer("what stands at a number is taken for what always stood there", NeverSearches, DOZERS, seeds=6000),
-    _patch("a deletion frees young numbers", deletion, "YOUNG_MS", 0),
+    _patch("a deletion frees young numbers", deletion, "FREE_AFTER_MS", 0),
     _patch("dedup off", reader.Log, "entries", entries_without_dedup),
     Mutant("one listing is trusted", MIXED, Protocol(read=read_one_listing), ((reader, "LISTINGS", 1),), 500),
     _patch("holes are skipped", reader, "adjoining", one_run, seeds=500),

@@ -19,14 +19,22 @@ from types import MappingProxyType
 
 from everturn.clock import Ids
 from everturn.errors import Corrupt, Unavailable
-from everturn.log.format import MAX_SIZE_BYTES, Part, decode, encode_segment
+from everturn.log.format import MAX_SIZE_BYTES, Part, encode_segment
+from everturn.log.grace import FREE_AFTER_MS
 from everturn.log.names import Span
 from everturn.log.objects import Item, Objects, Stored
-from everturn.log.reader import ERASED, adjoining, list_parts, read, read_part, uncovered, was_replaced
+from everturn.log.reader import (
+    ERASED,
+    adjoining,
+    damaged,
+    decode_object,
+    list_parts,
+    read,
+    read_part,
+    uncovered,
+    was_replaced,
+)
 
-GRACE_S = 60.0
-# Twice what writers go by: clocks differ a little, and the store's has coarse ticks.
-FREE_AFTER_MS = int(2 * GRACE_S * 1000)
 GROWTH = 2  # a segment is merged with what follows it unless it is more than this many times larger
 STRANDED = 32  # so many objects before a large segment are worth rewriting it
 MAX_PARTS = 200_000  # in one segment: its header names them all
@@ -87,9 +95,14 @@ async def compact(
     written: list[Span] = []
     size_bytes = 0
     for group in _groups(parts):
-        newest_ms = max(part.header.newest_ms or listed[part.header.span].modified_ms for part in group)
-        data = encode_segment(group, writer=writer, write_id=ids.token(), newest_ms=newest_ms)
         span = Span(group[0].header.span.first, group[-1].header.span.last, segment=True)
+        newest_ms = max(part.header.newest_ms or listed[part.header.span].modified_ms for part in group)
+        try:
+            data = encode_segment(group, writer=writer, write_id=ids.token(), newest_ms=newest_ms)
+        except Corrupt:
+            for part in group:  # to say which one
+                _verify_lines(part, folder)
+            raise
         try:
             created = await objects.create(f"{folder}/{span.file_name}", data)
         except Unavailable:  # it may be there all the same
@@ -205,20 +218,13 @@ async def _fetch(
         for span, object_ in zip(reversed(block), reversed(stored), strict=True):
             if object_ is None or was_replaced(object_, listed[span]):
                 return found[::-1]
-            part = _decode(object_.data, folder, span)
+            part = decode_object(object_.data, folder, span)
             if part.header.kind == "truncate":
                 return [] if part.header.write_id == ERASED else found[::-1]
             found.append(part)
             if part.truncated_parts:
                 return found[::-1]
     return found[::-1]
-
-
-def _decode(data: bytes, folder: str, span: Span) -> Part:
-    try:
-        return decode(data, span)
-    except Corrupt as error:
-        raise Corrupt(f"{folder}/{span.file_name} is damaged: {error.message}", hint=error.hint) from None
 
 
 def _groups(parts: Sequence[Part]) -> list[list[Part]]:
@@ -259,9 +265,14 @@ async def _is_whole(objects: Objects, folder: str, segment: Span) -> bool:
     part = await read_part(objects, folder, segment)
     if part is None:
         return False
+    _verify_lines(part, folder)
+    return True
+
+
+def _verify_lines(part: Part, folder: str) -> None:
+    """Raise `Corrupt`, with the object's name, if the lines are not those that the header promises."""
     try:
         for _ in part.pieces_after(0):
             pass
     except Corrupt as error:
-        raise Corrupt(f"{folder}/{segment.file_name} is damaged: {error.message}", hint=error.hint) from None
-    return True
+        raise damaged(folder, part.header.span, error) from None

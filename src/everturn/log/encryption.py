@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from everturn.clock import Ids
 from everturn.errors import Corrupt, Denied, EverturnError, Invalid, Unavailable
+from everturn.log.frames import corrupt
 from everturn.log.objects import Item, Objects, Stored
 
 MAGIC = 0x184D2A5D
@@ -246,7 +247,4 @@ def _bound_to(content: bytes, name: str) -> bytes:
 
 
 def _damaged(name: str) -> Corrupt:
-    return Corrupt(
-        f"{name} is damaged: it cannot be decrypted, though the key is the right one",
-        hint="everturn sessions verify tells what is damaged, and docs/repair.md what to do",
-    )
+    return corrupt(f"{name} is damaged: it cannot be decrypted, though the key is the right one")

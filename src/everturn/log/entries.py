@@ -18,7 +18,8 @@ from typing import Any, cast
 
 import orjson
 
-from everturn.errors import Corrupt, Invalid
+from everturn.errors import Invalid
+from everturn.log.frames import corrupt
 
 _FAST_OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -85,9 +86,9 @@ def decode_pieces(pieces: Iterable[bytes], *, exact: bool) -> list[Any]:
             if rows[-1]:
                 begun.append(rows[-1])
     except ValueError as error:
-        raise _corrupt(f"a line is not JSON: {error}") from None
+        raise corrupt(f"a line is not JSON: {error}") from None
     if begun:
-        raise _corrupt("the last line is cut off")
+        raise corrupt("the last line is cut off")
     return found
 
 
@@ -105,10 +106,6 @@ def _parse_exact(row: bytes) -> Any:
         return _DECODER.decode(text)
     except RecursionError:
         return _parse(text)
-
-
-def _corrupt(what: str) -> Corrupt:
-    return Corrupt(what, hint="everturn sessions verify tells what is damaged, and docs/repair.md what to do")
 
 
 def _encode_fast(entry: Any) -> bytes | None:

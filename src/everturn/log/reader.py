@@ -80,7 +80,7 @@ class Log:
         try:
             return part.entries()
         except Corrupt as error:
-            raise _damaged(self.folder, part.header.span, error) from None
+            raise damaged(self.folder, part.header.span, error) from None
 
 
 async def read(objects: Objects, folder: str, *, at_least: int = 0) -> Log:
@@ -159,17 +159,19 @@ async def list_spans(objects: Objects, folder: str) -> list[Span]:
 async def read_part(objects: Objects, folder: str, span: Span) -> Part | None:
     """Fetch and verify one part or segment, or return `None` if it is not there."""
     stored = await objects.get(f"{folder}/{span.file_name}")
-    return None if stored is None else _decode(stored.data, folder, span)
+    return None if stored is None else decode_object(stored.data, folder, span)
 
 
-def _decode(data: bytes, folder: str, span: Span) -> Part:
+def decode_object(data: bytes, folder: str, span: Span) -> Part:
+    """Verify an object of a log. See `decode`; the error names the object."""
     try:
         return decode(data, span)
     except Corrupt as error:
-        raise _damaged(folder, span, error) from None
+        raise damaged(folder, span, error) from None
 
 
-def _damaged(folder: str, span: Span, error: Corrupt) -> Corrupt:
+def damaged(folder: str, span: Span, error: Corrupt) -> Corrupt:
+    """Return the error with the object's name."""
     return Corrupt(f"{folder}/{span.file_name} is damaged: {error.message}", hint=error.hint)
 
 
@@ -183,7 +185,7 @@ async def _read_run(objects: Objects, folder: str, run: Sequence[Span], listed: 
             return f"{folder}/{span.file_name} was listed, but it is gone"
         if was_replaced(object_, listed[span]):
             return f"{folder}/{span.file_name} was freed and taken again while it was read"
-        part = _decode(object_.data, folder, span)
+        part = decode_object(object_.data, folder, span)
         epoch = max(epoch, part.header.epoch)
         if part.header.kind == "truncate":
             if part.header.write_id == ERASED:
@@ -208,7 +210,7 @@ async def _fetch(
     if len(run) == 1 or run[-1].segment or listed[run[-1]].size_bytes > SMALL_PART_BYTES:
         return await objects.get_many(keys)
     last = await objects.get(keys[-1])
-    if last is not None and _decode(last.data, folder, run[-1]).header.kind == "truncate":
+    if last is not None and decode_object(last.data, folder, run[-1]).header.kind == "truncate":
         return [last]
     return [*await objects.get_many(keys[:-1]), last]
 

@@ -25,12 +25,12 @@ from everturn.clock import Clock, Ids
 from everturn.errors import Corrupt, EverturnError, Fenced, Invalid, Unavailable
 from everturn.log.entries import Batch, encode
 from everturn.log.format import Header, Kind, decode, encode_batch
+from everturn.log.grace import GRACE_S
 from everturn.log.names import Span, part
 from everturn.log.objects import Objects
 from everturn.log.patience import Patience
 from everturn.log.reader import Log, adjoining, list_spans, read, read_part, uncovered
 
-GRACE_S = 60.0
 PASSES_BEFORE_LOOKING = 4
 WRITER_BYTES = 400  # of a name, once escaped: readers tell fences and truncations by how small they are
 _UNREADABLE = ""  # the write id of what cannot be read

@@ -71,14 +71,15 @@ class LoopbackS3:
 
     def create_bucket(self, name: str) -> str:
         """Make a bucket and return its name."""
-        self._client().create_bucket(Bucket=name)
+        self.client().create_bucket(Bucket=name)
         return name
 
     def fresh_bucket(self) -> str:
         """Make a bucket that nobody else uses and return its name."""
         return self.create_bucket(f"bucket-{next(_numbers)}")
 
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """Return a boto3 client of the server."""
         import boto3  # noqa: PLC0415
 
         variables = self.environment

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 from everturn.errors import Corrupt, Fenced
 from everturn.log.format import Header, decode, encode_part
+from everturn.log.grace import FREE_AFTER_MS
 from everturn.log.names import Span
 from everturn.log.objects import Item, Objects, Stored
 from everturn.log.reader import ERASED, RELIST_PAUSE_S, adjoining, list_parts, uncovered, was_replaced
-from everturn.log.writer import GRACE_S, LogWriter
+from everturn.log.writer import LogWriter
 
-# Twice what writers go by: the store's clock has coarse ticks.
-YOUNG_MS = int(2 * GRACE_S * 1000)
 ATTEMPTS = 4
 BLOCK = 64
 
@@ -98,7 +97,7 @@ async def _clear(objects: Objects, folder: str, last: int, epoch: int) -> None:
     parts = await list_parts(objects, folder)
     now_ms = max(item.modified_ms for item in parts.values())
     before = {span: item for span, item in parts.items() if span.last < last}
-    young = [span for span, item in before.items() if not span.segment and now_ms - item.modified_ms < YOUNG_MS]
+    young = [span for span, item in before.items() if not span.segment and now_ms - item.modified_ms < FREE_AFTER_MS]
     for span in young:
         _, data = encode_part(span.first, (), epoch=epoch, writer="", write_id=ERASED, kind="truncate")
         await objects.put(f"{folder}/{span.file_name}", data)

@@ -22,12 +22,13 @@ from everturn.clock import Clock, Ids
 from everturn.errors import Conflict, Invalid
 from everturn.log.encryption import as_stored
 from everturn.log.format import decode, encode_part, encode_segment
+from everturn.log.grace import FREE_AFTER_MS
 from everturn.log.names import Span, part
 from everturn.log.objects import Objects
 from everturn.log.reader import read_part
 from everturn.log.stock import Stock, gaps
 from everturn.log.verification import LogReport, numbers, verify_log
-from everturn.log.writer import GRACE_S, LogWriter
+from everturn.log.writer import LogWriter
 from everturn.transcripts.archive import SessionRef
 from everturn.transcripts.holds import refuse_if_held
 from everturn.transcripts.layout import Layout
@@ -38,7 +39,6 @@ from everturn.upkeep.verification import check_home, contents, summary_record
 
 DAMAGED = "damaged"
 LARGEST_GAP = 100_000
-YOUNG_MS = int(2 * GRACE_S * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +315,7 @@ def _credible(stock: Stock, holes: list[Span]) -> list[Span]:
 def _is_young(stock: Stock, span: Span) -> bool:
     """Tell whether a writer may still believe that the part's number is the next free one."""
     newest_ms = max(item.modified_ms for item in stock.items.values())
-    return not span.segment and newest_ms - stock.items[span].modified_ms < YOUNG_MS
+    return not span.segment and newest_ms - stock.items[span].modified_ms < FREE_AFTER_MS
 
 
 def _filled(

@@ -120,19 +120,10 @@ class Upkeep:
             )
         return result
 
-    async def look(self, ref: SessionRef, holds: set[str] | None = None) -> Found:
-        """Return what there is of a session.
-
-        Args:
-            ref: The session.
-            holds: The sessions of its scope that are under a hold, if they are known.
-        """
-        if holds is None:
-            holds = await held(self._objects, ref.scope)
-        items = await self._objects.listing(_folder(ref))
-        exists = await self._archive.exists(ref)
-        size_bytes = sum(item.size_bytes for item in items)
-        return Found(ref, len(items), size_bytes, _newest_ms(items), ref.session_id in holds, not exists)
+    async def look(self, ref: SessionRef) -> Found:
+        """Return what there is of a session."""
+        holds = await held(self._objects, ref.scope)
+        return await self._found(ref, await self._objects.listing(_folder(ref)), holds)
 
     async def look_at(self, ref: SessionRef, subpath: str) -> Found:
         """Return what there is of a sub-transcript.
@@ -212,10 +203,15 @@ class Upkeep:
             await self.delete(found.ref)
         return True
 
+    async def _found(self, ref: SessionRef, items: Sequence[Item], holds: set[str]) -> Found:
+        exists = await self._archive.exists(ref)
+        size_bytes = sum(item.size_bytes for item in items)
+        return Found(ref, len(items), size_bytes, _newest_ms(items), ref.session_id in holds, not exists)
+
     async def _state(self, ref: SessionRef, holds: set[str]) -> Found:
         """Return what there is of a session, with the time of its last entry, whatever was compacted since."""
-        found = await self.look(ref, holds)
         items = await self._objects.listing(_folder(ref))
+        found = await self._found(ref, items, holds)
         return replace(found, modified_ms=await self._last_entry_ms(items))
 
     async def _last_entry_ms(self, items: Sequence[Item]) -> int:
