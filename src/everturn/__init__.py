@@ -1,6 +1,6 @@
 """Everturn keeps a coding agent's work alive when the worker that runs it dies."""
 
-from everturn.errors import Conflict, Corrupt, Denied, EverturnError, Fenced, Invalid, NotFound, Unavailable
+from everturn.errors import Conflict, Corrupt, Denied, EverturnError, Fenced, Held, Invalid, NotFound, Unavailable
 from everturn.model import Claim, SessionRecord, WorkItem
 from everturn.runner import Run
 from everturn.runtime import Runtime
@@ -14,6 +14,7 @@ __all__ = [
     "Denied",
     "EverturnError",
     "Fenced",
+    "Held",
     "Invalid",
     "NotFound",
     "Run",

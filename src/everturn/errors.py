@@ -5,6 +5,7 @@
     ├── Denied        the store or service refused the credentials: mend them
     ├── NotFound      what was named is not there
     ├── Conflict      somebody else has it, or has changed it: look, then decide
+    │   └── Held      a live worker has it, and until when: wait, or leave it
     ├── Fenced        a newer owner has taken over: stop at once
     ├── Unavailable   it did not answer in time: try again later
     └── Corrupt       what is stored cannot be trusted: stop and repair
@@ -46,6 +47,28 @@ class NotFound(EverturnError):
 
 class Conflict(EverturnError):
     """Somebody else holds what was asked for, or changed it in between."""
+
+
+class Held(Conflict):
+    """A live worker holds the work item.
+
+    Args:
+        message: See `EverturnError`.
+        hint: See `EverturnError`.
+        holder: The name of the worker.
+        run_id: Its run.
+        epoch: Its claim's number.
+        until: When its claim ends unless it is renewed; seconds since the Unix epoch.
+    """
+
+    def __init__(  # what a handler needs to decide
+        self, message: str, *, hint: str, holder: str, run_id: str, epoch: int, until: float
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.holder = holder
+        self.run_id = run_id
+        self.epoch = epoch
+        self.until = until
 
 
 class Fenced(EverturnError):

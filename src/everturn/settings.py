@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_ignore_empty=True,
+        env_parse_none_str="null",
         toml_file=CONFIG_FILE,
         extra="forbid",
         frozen=True,
@@ -81,6 +82,25 @@ class Settings(BaseSettings):
     encryption_key_file: Path | None = Field(
         None, description="a file of keys to encrypt transcripts with before they leave this machine"
     )
+    claim_ttl_s: float = Field(
+        30.0, ge=1, le=3600, description="how long a claim lasts without a heartbeat; one comes three times as often"
+    )
+    claim_wait_s: float = Field(
+        0.0, ge=0, le=86400, description="how long a run waits for a work item that somebody else holds"
+    )
+    max_session_age_ms: int | None = Field(
+        86_400_000, ge=0, description="how long after its last use a session may be resumed; null: for ever"
+    )
+    agents_file: Path | None = Field(
+        None, description="a file of settings by agent; default: agents.json in the current folder, if there is one"
+    )
+    shutdown_grace_s: float = Field(
+        20.0, gt=0, le=600, description="how long a run that is stopped may take to let go of everything"
+    )
+    session_role: str | None = Field(
+        None, description="ARN of a role to assume for each run, limited to the run's own scope"
+    )
+    upload_traces: bool = Field(True, description="whether a run's messages are put into the store at its end")
     git_timeout_s: float = Field(600.0, gt=0, le=86400, description="how long one git command may take")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
     s3_express: bool | None = Field(

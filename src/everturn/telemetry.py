@@ -14,10 +14,11 @@ import sys
 from functools import cache
 
 import structlog
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 LOGGER_NAME = "everturn"
 APPEND_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40)
+RUN_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 
 
 class Metrics:
@@ -50,6 +51,43 @@ class Metrics:
         self.compactions = counter("compactions", "Compactions, by how they ended.", "outcome")
         self.compacted_objects = counter("compacted_objects", "Parts and segments that were merged.")
         self.freed_objects = counter("freed_objects", "Objects that were deleted as a segment covers them.")
+        self._count_runs(registry)
+
+    def _count_runs(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(name, meaning, labels, registry=registry)
+
+        def seconds(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, meaning, buckets=buckets, registry=registry)
+
+        self.runs = counter("everturn_runs", "Runs that have ended, by how.", "outcome")
+        self.runs_in_progress = Gauge("everturn_runs_in_progress", "Runs of this process.", registry=registry)
+        self.claims = counter("everturn_claims", "Claims, by what came of them.", "outcome")
+        self.claim_renewal_failures = counter("everturn_claim_renewal_failures", "Heartbeats that failed.")
+        self.claims_lost = counter("everturn_claims_lost", "Claims that ended before their run did.")
+        self.resume_failures = counter(
+            "claude_session_resume_failures", "Sessions that could not be resumed, as they were not found."
+        )
+        self.stale_sessions = counter("everturn_stale_sessions", "Sessions that were dropped because of their age.")
+        self.dispatch_seconds = seconds(
+            "everturn_dispatch_seconds", "From the claim to a fenced transcript.", APPEND_BUCKETS_S
+        )
+        self.resume_seconds = seconds(
+            "everturn_resume_seconds",
+            "From the claim of a begun session to its agent's first message.",
+            RUN_BUCKETS_S,
+        )
+        self.shutdown_seconds = seconds(
+            "everturn_shutdown_seconds", "From the wish to stop a run to its end.", RUN_BUCKETS_S
+        )
+        self.shutdowns_overrun = counter(
+            "everturn_shutdowns_overrun", "Runs that took longer than their grace period to let go."
+        )
+        self.healed_entries = counter("everturn_healed_entries", "Entries appended late, from a local copy.")
+        self.tainted_sessions = counter("everturn_tainted_sessions", "Sessions whose transcript could not be healed.")
+        self.old_agents = counter("everturn_old_agents_ended", "Processes of earlier runs that had to be ended.")
+        self.trace_uploads = counter("everturn_trace_uploads", "Uploads of traces, by how they ended.", "outcome")
+        self.sweeps = counter("everturn_sweeps", "Sweeps of the registry, by how they ended.", "outcome")
 
 
 @cache
