@@ -37,6 +37,7 @@ ADDED = ("traces",)
 READ = ("holds",)
 
 _ROLE = re.compile(r"arn:(aws[a-z-]*):iam::\d{12}:role/[\w+=,.@/-]+", re.ASCII)
+_PREFIX = re.compile(r"[\w./!'()@:+=,&; -]*", re.ASCII)  # what means itself to IAM, and stays as it is in keys
 _TAG_LITERAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:/+-@")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _INVALID_CODES = (
@@ -106,7 +107,7 @@ class SessionRole:
         make_sts: For tests.
 
     Raises:
-        Invalid: `session_role` is no ARN of a role, or boto3 is not installed.
+        Invalid: `session_role` is no ARN of a role, the prefix cannot stand in a policy, or boto3 is not installed.
     """
 
     def __init__(
@@ -124,6 +125,11 @@ class SessionRole:
             raise Invalid(
                 f"session_role is {self.arn!r}, which is no ARN of a role",
                 hint="it looks like arn:aws:iam::123456789012:role/name",
+            )
+        if not _PREFIX.fullmatch(prefix):
+            raise Invalid(
+                f"the prefix {prefix!r} has a character that a session policy cannot tell apart",
+                hint="use letters, digits, - _ . and / in the store's URL",
             )
         self.clock = clock or SystemClock()
         self._partition = match[1]

@@ -144,13 +144,14 @@ async def admit(objects: Objects, scope: str, label: str) -> None:
     Raises:
         Invalid: The store has another format version, or overwrites what it was told only to create.
         Corrupt: There is a `format.json`, but it is not ours.
+        Denied: The credentials do not allow it, or the store is new and they do not allow to make it.
     """
     gate = await objects.get(FORMAT_KEY)
     if gate is not None:
         _check_version(gate.data, label)
     await _probe(objects, _probe_key(scope), label)
     for pause_s in _PAUSES_S:
-        if gate is not None or await _create(objects, FORMAT_KEY, _FORMAT):
+        if gate is not None or await _found(objects, scope, label):
             return
         gate = await objects.get(FORMAT_KEY)
         if gate is not None:
@@ -158,6 +159,18 @@ async def admit(objects: Objects, scope: str, label: str) -> None:
         else:  # busy: somebody else is creating it
             await objects.wait(pause_s)
     raise Unavailable(f"{label} is busy", hint="it is safe to try again")
+
+
+async def _found(objects: Objects, scope: str, label: str) -> bool:
+    """Make a store of an empty place. `False`: somebody else is doing so."""
+    try:
+        return await _create(objects, FORMAT_KEY, _FORMAT)
+    except Denied:
+        await objects.delete([_probe_key(scope)])
+        raise Denied(
+            f"{label} is no store yet, and these credentials may not make it one",
+            hint="open it once with credentials that may write its format.json (docs/credentials.md)",
+        ) from None
 
 
 async def visit(objects: Objects, label: str) -> None:
