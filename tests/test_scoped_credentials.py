@@ -350,7 +350,9 @@ class StsOnTheWay:
 
     def __init__(self, site: Site) -> None:
         config = Config(parameter_validation=False)  # it would not let anybody ask for so short a time
-        self._sts = boto3.client("sts", endpoint_url=site.aws.root.url, region_name="us-east-1", config=config)
+        self._sts = boto3.Session(region_name="us-east-1").client(
+            "sts", endpoint_url=site.aws.root.url, config=config
+        )
         self.down = False
         self.shorter_s: int | None = None
 
