@@ -326,6 +326,22 @@ def test_with_keys_that_aws_does_not_know_there_is_no_run(
     assert "no credentials to assume" in str(refused_run(site, tmp_path))
 
 
+def test_the_workers_own_credentials_may_be_a_profile(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+    lines = [f"{name.lower().replace('aws_region', 'region')} = {os.environ[name]}" for name in names]
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text("\n".join(["[profile worker]", *lines]))
+    for name in names:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_PROFILE", "worker")
+    TranscriptStore.open(site.url, scope="task:1", settings=site.settings())
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(Invalid, match="nobody"):
+        TranscriptStore.open(site.url, scope="task:1", settings=site.settings())
+
+
 def test_while_sts_is_down_there_is_no_run(site: Site, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         nobody = f"http://127.0.0.1:{listener.getsockname()[1]}"

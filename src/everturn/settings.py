@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     aws_region: str | None = Field(
         None,
         validation_alias=AliasChoices("aws_region", "AWS_REGION", "AWS_DEFAULT_REGION"),
-        description="as in AWS: the region whose STS is asked for session_role",
+        description="as in AWS",
     )
     aws_profile: str | None = Field(
         None, validation_alias=_alias("AWS_PROFILE"), description="as in AWS; needs boto3"
