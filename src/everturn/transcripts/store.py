@@ -196,14 +196,25 @@ class TranscriptStore(SessionStore):
 
     # --- Beyond it ------------------------------------------------------------------------------------------------
 
-    async def take_over(self, project_key: str, session_id: str) -> bool:
+    async def is_known(self, session_id: str) -> bool:
+        """Tell whether anything of a session can be stored, by its note. One request; for a store with homes.
+
+        Every claim leaves that note before it stores anything, so a session without one is lost, or never was.
+        """
+        target = self._logs.target({"project_key": "unknown", "session_id": session_id})
+        return await _in_thread(partial(self._logs.is_known, target))
+
+    async def take_over(self, project_key: str, session_id: str, *, is_new: bool = False) -> bool:
         """Fence a session for this store's claim, so that no older claim can write to it from here on.
+
+        The next `load` of the session is answered with what was read for this, if nothing is appended first.
 
         If it is so large that the agent command is known to choke on it, `size_warnings` says so afterwards.
 
         Args:
             project_key: Where the session will live if it is new.
             session_id: The session.
+            is_new: The claim has just made the session, so that it need not be looked for.
 
         Returns:
             Whether there is a conversation to resume: something that was said, not only the agent's notes to itself.
@@ -212,7 +223,7 @@ class TranscriptStore(SessionStore):
             Fenced: A newer claim has been here already.
         """
         target = self._logs.target({"project_key": project_key, "session_id": session_id})
-        return await _in_thread(partial(self._take_over, target))
+        return await _in_thread(partial(self._take_over, target, is_new=is_new))
 
     async def settled(self) -> None:
         """Wait until everything that the SDK has taken from the agent so far is stored, or has failed.
@@ -285,8 +296,8 @@ class TranscriptStore(SessionStore):
         await self.drain()
         return await _in_thread(work)
 
-    async def _take_over(self, target: Target) -> bool:
-        log = await self._logs.take_over(target)
+    async def _take_over(self, target: Target, *, is_new: bool) -> bool:
+        log = await self._logs.take_over(target, is_new=is_new)
         self.size_warnings = tuple(size_warnings(log))
         self.observer.too_large(self.size_warnings)
         return any(is_said(entry) for part in log.parts for entry in part.entries())
