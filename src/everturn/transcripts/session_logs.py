@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ class SessionLogs:
         self._handles_lock = threading.Lock()
         self._homes: dict[str, str] = {}
         self._taken: dict[Target, Log] = {}
+        self.latest = math.inf  # of the clock: appends try nothing again after it
         self.summaries = SummaryKeeper(
             objects,
             layout,
@@ -160,7 +162,7 @@ class SessionLogs:
         place = await self._home_for(target, patience, is_new=is_new)
         handle = self._handle(place)
         with handle.lock, _FenceNoting(self._observer):
-            log = await handle.writer.open(patience)
+            log = await handle.writer.open(patience, is_new=is_new)
             self._opened(place, handle, log)
             if log.exists:
                 self._taken[place] = log
@@ -266,7 +268,8 @@ class SessionLogs:
 
     def _patience(self) -> Patience:
         backoff = Backoff(self._settings.retry_start_s, self._settings.retry_limit_s)
-        return Patience(self._objects, self._clock, self._ids, self._settings.append_deadline_s, backoff)
+        deadline_s = self._settings.append_deadline_s
+        return Patience(self._objects, self._clock, self._ids, deadline_s, backoff, lambda: self.latest)
 
     def _handle(self, place: Target) -> _Handle:
         with self._handles_lock:

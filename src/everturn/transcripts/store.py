@@ -73,6 +73,7 @@ class TranscriptStore(SessionStore):
     ) -> None:
         self._layout = Layout(scope)
         self._settings = settings or Settings.load()
+        self._clock = clock or SystemClock()
         self.observer = observer or StoreObserver()
         self._logs = SessionLogs(
             objects,
@@ -80,13 +81,13 @@ class TranscriptStore(SessionStore):
             any_cwd=any_cwd,
             epoch=epoch,
             settings=self._settings,
-            clock=clock or SystemClock(),
+            clock=self._clock,
             ids=ids or Ids(),
             observer=self.observer,
         )
         linger_s = self._settings.linger_s
         self._linger = (
-            Linger(self._logs.append, linger_s=linger_s, clock=clock or SystemClock(), ledger=self.observer.ledger)
+            Linger(self._logs.append, linger_s=linger_s, clock=self._clock, ledger=self.observer.ledger)
             if linger_s
             else None
         )
@@ -244,6 +245,10 @@ class TranscriptStore(SessionStore):
     def unstored_entries(self) -> int:
         """How many entries were handed over and are not known to be in the store."""
         return self.observer.ledger.missing_entries
+
+    def give_up_after(self, seconds: float) -> None:
+        """Have appends, those under way too, try nothing again after this time: whoever ends a run has little of it."""
+        self._logs.latest = self._clock.elapsed() + seconds
 
     async def drain(self) -> None:
         """Store now what lingers. On return all entries are durable. Without `linger_s` they are anyway.
