@@ -59,7 +59,7 @@ class Patience:
         latest: Tells a time of the clock that goes before the deadline if it is earlier. It may change meanwhile.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917  # most callers give four
+    def __init__(
         self,
         waiter: Waiter,
         clock: Clock,

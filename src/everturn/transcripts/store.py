@@ -247,7 +247,7 @@ class TranscriptStore(SessionStore):
         return self.observer.ledger.missing_entries
 
     def give_up_after(self, seconds: float) -> None:
-        """Have appends, those under way too, try nothing again after this time: whoever ends a run has little of it."""
+        """Have appends, those under way too, try nothing again after this time: a run that ends has little of it."""
         self._logs.latest = self._clock.elapsed() + seconds
 
     async def drain(self) -> None:
