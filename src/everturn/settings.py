@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from everturn.errors import Invalid
+from everturn.model import SessionAges
 
 CONFIG_FILE = "everturn.toml"
 PREFIX = "EVERTURN_"
@@ -172,6 +173,10 @@ class Settings(BaseSettings):
     def registry_url(self) -> str:
         """Return the URL of the registry."""
         return self.registry or f"sqlite://{self.state.absolute() / 'registry.db'}"
+
+    def session_ages(self) -> SessionAges:
+        """Return how old sessions may get."""
+        return SessionAges(self.max_session_age_ms)
 
     def workdirs_path(self) -> Path:
         """Return the folder for checkouts."""
