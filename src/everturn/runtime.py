@@ -48,7 +48,7 @@ class Runtime:
         keys: Keys | None = None,
     ) -> None:
         self.settings = settings or Settings.load()
-        self.registry: Registry = open_registry(self.settings.registry_url())
+        self.registry: Registry = open_registry(self.settings.registry_url(), ages=self.settings.session_ages())
         self._stores = _Stores(self.settings, make_store, keys)
         self._runner = Runner(
             registry=self.registry,
@@ -59,6 +59,7 @@ class Runtime:
                 lock_timeout_s=self.settings.git_timeout_s,
             ),
             worker=self.settings.worker,
+            claim_ttl_s=self.settings.claim_ttl_s,
         )
 
     @classmethod

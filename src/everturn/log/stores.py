@@ -149,7 +149,7 @@ async def admit(objects: Objects, scope: str, label: str) -> None:
     gate = await objects.get(FORMAT_KEY)
     if gate is not None:
         _check_version(gate.data, label)
-    await _probe(objects, _probe_key(scope), label)
+    await probe(objects, probe_key(scope), label)
     for pause_s in _PAUSES_S:
         if gate is not None or await _found(objects, scope, label):
             return
@@ -210,7 +210,7 @@ async def now_ms(objects: Objects, scope: str) -> int:
 
     Two requests: the scope's probe is written once more, and looked at.
     """
-    key = _probe_key(scope)
+    key = probe_key(scope)
     await objects.put(key, _PROBE)
     stored = await objects.get(key)
     if stored is None:
@@ -218,11 +218,22 @@ async def now_ms(objects: Objects, scope: str) -> int:
     return stored.modified_ms
 
 
-def _probe_key(scope: str) -> str:
+def probe_key(scope: str) -> str:
+    """Return the key of a scope's probe."""
     return f"probes/{escape(scope, 'scope')}.json"
 
 
-async def _probe(objects: Objects, key: str, label: str) -> None:
+async def probe(objects: Objects, key: str, label: str) -> None:
+    """Check that a store honours create-if-absent. The probe is there afterwards.
+
+    Args:
+        objects: The store.
+        key: The probe's; see `probe_key`.
+        label: The store's URL, for messages.
+
+    Raises:
+        Invalid: The store overwrites what it was told only to create. The probe is gone.
+    """
     if not await _create(objects, key, _PROBE):
         return
     if await _create(objects, key, _PROBE):
