@@ -220,8 +220,13 @@ def test_the_sdks_own_conformance_suite_passes(site: Site) -> None:
 
 
 @pytest.mark.parametrize("ours", OURS)
-def test_a_trace_can_be_left(site: Site, ours: str) -> None:
-    assert run(site.objects(ours).create(key_in("traces", ours), b"trace"))
+def test_a_trace_can_be_left_and_is_not_taken_away(site: Site, ours: str) -> None:
+    objects, key = site.objects(ours), key_in("traces", ours)
+    assert run(objects.get(key)) is None
+    assert run(objects.create(key, b"trace"))
+    assert not run(objects.create(key, b"another"))
+    assert run(objects.get(key)) is not None
+    assert_refused(partial(run, objects.delete([key])), "delete")
 
 
 # --- Who may assume the role, and for whom ----------------------------------------------------------------------

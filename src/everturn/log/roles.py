@@ -204,10 +204,10 @@ class SessionRole:
         def objects(*folders: str) -> list[str]:
             return [self._arn(f"{folder}/{segment}/*") for folder in folders]
 
-        listed = [f"{self._prefix}{folder}/{segment}/*" for folder in (*WRITTEN, *READ)]
+        listed = [f"{self._prefix}{folder}/{segment}/*" for folder in (*WRITTEN, *ADDED, *READ)]
         return [
             _allow([GET, PUT, DELETE], [*objects(*WRITTEN), self._probe(segment)]),
-            _allow([PUT], objects(*ADDED)),
+            _allow([GET, PUT], objects(*ADDED)),
             _allow([GET], [*objects(*READ), self._arn(GATE)]),
             self._listing([*listed, self._prefix + GATE]),
         ]
@@ -223,8 +223,9 @@ class SessionRole:
         listing["Condition"]["StringNotLike"] = {PREFIX: self._prefix + later}
         return [
             _allow([GET, PUT, DELETE], [self._arn(second), self._probe(segment)]),
-            _deny([GET, PUT, DELETE], [self._arn(later)]),
-            _deny([PUT, DELETE], [self._arn(f"{folder}/*") for folder in READ]),
+            _deny(["s3:*"], [self._arn(later)]),
+            _deny([DELETE], [self._arn(f"{folder}/*") for folder in (*ADDED, *READ)]),
+            _deny([PUT], [self._arn(f"{folder}/*") for folder in READ]),
             _allow([GET], [self._arn(GATE)]),
             listing,
         ]
