@@ -178,6 +178,10 @@ class Settings(BaseSettings):
         """Return how old sessions may get."""
         return SessionAges(self.max_session_age_ms)
 
+    def runs_path(self) -> Path:
+        """Return the folder in which each run keeps what it needs on this machine."""
+        return self.state.absolute() / "runs"
+
     def workdirs_path(self) -> Path:
         """Return the folder for checkouts."""
         return (self.workdirs or self.state / "workdirs").absolute()
