@@ -24,6 +24,7 @@ from everturn.model import SessionAges
 
 CONFIG_FILE = "everturn.toml"
 PREFIX = "EVERTURN_"
+RUN_MARKER = "EVERTURN_RUN"  # no setting: it says, to every process below an agent, whose it is
 
 
 def _state_folder() -> Path:
@@ -150,7 +151,7 @@ class Settings(BaseSettings):
         """
         known = {PREFIX + name.upper() for name, field in cls.model_fields.items() if field.validation_alias is None}
         for name in os.environ:
-            if name.startswith(PREFIX) and name not in known:
+            if name.startswith(PREFIX) and name not in known | {RUN_MARKER}:
                 raise Invalid(
                     f"there is no setting {name}", hint="check its spelling; docs/settings.md lists them all"
                 )
