@@ -173,7 +173,12 @@ class LogWriter:
         """
         if not entries:
             return self._tail or 0
-        return await self._append(encode(entries), "data", patience or self.patience())
+        try:
+            batch = encode(entries)
+        except Invalid as error:
+            self._observer.failed(self._folder, len(entries), error)
+            raise
+        return await self._append(batch, "data", patience or self.patience())
 
     async def truncate(self, *, after: int | None = None) -> int:
         """Append the mark that deletes everything before it, and return its number.

@@ -117,7 +117,11 @@ class SessionLogs:
     async def append(self, target: Target, entries: list[SessionStoreEntry]) -> None:
         """Append entries. On return they are durable."""
         patience = self._patience()
-        place = await self._home_for(target, patience, entries)
+        try:
+            place = await self._home_for(target, patience, entries)
+        except EverturnError as error:  # no writer has it yet, to tell of it
+            self._observer.failed(self._folder(target), len(entries), error)
+            raise
         handle = self._handle(place)
         with handle.lock, _FenceNoting(self._observer):
             self._taken.pop(place, None)
