@@ -65,7 +65,7 @@ class Agent:
         cli: What to start.
     """
 
-    def __init__(  # noqa: PLR0913  # one for each thing a run decides
+    def __init__(  # one for each thing a run decides
         self,
         options: ClaudeAgentOptions,
         *,

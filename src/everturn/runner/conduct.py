@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import structlog
 from claude_agent_sdk import Message, ResultMessage, SystemMessage
 
 from everturn.agent import Agent, session_of
@@ -25,10 +26,10 @@ from everturn.runner.parts import Parts
 from everturn.runner.request import Request
 from everturn.runner.stopping import CANCELLED, LOST, Stop
 from everturn.runner.turn import ConversationLost, Turn
-from everturn.telemetry import get_logger
+from everturn.telemetry import RunContext, get_logger
 from everturn.upkeep.traces import Trace
 
-END_AGENTS_S = 5.0
+END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 BEGAN_ANEW = "everturn_began_anew"
 
 
@@ -54,6 +55,7 @@ class Conduct:
         self._interruption = Interruption(stop)
         self._log = get_logger()
         self._held = Holdings()
+        self._contexts = ExitStack()
         self._result: ResultMessage | None = None
         self._begun = 0.0
         self._heard = False
@@ -61,7 +63,7 @@ class Conduct:
 
     async def run(self) -> None:
         """Carry out the run. Never raises, but for its own task's cancellation; how it ended is told to the mailbox."""
-        structlog.contextvars.bind_contextvars(task_id=self._request.work.key, run_id=self._progress.run_id)
+        self._bind()
         self._metrics.runs_in_progress.inc()
         error: BaseException | None = None
         try:
@@ -72,6 +74,7 @@ class Conduct:
             self._metrics.runs_in_progress.dec()
             self._count(error)
             self._mailbox.end(error)
+            self._contexts.close()
 
     async def _course(self) -> None:
         problem: Exception | None = None
@@ -146,13 +149,12 @@ class Conduct:
         return await in_thread(Path(self._request.options.cwd or ".").absolute)
 
     def _bind(self) -> None:
-        """Have every log line of the run say whose it is. The task is the run's own, and so is its context."""
-        context = {"session_id": self._progress.session_id, "epoch": self._progress.epoch}
-        structlog.contextvars.bind_contextvars(**context)
-        assert self._held.store is not None
-        assert self._held.folder is not None
-        self._held.store.observer.bind(task_id=self._request.work.key, run_id=self._progress.run_id, **context)
-        self._held.folder.note(work=self._request.work.key, store=self._parts.stores.label, **context)
+        """Have every log line say whose it is. The task is the run's own, and so is its context."""
+        progress = self._progress
+        context = RunContext(self._request.work.key, progress.run_id, progress.session_id, progress.epoch)
+        self._contexts.enter_context(context.bound())
+        if self._held.folder is not None:
+            self._held.folder.note(**asdict(context), store=self._parts.stores.label)
 
     async def _look_at_the_past(self) -> None:
         """Say what is known to be missing, and bring what a run that died on this machine has left."""
@@ -198,7 +200,9 @@ class Conduct:
             session_id=self._progress.session_id,
             resume=bool(self._progress.resumed),
             cwd=self._progress.cwd,
-            cli=self._held.folder.launcher(self._cli, session_id=self._progress.session_id, epoch=self._progress.epoch),
+            cli=self._held.folder.launcher(
+                self._cli, session_id=self._progress.session_id, epoch=self._progress.epoch
+            ),
         )
         turn = Turn(
             agent,

@@ -86,7 +86,9 @@ class Lease:
     def _watch(self) -> None:
         """Wait until the claim is about to run out, and then say that it is lost. A heartbeat may be hanging."""
         left_s = self.ttl_left_s
-        while left_s > 0 and not self._over.wait(min(LOOK_S, left_s)):  # often: the clock counts a suspended time, too
+        while left_s > 0 and not self._over.wait(
+            min(LOOK_S, left_s)
+        ):  # often: the clock counts a suspended time, too
             left_s = self.ttl_left_s
         self._give_up(
             Unavailable(

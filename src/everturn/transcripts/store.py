@@ -22,6 +22,7 @@ from claude_agent_sdk import (
 from everturn.clock import Clock, Ids, SystemClock
 from everturn.log.encryption import Keys
 from everturn.log.objects import Objects, run
+from everturn.log.roles import Assignment
 from everturn.log.stores import admit, connect
 from everturn.settings import Settings
 from everturn.transcripts import listing
@@ -129,7 +130,7 @@ class TranscriptStore(SessionStore):
             Unavailable: The store did not answer.
         """
         settings = settings or Settings.load()
-        objects = connect(url, settings, keys)
+        objects = connect(url, settings, keys, assignment=Assignment(scope))
         store = cls(objects, scope=scope, any_cwd=any_cwd, epoch=epoch, settings=settings)
         run(admit(objects, scope, url))
         return store
