@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -102,7 +102,7 @@ class Agent:
         self.ended = False
         await self._client.query(prompt)
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncGenerator[Message, None]:
         """Yield the turn's messages, the `ResultMessage` last. May be left, and called again for the rest."""
         async with aclosing(self._client.receive_response()) as messages:  # type: ignore[type-var]  # it is a generator
             async for message in messages:

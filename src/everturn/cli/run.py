@@ -94,7 +94,7 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
 
 
 async def _stream(run: Run, renderer: Renderer) -> int:
-    """Show a run to its end. A signal ends it in good order; whatever ends it, the agent is gone when this returns."""
+    """Show a run to its end. A signal ends it in good order; whatever does, the agent is gone when this returns."""
     outcome = _Outcome()
     async with anyio.create_task_group() as group:
         await group.start(_stop_on_signals, run, outcome)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from claude_agent_sdk import project_key_for_directory
+from claude_agent_sdk import SessionKey, project_key_for_directory
 
 from everturn.errors import EverturnError, Fenced, Unavailable
 from everturn.host.folders import RunFolder
@@ -95,14 +95,10 @@ class Closing:
             self._keep = True
         if store.observer.fenced is not None:
             return store.observer.fenced
-        healing: Healing | None = None
-
-        async def compare() -> None:
-            nonlocal healing
-            healing = await self._compare(store)
-
-        if not await self._step("compare", compare):
+        found: list[Healing] = []
+        if not await self._step("compare", partial(self._compare, store, found)):
             self._keep = True
+        healing = found[0] if found else None
         if store.observer.fenced is not None:
             return store.observer.fenced
         missing = store.unstored_entries + (healing.missing if healing is not None else 0)
@@ -112,12 +108,13 @@ class Closing:
             return await self._taint(missing, reasons)
         return None
 
-    async def _compare(self, store: TranscriptStore) -> Healing:
+    async def _compare(self, store: TranscriptStore, found: list[Healing]) -> None:
         assert self._held.folder is not None
         assert self._progress.cwd is not None
         assert self._progress.session_id is not None
         project = project_key_for_directory(self._progress.cwd)
-        return await heal(store, project, self._progress.session_id, self._held.folder.transcript, final=True)
+        key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
+        found.append(await heal(store, key, self._held.folder.transcript, final=True))
 
     async def _taint(self, missing: int, reasons: tuple[str, ...]) -> Exception:
         """Note that the transcript in the store is not whole, so that a resume says so."""

@@ -23,13 +23,15 @@ from everturn.runner.handle import Mailbox, Progress
 from everturn.runner.interruption import Interruption
 from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
+from everturn.runner.past import END_AGENTS_S, Past
 from everturn.runner.request import Request
 from everturn.runner.stopping import CANCELLED, LOST, Stop
 from everturn.runner.turn import ConversationLost, Turn
 from everturn.telemetry import RunContext, get_logger
+from everturn.transcripts import TranscriptStore
 from everturn.upkeep.traces import Trace
 
-END_AGENTS_S = 5.0  # for processes to be gone after they were killed
+STORE_SHARE = 0.6  # of the grace period: how long appends go on being tried when the run is to stop
 BEGAN_ANEW = "everturn_began_anew"
 
 
@@ -62,7 +64,7 @@ class Conduct:
         self._dispatcher = Dispatcher(parts.registry, parts.stores, clock=parts.clock, metrics=parts.metrics)
 
     async def run(self) -> None:
-        """Carry out the run. Never raises, but for its own task's cancellation; how it ended is told to the mailbox."""
+        """Carry out the run, and tell the mailbox how it ended. Raises nothing but its task's own cancellation."""
         self._bind()
         self._metrics.runs_in_progress.inc()
         error: BaseException | None = None
@@ -106,18 +108,15 @@ class Conduct:
         self._cli = find_cli(self._request.options.cli_path)
         self._held.folder = await in_thread(partial(self._parts.folders.open, self._progress.run_id))
         self._held.trace = Trace(self._held.folder.path / TRACE_FILE)
-        self._begun = self._parts.clock.elapsed()
-        await self._claim()
-        assert self._held.lease is not None
-        claim = self._held.lease.claim
+        lease = await self._claim(self._held.folder)
+        claim = lease.claim
         if not claim.is_new:
             await in_thread(partial(end_old_agents, claim.session_id, claim.epoch, timeout_s=END_AGENTS_S))
         self._progress.cwd = await self._directory()
-        self._held.store = await self._dispatcher.take_over(self._held.lease, self._progress)
+        self._held.store = store = await self._dispatcher.take_over(lease, self._progress)
         self._metrics.dispatch_seconds.observe(self._parts.clock.elapsed() - self._begun)
         self._bind()
-        if self._progress.resumed:
-            await self._look_at_the_past()
+        await self._look_at_the_past(lease, store)
         self._log.info("run_started", resumed=self._progress.resumed, cwd=str(self._progress.cwd))
 
     async def _claim(self) -> None:
@@ -131,7 +130,7 @@ class Conduct:
             is_dead=self._parts.folders.is_dead,
         )
         folder.extend_lease(asked_at + claim.ttl_s)
-        self._held.lease = Lease(
+        self._held.lease = lease = Lease(
             self._parts.registry,
             claim,
             asked_at=asked_at,
@@ -142,6 +141,7 @@ class Conduct:
         )
         if claim.stale is not None:
             self._progress.warn(f"session {claim.stale.session_id} was too old, so the conversation has begun anew")
+        return lease
 
     async def _directory(self) -> Path:
         if self._request.work.repo:
@@ -156,14 +156,12 @@ class Conduct:
         if self._held.folder is not None:
             self._held.folder.note(**asdict(context), store=self._parts.stores.label)
 
-    async def _look_at_the_past(self) -> None:
-        """Say what is known to be missing, and bring what a run that died on this machine has left."""
-        assert self._held.lease is not None
-        for folder in await in_thread(self._parts.folders.leftovers):
-            await self._salvage(folder)
-        if self._held.lease.claim.tainted is not None:
-            self._progress.warn(f"the transcript is not whole: {self._held.lease.claim.tainted}")
-            self._log.warning("resumes_tainted", reason=self._held.lease.claim.tainted)
+    async def _look_at_the_past(self, lease: Lease, store: TranscriptStore) -> None:
+        """Bring what runs that died on this machine have left, and say what is known to be missing."""
+        await Past(self._parts, self._progress, lease, store).look_after()
+        if lease.claim.tainted is not None:
+            self._progress.warn(f"the transcript is not whole: {lease.claim.tainted}")
+            self._log.warning("resumes_tainted", reason=lease.claim.tainted)
 
     # --- With the agent -------------------------------------------------------------------------------------------
 
@@ -182,38 +180,43 @@ class Conduct:
                 await self._hold_a_turn()
 
     async def _hold_a_turn(self) -> None:
-        assert self._held.folder is not None
-        assert self._held.store is not None
-        assert self._progress.cwd is not None
-        assert self._progress.session_id is not None
-        assert self._progress.epoch is not None
-        record = None if self._held.lease is None else self._held.lease.claim.previous
-        prompt: str | None = None
+        folder, store, progress = self._held.folder, self._held.store, self._progress
+        assert folder is not None
+        assert store is not None
+        prompt = ""
         with self._interruption.unless_stopped():
-            prompt = await self._request.text(resumed=bool(self._progress.resumed), record=record)
-        if prompt is None:
+            prompt = await self._prompt()
+        if self._stop.reason is not None:
             return
-        self._trace_event("prompt", text=prompt, resumed=self._progress.resumed)
+        session_id, epoch, resume = progress.session_id or "", progress.epoch or 0, bool(progress.resumed)
         agent = Agent(
             self._request.options,
-            store=self._held.store,
-            session_id=self._progress.session_id,
-            resume=bool(self._progress.resumed),
-            cwd=self._progress.cwd,
-            cli=self._held.folder.launcher(
-                self._cli, session_id=self._progress.session_id, epoch=self._progress.epoch
-            ),
+            store=store,
+            session_id=session_id,
+            resume=resume,
+            cwd=progress.cwd or Path(),
+            cli=folder.launcher(self._cli, session_id=session_id, epoch=epoch),
         )
+        grace_s = self._settings.shutdown_grace_s
         turn = Turn(
             agent,
             self._stop,
             self._interruption,
-            grace_s=self._settings.shutdown_grace_s,
-            end_agent=partial(self._held.folder.end_agent, timeout_s=END_AGENTS_S),
+            grace_s=grace_s,
+            hasten=partial(store.give_up_after, STORE_SHARE * grace_s),
+            end_agent=partial(folder.end_agent, timeout_s=END_AGENTS_S),
             take=self._take,
             post=self._post,
         )
         await turn.hold(prompt)
+
+    async def _prompt(self) -> str:
+        resumed = bool(self._progress.resumed)
+        record = None if self._held.lease is None else self._held.lease.claim.previous
+        prompt = await self._request.text(resumed=resumed, record=record)
+        if self._held.trace is not None:
+            self._held.trace.note("prompt", text=prompt, resumed=resumed)
+        return prompt
 
     async def _take(self, message: Message) -> None:
         """Do with a message what has to be done before anybody sees it, then hand it over."""

@@ -160,7 +160,7 @@ class Dispatcher:
             if await guest.load(key) is None:
                 raise Conflict(
                     f"the transcript of {claim.work.key} is in {claim.store}, and not in {label}",
-                    hint="name that store; or, if it is gone for good, forget the session with runtime.registry.drop(…)",
+                    hint="name that store; if it is gone for good, forget the session with runtime.registry.drop(…)",
                 )
         await in_thread(partial(lease.replace, partial(replace, store=label)))
 

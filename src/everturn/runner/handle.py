@@ -82,8 +82,8 @@ class Mailbox:
 class Run:
     """A run in progress: an async iterator of the agent's messages.
 
-    It begins when it is first iterated, and then lives in a task of its own until its agent is gone, all is stored and
-    its claim is released. It waits for each message to be taken.
+    It begins when it is first iterated, and then lives in a task of its own until its agent is gone, all is stored
+    and its claim is released. It waits for each message to be taken.
 
     Attributes:
         run_id: The run's own id; its trace in the store has it.
@@ -93,7 +93,7 @@ class Run:
         cwd: Where the agent works; `None` until it is open.
         warnings: What the caller should know: that the transcript is very large, that something of it is missing, that
             a conversation was not found and has begun anew.
-        missing_entries: How many entries of the transcript are not known to be in the store, once the run has ended.
+        missing_entries: How many entries of the transcript are not known to be in the store; once the run has ended.
         stopped: Why the run was asked to end before its time: the name of a signal, `cancelled`, `closed`, `lost`;
             `None` if it was not.
     """
@@ -173,7 +173,7 @@ class Run:
             raise
 
     async def aclose(self) -> None:
-        """End the run where it is, and wait until its agent is gone, what it said is stored and the claim is released.
+        """End the run where it is. On return its agent is gone, what it said is stored, and the claim is released.
 
         Any task may do it. What went wrong on the way is raised where the run is iterated, not here.
         """

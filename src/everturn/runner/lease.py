@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from everturn.clock import Clock
 from everturn.errors import EverturnError, Fenced, Unavailable
@@ -77,6 +79,10 @@ class Lease:
             self.claim = change(self.claim)
             return self.claim
 
+    def replace_now(self, **changes: Any) -> None:
+        """Correct what is known of the claim."""
+        self.claim = replace(self.claim, **changes)
+
     def end(self) -> None:
         """Send no more heartbeats. Blocks until one that is under way has come back."""
         self._over.set()
@@ -86,10 +92,8 @@ class Lease:
     def _watch(self) -> None:
         """Wait until the claim is about to run out, and then say that it is lost. A heartbeat may be hanging."""
         left_s = self.ttl_left_s
-        while left_s > 0 and not self._over.wait(
-            min(LOOK_S, left_s)
-        ):  # often: the clock counts a suspended time, too
-            left_s = self.ttl_left_s
+        while left_s > 0 and not self._over.wait(min(LOOK_S, left_s)):
+            left_s = self.ttl_left_s  # looked at often, as it goes on while the machine is suspended
         self._give_up(
             Unavailable(
                 f"the claim on {self.claim.work.key} could not be renewed in time",

@@ -24,8 +24,8 @@ class Request:
 
     Attributes:
         work: The work item.
-        prompt: What to say to an agent that has not worked on it yet: a text, a file, or a function that is given what
-            the registry knew of the work item before this run, or `None`, and returns the text.
+        prompt: What to say to an agent that has not worked on it yet: a text, a file, or a function that is given
+            what the registry knew of the work item before this run, or `None`, and returns the text.
         resume_prompt: What to say to one that has; the prompt again if it is `None`.
         options: What the caller wants of the agent.
     """

@@ -1,7 +1,7 @@
-"""A task of its own in the caller's event loop, under asyncio and trio, and a way to reach that loop from elsewhere.
+"""A task of its own in the caller's event loop, under asyncio and trio, and a way into that loop from elsewhere.
 
-A run lives in such a task: it has to let go of its agent in good order whatever its caller does, be that to cancel, to
-look away, or to forget it.
+A run lives in such a task: it has to let go of its agent in good order whatever its caller does, be that to cancel,
+to look away, or to forget it.
 """
 
 from __future__ import annotations
