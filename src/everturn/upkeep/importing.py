@@ -17,8 +17,9 @@ from claude_agent_sdk import SessionKey, SessionStoreEntry, project_key_for_dire
 
 from everturn.errors import Conflict, Denied, EverturnError, Invalid, NotFound
 from everturn.log.entries import encode
+from everturn.transcripts.marks import METADATA, uuid_of
 from everturn.transcripts.store import TranscriptStore
-from everturn.upkeep.alignment import METADATA, comparable, is_metadata, same_session, uuid_of
+from everturn.upkeep.alignment import comparable, is_metadata, same_session
 from everturn.upkeep.local import batches, read_transcript
 
 SUFFIX = ".jsonl"
