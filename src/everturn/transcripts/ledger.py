@@ -35,6 +35,11 @@ class Ledger:
         with self._lock:
             return self._given_up + sum(len(batch.entries) for batch in self._missing.values())
 
+    @property
+    def given_up_entries(self) -> int:
+        """How many of them were not even kept, as too much waits already."""
+        return self._given_up
+
     def failed(self, entries: list[Any], write_id: str | None) -> None:
         """Note that a batch was not stored, or perhaps was.
 

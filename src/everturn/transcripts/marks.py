@@ -98,7 +98,8 @@ class Marks:
     Attributes:
         known: Whether everything that the store has is accounted for.
         place: How far the local file has been compared.
-        lost: How many local entries are missing for good: the store has gone on behind them.
+        lost: How many local entries the store was found not to have, when it was last read, though it has gone on
+            behind them. For whoever compares: it need not be read again for those.
     """
 
     known: bool
@@ -163,14 +164,6 @@ class Marks:
         """Return the local entries behind the last one that the store has."""
         with self._lock:
             return [each.entry for each in self._waiting if each.number > self._last_met]
-
-    def give_up(self) -> int:
-        """Count what `inside` returns as lost, ask no more for it, and return how many entries that are."""
-        lost = len(self.inside())
-        with self._lock:
-            self._waiting = [each for each in self._waiting if each.number > self._last_met]
-            self.lost += lost
-        return lost
 
     def _forget(self) -> None:
         self.place, self.lost = Place(), 0

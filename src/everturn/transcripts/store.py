@@ -87,6 +87,7 @@ class TranscriptStore(SessionStore):
             observer=self.observer,
         )
         self._backlog = self._make_backlog(clock or SystemClock(), claimed=epoch > 0)
+        self.epoch = epoch
         self.size_warnings: tuple[str, ...] = ()
         self._in_flight = 0
         self._all_landed = anyio.Event()
