@@ -93,20 +93,18 @@ class Closing:
             return None
         if not await self._step("flush", store.drain):
             self._keep = True
-        if store.observer.fenced is not None:
-            return store.observer.fenced
+        if (fenced := _fenced(store)) is not None:
+            return fenced
         found: list[Healing] = []
         if not await self._step("compare", partial(self._compare, store, found)):
             self._keep = True
         healing = found[0] if found else None
-        if store.observer.fenced is not None:
-            return store.observer.fenced
-        missing = store.unstored_entries + (healing.missing if healing is not None else 0)
-        self._progress.missing_entries = missing or int(healing is None)
-        if missing or healing is None:
-            reasons = healing.reasons if healing is not None else ()
-            return await self._taint(missing, reasons)
-        return None
+        if (fenced := _fenced(store)) is not None:
+            return fenced
+        if healing is not None and healing.whole:
+            return None
+        self._progress.missing_entries = max(1, store.unstored_entries if healing is None else healing.missing)
+        return await self._taint(() if healing is None else healing.reasons)
 
     async def _compare(self, store: TranscriptStore, found: list[Healing]) -> None:
         assert self._held.folder is not None
@@ -116,10 +114,10 @@ class Closing:
         key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
         found.append(await heal(store, key, self._held.folder.transcript, final=True))
 
-    async def _taint(self, missing: int, reasons: tuple[str, ...]) -> Exception:
+    async def _taint(self, reasons: tuple[str, ...]) -> Exception:
         """Note that the transcript in the store is not whole, so that a resume says so."""
         lease, parts = self._held.lease, self._parts
-        told = "; ".join(reasons) or f"{missing or 'the last'} entries could not be stored"
+        told = "; ".join(reasons) or "the store could not be reached at its end"
         if lease is not None:
             parts.metrics.tainted_sessions.inc()
             self._log.error("session_tainted", reason=told)
@@ -176,3 +174,7 @@ class Closing:
         if took_s > self._parts.settings.shutdown_grace_s:
             self._parts.metrics.shutdowns_overrun.inc()
             self._log.error("shutdown_overrun", seconds=round(took_s, 3))
+
+
+def _fenced(store: TranscriptStore) -> Fenced | None:
+    return store.observer.fenced

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from claude_agent_sdk import Message, ResultMessage, SystemMessage
+from claude_agent_sdk import ClaudeSDKError, Message, ResultMessage, SessionKey, SystemMessage, project_key_for_directory
 
 from everturn.agent import Agent, session_of
-from everturn.errors import Conflict, NotFound
+from everturn.errors import Conflict, EverturnError, Fenced, NotFound, Unavailable
 from everturn.host.agents import end_old_agents, find_cli
+from everturn.host.folders import RunFolder
 from everturn.model import Holder
 from everturn.runner.closing import TRACE_FILE, Closing, Holdings
 from everturn.runner.dispatch import Dispatcher, Result, in_thread
@@ -29,6 +30,7 @@ from everturn.runner.stopping import CANCELLED, LOST, Stop
 from everturn.runner.turn import ConversationLost, Turn
 from everturn.telemetry import RunContext, get_logger
 from everturn.transcripts import TranscriptStore
+from everturn.upkeep.healing import heal
 from everturn.upkeep.traces import Trace
 
 STORE_SHARE = 0.6  # of the grace period: how long appends go on being tried when the run is to stop
@@ -119,9 +121,9 @@ class Conduct:
         await self._look_at_the_past(lease, store)
         self._log.info("run_started", resumed=self._progress.resumed, cwd=str(self._progress.cwd))
 
-    async def _claim(self) -> None:
-        settings, folder = self._settings, self._folder
-        assert folder is not None
+    async def _claim(self, folder: RunFolder) -> Lease:
+        settings = self._settings
+        self._begun = self._parts.clock.elapsed()
         claim, asked_at = await self._dispatcher.claim(
             self._request.work,
             Holder(settings.worker, self._progress.run_id, self._parts.clock.boot()),
@@ -208,7 +210,27 @@ class Conduct:
             take=self._take,
             post=self._post,
         )
-        await turn.hold(prompt)
+        try:
+            await turn.hold(prompt)
+        except ClaudeSDKError as error:
+            raise await self._explained(error, folder) from error
+
+    async def _explained(self, error: ClaudeSDKError, folder: RunFolder) -> Exception:
+        """Return why the agent failed: perhaps it was ended, as the claim that it worked under was no longer ours."""
+        if self._held.lease is not None:
+            try:
+                await in_thread(self._held.lease.check)
+            except Fenced as fenced:
+                return fenced
+            except EverturnError as unknown:
+                self._log.warning("claim_not_renewed", work=self._request.work.key, error=str(unknown))
+        agent = folder.agent
+        if agent is not None and agent.ended == "lease":
+            return Unavailable(
+                "the claim ran out while this worker stood still, so its agent was ended",
+                hint="what the agent had said is stored; run it again to go on",
+            )
+        return error
 
     async def _prompt(self) -> str:
         resumed = bool(self._progress.resumed)
@@ -230,8 +252,21 @@ class Conduct:
         await self._confirm(message)
         if isinstance(message, ResultMessage):
             self._result = message
+            await self._compare(store)
         self._note(message)
         await self._mailbox.put(message)
+
+    async def _compare(self, store: TranscriptStore) -> None:
+        """Look, at the end of a turn, whether all that the agent has handed over is stored. The rest is to come."""
+        agent = self._held.folder.agent if self._held.folder is not None else None
+        if agent is None or self._progress.cwd is None or self._progress.session_id is None:
+            return
+        project = project_key_for_directory(self._progress.cwd)
+        key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
+        try:
+            await heal(store, key, agent.config_dir / "projects" / project, final=False)
+        except EverturnError as error:  # it is looked at again when the agent has gone
+            self._log.warning("not_compared", error=str(error))
 
     def _post(self, message: Message) -> None:
         """Hand over what the agent says after it was interrupted; nobody need be waiting for it."""

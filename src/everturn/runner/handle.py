@@ -91,8 +91,8 @@ class Run:
         resumed: Whether it goes on from an earlier run; `None` until that is known.
         epoch: The claim's number; `None` until there is one.
         cwd: Where the agent works; `None` until it is open.
-        warnings: What the caller should know: that the transcript is very large, that something of it is missing, that
-            a conversation was not found and has begun anew.
+        warnings: What the caller should know: that the transcript is very large, that something of it is missing,
+            that a conversation was not found and has begun anew.
         missing_entries: How many entries of the transcript are not known to be in the store; once the run has ended.
         stopped: Why the run was asked to end before its time: the name of a signal, `cancelled`, `closed`, `lost`;
             `None` if it was not.

@@ -79,6 +79,19 @@ class Lease:
             self.claim = change(self.claim)
             return self.claim
 
+    def check(self) -> None:
+        """Make sure, now, that the claim is still ours. Blocks.
+
+        Raises:
+            Fenced: It is not.
+            EverturnError: The registry does not say.
+        """
+        try:
+            self._renew()
+        except Fenced as error:
+            self._give_up(error)
+            raise
+
     def replace_now(self, **changes: Any) -> None:
         """Correct what is known of the claim."""
         self.claim = replace(self.claim, **changes)
