@@ -75,12 +75,15 @@ class Stage:
         defaults = {"run_id": RUN, "session_id": SESSION, "epoch": 1, "lease_s": 600.0, "portable": False}
         whole = {**defaults, "runs": str(self.runs), "agent": str(agent), "arguments": arguments, **plan}
         environment = {**self.environment(), **whole.pop("environment", {})}
+        program = Path(__file__).with_name(whole.pop("program", "worker.py"))
+        apart = whole.pop("start_new_session", False)
         process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker.py")), json.dumps(whole)],
+            [sys.executable, str(program), json.dumps(whole)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env={name: value for name, value in environment.items() if value},
+            start_new_session=apart,
             text=True,
         )
         try:
@@ -111,8 +114,9 @@ class Stage:
         wait_until(lambda: not self.processes(), "all processes are gone", timeout_s)
 
     def notes(self, run_id: str = RUN) -> dict[str, Any]:
-        """Return what the guard has noted."""
-        found: dict[str, Any] = json.loads((self.runs / run_id / "agent.json").read_bytes())
+        """Return what the guard has noted so far."""
+        path = self.runs / run_id / "agent.json"
+        found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
         return found
 
 
