@@ -54,7 +54,7 @@ class AgentProcess:
         session_id: The conversation.
         ended: Why everything was ended: `exit`, `worker`, `lease`, `signal`, `not_started`; `None` if the guard has
             not come so far.
-        code: The exit code of the agent command; `None` if it was killed with everything else, or still runs.
+        code: The exit code of the agent command, 128 + n for a signal n; `None` until it has ended.
         kept: Whether the transcript was kept.
     """
 
