@@ -56,7 +56,9 @@ class Runtime:
         handle_signals: bool = True,
     ) -> None:
         self.settings = settings or Settings.load()
-        self.registry: Registry = open_registry(self.settings.registry_url(), ages=self.settings.session_ages())
+        self.registry: Registry = open_registry(
+            self.settings.registry_url(), ages=self.settings.session_ages(), settings=self.settings
+        )
         self._stores = _Stores(self.settings, make_store, keys)
         clock = SystemClock()
         parts = Parts(

@@ -127,10 +127,15 @@ class Settings(BaseSettings):
         validation_alias=_alias("AWS_ENDPOINT_URL_STS"),
         description="as in AWS; goes before the general one",
     )
+    aws_endpoint_url_dynamodb: str | None = Field(
+        None,
+        validation_alias=_alias("AWS_ENDPOINT_URL_DYNAMODB"),
+        description="as in AWS; goes before the general one",
+    )
     aws_region: str | None = Field(
         None,
         validation_alias=AliasChoices("aws_region", "AWS_REGION", "AWS_DEFAULT_REGION"),
-        description="as in AWS: the region whose STS is asked for session_role",
+        description="as in AWS: where the registry's table is, and whose STS is asked for session_role",
     )
     aws_profile: str | None = Field(
         None, validation_alias=_alias("AWS_PROFILE"), description="as in AWS; needs boto3"
