@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -184,9 +185,13 @@ def _version_told_by(command: Path, environment: Mapping[str, str], timeout_s: f
             start_new_session=True,
         )
 
+        def end() -> None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
         def give_up() -> None:
             late.set()
-            os.killpg(process.pid, signal.SIGKILL)
+            end()
 
         alarm = threading.Timer(timeout_s, give_up)
         alarm.daemon = True
@@ -196,7 +201,7 @@ def _version_told_by(command: Path, environment: Mapping[str, str], timeout_s: f
                 assert process.stdout is not None
                 output = process.stdout.read(_LENGTH)  # no more: it may print for ever
                 if len(output) == _LENGTH:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    end()
         finally:
             alarm.cancel()
     return None if late.is_set() else output.decode(errors="replace")
