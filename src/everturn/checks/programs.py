@@ -25,7 +25,8 @@ TESTED_SDK = (0, 2, 184)
 TESTED_AGENT = (2, 1, 327)
 NEEDED_AGENT = (2, 0, 0)
 NEEDED_GIT = (2, 24)  # the first that knows --end-of-options
-PROGRAM_TIMEOUT_S = 15.0
+GIT_TIMEOUT_S = 15.0
+AGENT_TIMEOUT_S = 30.0  # a large program, from a cold disk
 
 Version = tuple[int, ...]
 
@@ -74,7 +75,7 @@ def sdk(installed: str = claude_agent_sdk.__version__) -> Iterator[Finding]:
 
 
 def agent(
-    environment: Mapping[str, str], command: Path | None = None, timeout_s: float = PROGRAM_TIMEOUT_S
+    environment: Mapping[str, str], command: Path | None = None, timeout_s: float = AGENT_TIMEOUT_S
 ) -> Iterator[Finding]:
     """Look at the agent command.
 
@@ -134,7 +135,7 @@ def git(environment: Mapping[str, str]) -> Iterator[Finding]:
     """Look at git, run as a run does."""
     name = "programs.git"
     try:
-        output = Git(environment, PROGRAM_TIMEOUT_S).run(["version"], Path("/"))
+        output = Git(environment, GIT_TIMEOUT_S).run(["version"], Path("/"))
     except NotFound as error:
         yield failed(name, error.message, error.hint)
         return

@@ -109,7 +109,8 @@ def store(settings: Settings, scope: str | None, clock: Clock, ids: Ids) -> Iter
                 name = "store.write"
         except EverturnError as error:
             yield failed(name, error.message, _mend_of(error))
-        yield _throttling(objects)
+        if name == "store.write" or objects.throttled:
+            yield _throttling(objects)
 
 
 def _throttling(objects: BlockingObjects) -> Finding:
