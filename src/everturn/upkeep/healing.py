@@ -180,8 +180,6 @@ class _Log:
         everything = await self._read(Place(), final=final)
         assert everything is not None  # it is its own beginning
         local = without_repeats(everything[0])
-        if self._name == MAIN and not same_session(local, self._key["session_id"]):
-            raise _UnreadableError("the file belongs to another session")
         stored = await self._store.load(self._key) or []  # the marks begin anew with it
         await anyio.to_thread.run_sync(self._marks.meet, local, everything[1])
         self._marks.lost = len(self._marks.inside())
@@ -189,9 +187,12 @@ class _Log:
 
     async def _read(self, place: Place, *, final: bool) -> tuple[list[Any], Place] | None:
         try:
-            return await anyio.to_thread.run_sync(partial(read_on, self._path, place, finished=final))
+            found = await anyio.to_thread.run_sync(partial(read_on, self._path, place, finished=final))
         except EverturnError as error:
             raise _UnreadableError(error.message) from error
+        if found and self._name == MAIN and not same_session(found[0], self._key["session_id"]):
+            raise _UnreadableError("the file belongs to another session")
+        return found
 
     async def _append(self, entries: Sequence[Any]) -> None:
         """Append what is missing at the end. It is durable on return."""
