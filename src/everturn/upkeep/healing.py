@@ -153,7 +153,7 @@ class _Log:
         known_lost = self._marks.lost
         try:
             diverged = await self._compare(final=final)
-            metadata = metadata_of(self._path) if final and self._name != MAIN else []
+            metadata = self._metadata() if final else []
         except _UnreadableError as error:
             self._report(0, str(error))
             return
@@ -167,7 +167,7 @@ class _Log:
         if diverged or self._found.refused:
             self._refuse(after)
         else:
-            await self._append([*after, *(each for each in metadata if not self._marks.has_metadata(each))])
+            await self._append([*after, *metadata])
 
     async def _compare(self, *, final: bool) -> bool:
         """Lay the file beside what is known to be stored, or else beside the store. Tell whether it has diverged."""
@@ -193,6 +193,14 @@ class _Log:
         if found and self._name == MAIN and not same_session(found[0], self._key["session_id"]):
             raise _UnreadableError("the file belongs to another session")
         return found
+
+    def _metadata(self) -> list[Any]:
+        """Return a subagent's metadata, if the store has not got it."""
+        try:
+            found = [] if self._name == MAIN else metadata_of(self._path)
+        except EverturnError as error:
+            raise _UnreadableError(error.message) from error
+        return [each for each in found if not self._marks.has_metadata(each)]
 
     async def _append(self, entries: Sequence[Any]) -> None:
         """Append what is missing at the end. It is durable on return."""
