@@ -153,7 +153,7 @@ class _Log:
         known_lost = self._marks.lost
         try:
             diverged = await self._compare(final=final)
-            metadata = metadata_of(self._path) if final and self._name != MAIN else []
+            metadata = self._metadata() if final else []
         except _UnreadableError as error:
             self._report(0, str(error))
             return
@@ -167,7 +167,7 @@ class _Log:
         if diverged or self._found.refused:
             self._refuse(after)
         else:
-            await self._append([*after, *(each for each in metadata if not self._marks.has_metadata(each))])
+            await self._append([*after, *metadata])
 
     async def _compare(self, *, final: bool) -> bool:
         """Lay the file beside what is known to be stored, or else beside the store. Tell whether it has diverged."""
@@ -180,8 +180,6 @@ class _Log:
         everything = await self._read(Place(), final=final)
         assert everything is not None  # it is its own beginning
         local = without_repeats(everything[0])
-        if self._name == MAIN and not same_session(local, self._key["session_id"]):
-            raise _UnreadableError("the file belongs to another session")
         stored = await self._store.load(self._key) or []  # the marks begin anew with it
         await anyio.to_thread.run_sync(self._marks.meet, local, everything[1])
         self._marks.lost = len(self._marks.inside())
@@ -189,9 +187,20 @@ class _Log:
 
     async def _read(self, place: Place, *, final: bool) -> tuple[list[Any], Place] | None:
         try:
-            return await anyio.to_thread.run_sync(partial(read_on, self._path, place, finished=final))
+            found = await anyio.to_thread.run_sync(partial(read_on, self._path, place, finished=final))
         except EverturnError as error:
             raise _UnreadableError(error.message) from error
+        if found and self._name == MAIN and not same_session(found[0], self._key["session_id"]):
+            raise _UnreadableError("the file belongs to another session")
+        return found
+
+    def _metadata(self) -> list[Any]:
+        """Return a subagent's metadata, if the store has not got it."""
+        try:
+            found = [] if self._name == MAIN else metadata_of(self._path)
+        except EverturnError as error:
+            raise _UnreadableError(error.message) from error
+        return [each for each in found if not self._marks.has_metadata(each)]
 
     async def _append(self, entries: Sequence[Any]) -> None:
         """Append what is missing at the end. It is durable on return."""
