@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
+import anyio
 from claude_agent_sdk import SessionKey, project_key_for_directory
 
 from everturn.errors import EverturnError, Fenced, Unavailable
@@ -21,6 +22,7 @@ from everturn.runner.interruption import Interruption
 from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
 from everturn.runner.stopping import Stop
+from everturn.runner.tasks import spawn
 from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
 from everturn.upkeep.healing import Healing, heal
@@ -117,6 +119,7 @@ class Closing:
     async def _taint(self, reasons: tuple[str, ...]) -> Exception:
         """Note that the transcript in the store is not whole, so that a resume says so."""
         lease, parts = self._held.lease, self._parts
+        self._keep = True
         told = "; ".join(reasons) or "the store could not be reached at its end"
         if lease is not None:
             parts.metrics.tainted_sessions.inc()
@@ -152,19 +155,21 @@ class Closing:
             return
 
     async def _step(self, name: str, what: Callable[[], Awaitable[None]]) -> bool:
-        """Take a step, and tell whether it came to its end."""
-        done = False
-        left_s = max(LEAST_S, self._stop.left_s)
-        try:
-            with self._interruption.unless_hurried(left_s):
-                await what()
-                done = True
-        except EverturnError as error:
+        """Take a step, and tell whether it came to its end.
+
+        It is waited for while there is time. A thread cannot be stopped that waits for a store or a registry, so the
+        step is taken in a task of its own, which is left to itself when time is up.
+        """
+        failed: list[EverturnError] = []
+        over = anyio.Event()
+        spawn(_carried_out(what, failed, over))
+        with self._interruption.unless_hurried(max(LEAST_S, self._stop.left_s), LEAST_S):
+            await over.wait()
+        if not over.is_set():
+            self._log.warning("closing_cut_short", step=name)
+        for error in failed:
             self._log.warning("closing_failed", step=name, error=str(error))
-        else:
-            if not done:
-                self._log.warning("closing_cut_short", step=name)
-        return done
+        return over.is_set() and not failed
 
     def _tell_how_long(self) -> None:
         took_s = self._stop.took_s
@@ -178,3 +183,16 @@ class Closing:
 
 def _fenced(store: TranscriptStore) -> Fenced | None:
     return store.observer.fenced
+
+
+async def _carried_out(what: Callable[[], Awaitable[None]], failed: list[EverturnError], over: anyio.Event) -> None:
+    try:
+        await what()
+    except EverturnError as error:
+        failed.append(error)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the next step has to be taken
+        failed.append(
+            Unavailable(f"{type(error).__name__}: {error}", hint="this should not happen; please report it")
+        )
+    finally:
+        over.set()

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from claude_agent_sdk import ClaudeSDKError, Message, ResultMessage, SessionKey, SystemMessage, project_key_for_directory
+from claude_agent_sdk import (
+    ClaudeSDKError,
+    Message,
+    ResultMessage,
+    SessionKey,
+    SystemMessage,
+    project_key_for_directory,
+)
 
 from everturn.agent import Agent, session_of
 from everturn.errors import Conflict, EverturnError, Fenced, NotFound, Unavailable
@@ -115,10 +122,13 @@ class Conduct:
         if not claim.is_new:
             await in_thread(partial(end_old_agents, claim.session_id, claim.epoch, timeout_s=END_AGENTS_S))
         self._progress.cwd = await self._directory()
-        self._held.store = store = await self._dispatcher.take_over(lease, self._progress)
+        past = Past(self._parts, self._progress, lease)
+        self._held.store = await self._dispatcher.take_over(lease, self._progress, past.look_after)
         self._metrics.dispatch_seconds.observe(self._parts.clock.elapsed() - self._begun)
         self._bind()
-        await self._look_at_the_past(lease, store)
+        if lease.claim.tainted is not None:
+            self._progress.warn(f"the transcript is not whole: {lease.claim.tainted}")
+            self._log.warning("resumes_tainted", reason=lease.claim.tainted)
         self._log.info("run_started", resumed=self._progress.resumed, cwd=str(self._progress.cwd))
 
     async def _claim(self, folder: RunFolder) -> Lease:
@@ -157,13 +167,6 @@ class Conduct:
         self._contexts.enter_context(context.bound())
         if self._held.folder is not None:
             self._held.folder.note(**asdict(context), store=self._parts.stores.label)
-
-    async def _look_at_the_past(self, lease: Lease, store: TranscriptStore) -> None:
-        """Bring what runs that died on this machine have left, and say what is known to be missing."""
-        await Past(self._parts, self._progress, lease, store).look_after()
-        if lease.claim.tainted is not None:
-            self._progress.warn(f"the transcript is not whole: {lease.claim.tainted}")
-            self._log.warning("resumes_tainted", reason=lease.claim.tainted)
 
     # --- With the agent -------------------------------------------------------------------------------------------
 
@@ -297,7 +300,7 @@ class Conduct:
             store, self._held.store = self._held.store, None
             await store.aclose()
         await self._dispatcher.begin_anew(self._held.lease, self._progress, "the agent command did not find it")
-        self._held.store = await self._dispatcher.take_over(self._held.lease, self._progress)
+        self._held.store = await self._dispatcher.take_over(self._held.lease, self._progress, _nothing_left)
         self._bind()
         told = {"session_id": self._progress.session_id, "instead_of": lost}
         self._post(SystemMessage(subtype=BEGAN_ANEW, data={"type": "system", "subtype": BEGAN_ANEW, **told}))
@@ -313,6 +316,11 @@ class Conduct:
             outcome = "refused" if self._held.lease is None else "failed"
         self._metrics.runs.labels(outcome).inc()
         self._log.info("run_ended", outcome=outcome, stopped=self._stop.reason, error=str(error) if error else None)
+
+
+async def _nothing_left(_: TranscriptStore) -> bool:
+    """A session that is new has left nothing anywhere."""
+    return False
 
 
 async def _stoppable(work: Callable[[threading.Event], Result]) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -21,11 +21,13 @@ from everturn.runner.handle import Progress
 from everturn.runner.lease import Lease
 from everturn.telemetry import Metrics, get_logger
 from everturn.transcripts import TranscriptStore
+from everturn.transcripts.store import UNKNOWN_PROJECT
 
 Result = TypeVar("Result")
 
-UNKNOWN_PROJECT = "unknown"  # for stores that find a session wherever it lives
 LOOK_AGAIN_S = 1.0
+
+Salvage = Callable[[TranscriptStore], Awaitable[bool]]
 
 
 class Stores(Protocol):
@@ -102,11 +104,16 @@ class Dispatcher:
                 self._metrics.claims.labels(_outcome(claimed)).inc()
                 return claimed, asked_at
 
-    async def take_over(self, lease: Lease, progress: Progress) -> TranscriptStore:
+    async def take_over(self, lease: Lease, progress: Progress, salvage: Salvage) -> TranscriptStore:
         """Fence the transcript of a claim and look whether there is a conversation in it.
 
         A session of which nothing is stored is exchanged for a fresh one before any agent starts: its id may be known
         to the agent of this machine all the same, which would refuse to begin it a second time.
+
+        Args:
+            lease: The claim.
+            progress: What the run's handle shows.
+            salvage: Stores what earlier runs have left on this machine; returns whether anything came of it.
 
         Returns:
             The store. `progress` has the session, its epoch, and whether it is resumed.
@@ -115,8 +122,11 @@ class Dispatcher:
             await self._move(lease)
         if not lease.claim.is_new:
             store = await self._fenced(lease.claim, progress)
-            if store is not None and progress.resumed:
-                return store
+            if store is not None:
+                if await salvage(store) and not progress.resumed:
+                    progress.resumed = await store.is_begun(lease.claim.session_id)
+                if progress.resumed:
+                    return store
             await self.begin_anew(lease, progress, "nothing of it is stored")
             if store is not None:
                 await store.aclose()

@@ -37,6 +37,7 @@ from everturn.transcripts.sizes import size_warnings
 Result = TypeVar("Result")
 
 QUIET_ROUNDS = 6
+UNKNOWN_PROJECT = "unknown"  # for stores that find a session wherever it lives
 
 
 class TranscriptStore(SessionStore):
@@ -201,7 +202,7 @@ class TranscriptStore(SessionStore):
 
         Every claim leaves that note before it stores anything, so a session without one is lost, or never was.
         """
-        target = self._logs.target({"project_key": "unknown", "session_id": session_id})
+        target = self._logs.target({"project_key": UNKNOWN_PROJECT, "session_id": session_id})
         return await _in_thread(partial(self._logs.is_known, target))
 
     async def take_over(self, project_key: str, session_id: str, *, is_new: bool = False) -> bool:
@@ -236,6 +237,11 @@ class TranscriptStore(SessionStore):
         """
         if self._backlog is not None:
             self._backlog.take_again(self._logs.target(key))
+
+    async def is_begun(self, session_id: str) -> bool:
+        """Tell whether anything was said in a session. Reads it whole; for a store with homes."""
+        entries = await self.load({"project_key": UNKNOWN_PROJECT, "session_id": session_id})
+        return any(is_said(entry) for entry in entries or ())
 
     async def settled(self) -> None:
         """Wait until everything that the SDK has taken from the agent so far is stored, or has failed.
