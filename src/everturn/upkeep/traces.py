@@ -108,6 +108,7 @@ async def upload(
     run_id: str,
     path: Path,
     *,
+    late: bool = False,
     clock: Clock | None = None,
     ids: Ids | None = None,
     metrics: Metrics | None = None,
@@ -122,6 +123,7 @@ async def upload(
         scope: The scope of the run.
         run_id: The run.
         path: The trace; nobody writes it any more.
+        late: Whether an earlier upload of it may have failed; for the count.
         clock: For tests.
         ids: For jitter.
         metrics: Where uploads are counted.
@@ -144,8 +146,10 @@ async def upload(
     except EverturnError:
         counted.labels("failed").inc()
         raise
-    counted.labels("empty" if data is None else "done").inc()
-    return data is not None
+    if data is None:
+        return False
+    counted.labels("late" if late else "done").inc()
+    return True
 
 
 async def _create(objects: Objects, key: str, data: bytes) -> None:
