@@ -104,12 +104,15 @@ class Backlog:
         """Write everything that waits. On return it is durable.
 
         Raises:
-            EverturnError: The first thing that went wrong. What could not be written is kept.
+            EverturnError: The first thing that went wrong. What could not be written is kept. When the store does not
+                answer for one log, the others are not tried: it would take as long for each of them.
         """
         failed: EverturnError | None = None
         for target in list(self._queues):
             try:
                 await self._write(target)
+            except Unavailable as error:
+                raise failed or error from None
             except EverturnError as error:
                 failed = failed or error
         if failed is not None:
