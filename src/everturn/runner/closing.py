@@ -114,7 +114,7 @@ class Closing:
         assert self._progress.session_id is not None
         project = project_key_for_directory(self._progress.cwd)
         key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
-        found.append(await heal(store, key, self._held.folder.transcript, final=True))
+        found.append(await heal(store, key, self._held.folder.project(self._progress.session_id), final=True))
 
     async def _taint(self, reasons: tuple[str, ...]) -> Exception:
         """Note that the transcript in the store is not whole, so that a resume says so."""
@@ -137,14 +137,12 @@ class Closing:
         if not self._parts.settings.upload_traces:
             return
         work = self._held.lease.claim.work
+        upload = partial(self._parts.stores.upload_trace, work.key, self._progress.run_id, self._held.trace.path)
         try:
-            upload = partial(self._parts.stores.upload_trace, work.key, self._progress.run_id, self._held.trace.path)
             await in_thread(upload)
         except EverturnError:
             self._keep = True
-            self._parts.metrics.trace_uploads.labels("failed").inc()
             raise
-        self._parts.metrics.trace_uploads.labels("done").inc()
 
     async def _release(self) -> None:
         assert self._held.lease is not None

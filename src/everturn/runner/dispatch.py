@@ -43,8 +43,8 @@ class Stores(Protocol):
     def claimed(self, scope: str, epoch: int) -> TranscriptStore:
         """Return the store of a scope for the holder of a claim. It has been admitted."""
 
-    def upload_trace(self, scope: str, run_id: str, path: Path) -> None:
-        """Put a run's trace into the store."""
+    def upload_trace(self, scope: str, run_id: str, path: Path, *, late: bool = False) -> None:
+        """Put a run's trace into the store; late, if an earlier upload of it may have failed."""
 
 
 class Dispatcher:

@@ -83,7 +83,7 @@ class Past:
         assert self._progress.session_id is not None
         project = project_key_for_directory(self._progress.cwd)
         key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
-        healing = await salvage(store, key, folder.transcript)
+        healing = await salvage(store, key, folder.project(self._progress.session_id))
         claim = self._lease.claim
         if healing.whole and claim.tainted is not None:
             await in_thread(partial(self._parts.registry.taint, claim, None))
@@ -94,8 +94,7 @@ class Past:
         trace = folder.path / TRACE_FILE
         if not self._parts.settings.upload_traces or not trace.exists():
             return
-        await in_thread(partial(self._parts.stores.upload_trace, scope, folder.run_id, trace))
-        self._parts.metrics.trace_uploads.labels("late").inc()
+        await in_thread(partial(self._parts.stores.upload_trace, scope, folder.run_id, trace, late=True))
         await in_thread(trace.unlink)
 
     def _is_old(self, folder: RunFolder) -> bool:
