@@ -11,7 +11,13 @@ from threading import Event
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    UnauthorizedSSOTokenError,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -359,6 +365,7 @@ def test_nobody_waits_for_a_renewal_while_the_old_credentials_last(sts: FakeSts,
         (answer("Throttling"), Unavailable, "Throttling"),
         (answer("InternalFailure", 500), Unavailable, "InternalFailure"),
         (NoCredentialsError(), Denied, "no credentials to assume"),
+        (UnauthorizedSSOTokenError(), Denied, "no credentials to assume"),
         (NoRegionError(), Invalid, "region"),
         (EndpointConnectionError(endpoint_url="https://sts.example"), Unavailable, r"sts\.example"),
     ],
@@ -370,6 +377,14 @@ def test_what_sts_says_becomes_an_error_of_ours(
     with pytest.raises(kind, match=match) as caught:
         credentials(sts).renew()
     assert type(caught.value) is kind
+
+
+def test_what_sts_repeats_of_a_request_is_not_told(sts: FakeSts) -> None:
+    sts.failure = answer("SignatureDoesNotMatch", 403)
+    sts.failure.response["Error"]["Message"] = "They differ.\n\nx-amz-security-token:secret"
+    with pytest.raises(Denied, match=r"SignatureDoesNotMatch: They differ\. \(") as caught:
+        credentials(sts).renew()
+    assert "secret" not in str(caught.value)
 
 
 def test_without_credentials_no_request_is_made_to_the_store(sts: FakeSts) -> None:

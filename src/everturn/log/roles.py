@@ -425,7 +425,7 @@ def _translated(error: Exception, role: str) -> EverturnError:
     errors = import_module("botocore.exceptions")
     if isinstance(error, errors.ClientError):
         return _refused(error, role)
-    if isinstance(error, errors.NoCredentialsError | errors.PartialCredentialsError | errors.TokenRetrievalError):
+    if any(sign in type(error).__name__ for sign in ("Credential", "Token", "Login", "SSO")):
         return Denied(
             f"there are no credentials to assume {role} with: {error}",
             hint="give the worker AWS credentials of its own, or a profile in AWS_PROFILE",
@@ -441,7 +441,8 @@ def _translated(error: Exception, role: str) -> EverturnError:
 def _refused(error: Any, role: str) -> EverturnError:
     answer = error.response.get("Error", {})
     code, status = answer.get("Code", ""), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    said = f"{code}: {answer.get('Message', '')}".rstrip(": ")
+    reason = answer.get("Message", "").partition("\n")[0]  # what follows may repeat the request, secrets included
+    said = f"{code}: {reason}".rstrip(": ")
     if code in _THROTTLED_CODES or status >= 500 or status == 429:
         return Unavailable(f"{role} could not be assumed: {said}", hint="it is safe to try again")
     if code in _INVALID_CODES:
