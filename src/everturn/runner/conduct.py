@@ -173,16 +173,17 @@ class Conduct:
     async def _talk(self) -> None:
         try:
             await self._hold_a_turn()
+            return
         except ConversationLost as error:
             if not self._progress.resumed:
                 raise NotFound(
                     f"the agent command lost session {self._progress.session_id} as soon as it had begun",
                     hint="look for options or hooks that change the session id or its files",
                 ) from error
-            with self._interruption.unless_stopped():
-                await self._begin_anew()
-            if self._stop.reason is None:
-                await self._hold_a_turn()
+        with self._interruption.unless_stopped():
+            await self._begin_anew()
+        if self._stop.reason is None:
+            await self._talk()  # for the last time: what has begun anew is not resumed
 
     async def _hold_a_turn(self) -> None:
         folder, store, progress = self._held.folder, self._held.store, self._progress
@@ -299,7 +300,9 @@ class Conduct:
         if self._held.store is not None:
             store, self._held.store = self._held.store, None
             await store.aclose()
-        await self._dispatcher.begin_anew(self._held.lease, self._progress, "the agent command did not find it")
+        await self._dispatcher.begin_anew(
+            self._held.lease, self._progress, "the agent command did not find it", failed=True
+        )
         self._held.store = await self._dispatcher.take_over(self._held.lease, self._progress, _nothing_left)
         self._bind()
         told = {"session_id": self._progress.session_id, "instead_of": lost}
