@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import anyio
 import pytest
-from claude_agent_sdk import ResultMessage, SystemMessage
+from claude_agent_sdk import (
+    ClaudeAgentOptions,
+    ResultMessage,
+    SessionKey,
+    SessionStoreEntry,
+    StreamEvent,
+    SystemMessage,
+)
 
-from everturn import EverturnError, NotFound, WorkItem
-from everturn.testing import InstantAgent
+from everturn import EverturnError, NotFound, Runtime, TranscriptStore, WorkItem
+from everturn.testing import InstantAgent, ModelRequest, Reply, ScriptedModel, cli_environment
 from everturn.testing.instant_agent import Phase
-from runner.stage import DELTA, PROMPT, Desk, counted, finish, kinds
+from runner.stage import DELTA, PROMPT, WORK, Desk, counted, finish, kinds
 
 ANSWERED = ["init", "AssistantMessage", "ResultMessage"]
 PHASES: list[Phase] = ["connect", "query", "streaming"]
@@ -192,3 +200,42 @@ def test_a_session_that_never_came_to_its_first_answer_is_no_failure_to_resume(d
     messages = finish(run)
     assert isinstance(messages[-1], ResultMessage)
     assert (run.resumed, run.warnings, failures()) == (False, (), 0)
+
+
+class ForgetfulStore(TranscriptStore):
+    """A store that has lost a conversation by the time the agent asks for it."""
+
+    async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
+        return None
+
+
+@pytest.mark.cli
+@pytest.mark.slow
+def test_the_real_agent_command_does_not_find_a_conversation_and_begins_anew(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: ModelRequest) -> Reply:
+        return Reply(f"I see {sum(PROMPT in text for text in request.texts())}.")
+
+    options = ClaudeAgentOptions(cwd=desk.work, setting_sources=[], include_partial_messages=True)
+    prompts = {"prompt": PROMPT, "resume_prompt": DELTA}
+    with ScriptedModel(answer).serve() as url:
+        for name, value in cli_environment(url, desk.folder, path=os.environ["PATH"], tmpdir=desk.folder).items():
+            monkeypatch.setenv(name, value)
+        first = desk.runtime().run(WORK, options=options, **prompts)
+        finish(first)
+        shutil.rmtree(desk.folder / ".claude")  # it would find its own copy
+        failures = counted(FAILURES)
+        forgetful = Runtime(desk.runtime().settings, make_store=ForgetfulStore)
+        second = forgetful.run(WORK, options=options, **prompts)
+        messages = [message for message in finish(second) if not isinstance(message, StreamEvent)]
+        third = desk.runtime().run(WORK, options=options, **prompts)
+        finish(third)
+    assert failures() == 1
+    assert kinds(messages)[0] == "everturn_began_anew"
+    last = messages[-1]
+    assert isinstance(last, ResultMessage)
+    assert (last.result, last.session_id) == ("I see 1.", second.session_id)
+    assert (second.resumed, second.session_id == first.session_id) == (False, False)
+    assert second.warnings == (f"session {first.session_id} was not found, so the conversation has begun anew",)
+    assert (third.resumed, third.session_id, third.warnings) == (True, second.session_id, ())
