@@ -17,7 +17,7 @@ from everturn.checks.doctor import checks_of_settings
 from everturn.checks.findings import Check, Finding, examine
 from everturn.checks.registry import registry
 from everturn.clock import Ids, ManualClock, SystemClock
-from everturn.model import WorkItem
+from everturn.model import Holder, WorkItem
 from everturn.registry import open_registry
 from everturn.settings import Settings
 
@@ -38,7 +38,7 @@ def looked(url: str) -> dict[str, Finding]:
 def file(tmp_path: Path) -> Path:
     """A registry with a session in it."""
     path = tmp_path / "registry.db"
-    open_registry(f"sqlite://{path}").claim(WorkItem.task("tap"), "worker")
+    open_registry(f"sqlite://{path}").claim(WorkItem.task("tap"), Holder("worker"), ttl_s=30)
     return path
 
 
@@ -185,12 +185,12 @@ def test_where_settings_come_from_is_told_and_what_they_are_is_not(
     monkeypatch.setenv("EVERTURN_LOG_LEVEL", "error")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     environment = {"EVERTURN_LOG_LEVEL": "error", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
-    settings = Settings.load(store="memory://", session_role="arn:aws:iam::1:role/r")
+    settings = Settings.load(store="memory://")
     checks = checks_of_settings(settings, frozenset({"store"}), environment, None, SystemClock(), Ids())
-    load, role, store = (
+    load, store = (
         found(check.look())
         for check in checks
-        if check.name in ("settings.load", "store.role", "store.reachable")
+        if check.name in ("settings.load", "store.reachable")
     )  # fmt: skip
     for words in (
         "worker from everturn.toml",
@@ -199,4 +199,4 @@ def test_where_settings_come_from_is_told_and_what_they_are_is_not(
     ):
         assert words in load["load"].message
     assert "very-secret" not in load["load"].message
-    assert statuses({**role, **store}) == {"role": "warn", "reachable": "fail"}
+    assert statuses(store) == {"reachable": "fail"}

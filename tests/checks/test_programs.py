@@ -12,6 +12,7 @@ import pytest
 
 from everturn.checks import programs
 from everturn.checks.findings import Finding
+from everturn.host.agents import find_cli
 from polling import is_alive, wait_until
 
 SYSTEM = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
@@ -56,10 +57,10 @@ def test_an_sdk_older_than_the_tested_one_is_a_warning(version: str, status: str
 
 
 @pytest.mark.cli
-def test_the_agent_command_is_the_one_that_the_sdk_starts() -> None:
+def test_the_agent_command_is_the_one_that_runs_start() -> None:
     found = only(programs.agent(SYSTEM))
     assert found.status == "pass"
-    assert str(programs.find_agent({})) in found.message
+    assert str(find_cli(None)) in found.message
 
 
 @pytest.mark.parametrize(

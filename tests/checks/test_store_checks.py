@@ -245,7 +245,29 @@ def test_every_folder_of_a_scope_that_runs_use_is_tried(trouble: tuple[Settings,
     settings, troubles = trouble
     looked(settings, "scope")
     written = {line.split("/runs/")[1].split("/")[0] for line in troubles.asked if re.match("PUT.*/runs/", line)}
-    assert written == {"probes", *(area.name for area in AREAS if not area.only_read)}
+    assert written == {"probes", *(area.name for area in AREAS if "write" in area.tries)}
+
+
+# --- roles ---
+
+ROLE = "arn:aws:iam::123456789012:role/everturn"
+
+
+@pytest.mark.parametrize("scope", [None, "acme/web#12"])
+def test_a_role_is_assumed_and_used(s3: Settings, scope: str | None) -> None:
+    findings = looked(s3.model_copy(update={"session_role": ROLE}), scope)
+    assert statuses(findings) == {}
+    assert ROLE in findings["role"].message
+    assert keys_in(s3) == []
+
+
+@pytest.mark.parametrize(("role", "store"), [("everturn", None), (ROLE, "file:///nowhere")])
+def test_a_role_that_cannot_be_assumed_fails_and_nothing_else_is_tried(
+    s3: Settings, role: str, store: str | None
+) -> None:
+    findings = looked(s3.model_copy(update={"session_role": role, "store": store or s3.store}))
+    assert statuses(findings) == {"role": "fail"}
+    assert findings.keys() <= {"role", "space"}
 
 
 # --- what only fakes can be made to do ---

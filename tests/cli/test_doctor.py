@@ -20,7 +20,7 @@ from everturn.checks.findings import failed, passed, warned
 from everturn.cli.doctor import report
 from everturn.log.objects import run
 from everturn.log.stores import admit, connect
-from everturn.model import WorkItem
+from everturn.model import Holder, WorkItem
 from everturn.registry import open_registry
 from everturn.settings import Settings
 from everturn.testing import cli_environment
@@ -109,7 +109,7 @@ def test_a_machine_in_use_stays_as_it_is(doctor: Doctor) -> None:
     state = doctor.everturn.state
     settings = Settings.load(state=state)
     run(admit(connect(settings.store_url(), settings), "scope", "store"))
-    open_registry(settings.registry_url()).claim(WorkItem.task("tap"), "worker")
+    open_registry(settings.registry_url()).claim(WorkItem.task("tap"), Holder("worker"), ttl_s=30)
     before = sorted(state.rglob("*")), doctor.everturn.files()
     assert wrong(doctor("--scope", "scope")) == {}
     assert (sorted(state.rglob("*")), doctor.everturn.files()) == before
@@ -209,7 +209,7 @@ def test_a_state_folder_that_no_program_can_be_started_from_fails(doctor: Doctor
 def test_a_registry_in_a_place_that_is_mounted_read_only_fails(doctor: Doctor) -> None:
     folder = doctor.everturn.folder / "fleet"
     url = f"sqlite://{folder / 'registry.db'}"
-    open_registry(url).claim(WorkItem.task("tap"), "worker")
+    open_registry(url).claim(WorkItem.task("tap"), Holder("worker"), ttl_s=30)
     place = shlex.quote(str(folder))
     findings = doctor.among(
         f"mount --bind {place} {place}; mount -o remount,bind,ro {place}", "--registry", url, code=2

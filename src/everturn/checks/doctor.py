@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from everturn.checks import folders, machine, programs, store
-from everturn.checks.findings import Check, Finding, passed, warned
+from everturn.checks.findings import Check, Finding, passed
 from everturn.checks.registry import registry
 from everturn.clock import Clock, Ids
 from everturn.settings import CONFIG_FILE, PREFIX, Settings
@@ -61,7 +61,6 @@ def checks_of_settings(
         Check("settings.load", partial(_sources, settings, given, environment)),
         Check("store.key_file", partial(store.key_file, settings)),
         Check("store.reachable", partial(store.store, settings, scope, clock, ids), store.TIMEOUT_S),
-        Check("store.role", partial(_role, settings)),
         Check("registry.open", partial(registry, settings.registry_url())),
         Check("state.folder", state),
         Check("workdirs.folder", workdirs),
@@ -70,6 +69,7 @@ def checks_of_settings(
 
 def _sources(settings: Settings, given: frozenset[str], environment: Mapping[str, str]) -> Iterator[Finding]:
     """Tell where settings come from. Their values are not shown: they may be secret."""
+    settings.session_ages()  # which may be in a file of their own
     groups: dict[str, list[str]] = {}
     for name in sorted(settings.model_fields_set):
         in_environment = environment.get(PREFIX + name.upper()) or environment.get(name.upper())
@@ -77,9 +77,3 @@ def _sources(settings: Settings, given: frozenset[str], environment: Mapping[str
         groups.setdefault(source, []).append(name)
     told = "; ".join(f"{', '.join(names)} from {source}" for source, names in groups.items())
     yield passed("settings.load", told or "all are at their defaults")
-
-
-def _role(settings: Settings) -> Iterator[Finding]:
-    if settings.session_role is not None:
-        message = "whether session_role can be assumed is not tried; the store is looked at with your own credentials"
-        yield warned("store.role", message, "a run that cannot assume it does not start")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import claude_agent_sdk
 
 from everturn.checks.findings import Finding, failed, passed, warned
 from everturn.errors import NotFound
+from everturn.host.agents import find_cli
 from everturn.workdirs.git import Git
 
 NEEDED_PYTHON = (3, 11)
@@ -33,14 +33,6 @@ Version = tuple[int, ...]
 _VERSION = re.compile(r"(?<![\w.])(\d+(?:\.\d+)+)")
 _LENGTH = 4096
 _KEPT = ("PATH", "TMPDIR", "LANG", "SYSTEMROOT")
-_PLACES = (
-    ".npm-global/bin/claude",
-    "/usr/local/bin/claude",
-    ".local/bin/claude",
-    "node_modules/.bin/claude",
-    ".yarn/bin/claude",
-    ".claude/local/claude",
-)
 _LOGINS = (
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",
@@ -81,15 +73,12 @@ def agent(
 
     Args:
         environment: The variables of this process.
-        command: Where it is; looked for where the SDK looks if not given.
+        command: Where it is; the one that runs start if not given.
         timeout_s: How long it may take to tell its version.
     """
     name = "programs.agent"
     mend = "install the wheel of claude-agent-sdk for this platform, which brings it, or put claude on the PATH"
-    command = command or find_agent(environment)
-    if command is None:
-        yield failed(name, "there is no agent command (claude)", mend)
-        return
+    command = command or find_cli(None)
     try:
         output = _version_told_by(command, environment, timeout_s)
     except OSError as error:
@@ -146,18 +135,6 @@ def git(environment: Mapping[str, str]) -> Iterator[Finding]:
         yield failed(name, f"{dotted(version)} is too old", f"install git {dotted(NEEDED_GIT)} or newer")
     else:
         yield passed(name, dotted(version))
-
-
-def find_agent(environment: Mapping[str, str]) -> Path | None:
-    """Return the agent command that the SDK starts: its own, else one on the PATH, else one in the usual places."""
-    bundled = Path(claude_agent_sdk.__file__).parent / "_bundled" / "claude"
-    if bundled.is_file():
-        return bundled
-    on_path = shutil.which("claude", path=environment.get("PATH"))
-    if on_path:
-        return Path(on_path)
-    home = Path(environment.get("HOME", "/"))
-    return next((home / place for place in _PLACES if (home / place).is_file()), None)
 
 
 def version_in(text: str) -> Version | None:

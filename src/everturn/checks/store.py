@@ -18,7 +18,8 @@ from everturn.log.encryption import KeyFile
 from everturn.log.format import VERSION
 from everturn.log.names import escape
 from everturn.log.objects import BlockingObjects, Objects, run
-from everturn.log.stores import FORMAT_KEY, locate, now_ms, probe, probe_key, visit
+from everturn.log.roles import Assignment, RoleCredentials
+from everturn.log.stores import FORMAT_KEY, locate, now_ms, probe, probe_key, role_of, visit
 from everturn.settings import Settings
 
 TIMEOUT_S = 60.0
@@ -44,24 +45,26 @@ class Area:
     Attributes:
         name: The folder.
         holds: What is in it, for people.
-        needs: What a run has to be allowed to do in it. What is refused beyond that is a warning.
-        only_read: Runs write nothing here.
+        tries: What runs and upkeep do in it.
+        needs: What no run can do without. What else is refused is a warning.
     """
 
     name: str
     holds: str
-    needs: tuple[str, ...]
-    only_read: bool = False
+    tries: tuple[str, ...]
+    needs: tuple[str, ...] = ()
 
 
-PROBES = Area("probes", "its probe", ("write", "read"))
+_ALL = ("write", "read", "list", "delete")
+_NEEDED = ("write", "read", "list")
+PROBES = Area("probes", "its probe", ("write", "read"), ("write", "read"))
 AREAS = (
-    Area("sessions", "transcripts", ("write", "read", "list")),
-    Area("homes", "notes of where sessions live", ("write", "read", "list")),
-    Area("summaries", "summaries", ()),
-    Area("catalogs", "catalogs of summaries", ()),
-    Area("traces", "traces of runs", ()),
-    Area("holds", "legal holds", ("read", "list"), only_read=True),
+    Area("sessions", "transcripts", _ALL, _NEEDED),
+    Area("homes", "notes of where sessions live", _ALL, _NEEDED),
+    Area("summaries", "summaries", _ALL),
+    Area("catalogs", "catalogs of summaries", _ALL),
+    Area("traces", "traces of runs", ("write",)),
+    Area("holds", "legal holds", ("read", "list"), ("read", "list")),
 )
 
 
@@ -99,18 +102,40 @@ def store(settings: Settings, scope: str | None, clock: Clock, ids: Ids) -> Iter
     local = _folder_of(url)
     if local is not None:
         yield space("store.space", local)
+    token = ids.token()
+    credentials = None
+    if settings.session_role is not None:
+        scope = scope or f"doctor-{token}"
+        try:
+            credentials = _assumed(url, settings, scope, clock)
+        except EverturnError as error:
+            yield failed("store.role", error.message, error.hint)
+            return
+        yield passed(
+            "store.role", f"{settings.session_role} gives credentials for one scope; they are used from here"
+        )
     with _place(url, local) as (place, is_new):
         hasty = min(settings.retry_deadline_s, HASTY_DEADLINE_S)
-        objects = locate(place, settings.model_copy(update={"retry_deadline_s": hasty}), clock)
+        objects = locate(place, settings.model_copy(update={"retry_deadline_s": hasty}), clock, credentials)
         name = "store.reachable"
         try:
-            for finding in StoreProbe(objects, url, scope, ids.token(), clock, settings.s3_sse).look(is_new=is_new):
+            for finding in StoreProbe(objects, url, scope, token, clock, settings.s3_sse).look(is_new=is_new):
                 yield finding
                 name = "store.write"
         except EverturnError as error:
             yield failed(name, error.message, _mend_of(error))
         if name == "store.write" or objects.throttled:
             yield _throttling(objects)
+
+
+def _assumed(url: str, settings: Settings, scope: str, clock: Clock) -> RoleCredentials | None:
+    """Return credentials of a role for one scope, which have just been had."""
+    role = role_of(url, settings, clock)
+    if role is None:
+        return None
+    credentials = role.credentials(Assignment(scope))
+    credentials.renew()
+    return credentials
 
 
 def _throttling(objects: BlockingObjects) -> Finding:
@@ -229,21 +254,24 @@ class StoreProbe:
         folder = f"{area.name}/{escape(scope, 'scope')}/!probe-{self._token}"
         key = f"{folder}/probe.json"
         refusals: dict[str, Denied | None] = {}
-        if not area.only_read:
+        may_write = False
+        if "write" in area.tries:
             refusals["delete"] = self._refusal(lambda: self._objects.delete([key]))
         try:
             if refusals.get("delete", True) is None:
                 refusals["write"] = self._refusal(lambda: self._objects.create(key, _CONTENT))
-            refusals["list"] = self._refusal(lambda: self._objects.listing(folder))
-            if refusals["list"] is None or refusals.get("write", True) is None:  # else it may be as it is not there
+                may_write = refusals["write"] is None
+            if "list" in area.tries:
+                refusals["list"] = self._refusal(lambda: self._objects.listing(folder))
+            if "read" in area.tries and (may_write or refusals["list"] is None):  # else it may be as it is not there
                 refusals["read"] = self._refusal(lambda: self._objects.get(key))
             if area.name == "sessions" and not any(refusals.values()):
                 yield from self._listed(folder)
         finally:
-            if refusals.get("write", True) is None:
+            if may_write:
                 self._take_away(key)
         for act, error in refusals.items():
-            if error is not None:
+            if error is not None and act in area.tries:
                 yield self._refused(area, scope, act, error)
 
     def _listed(self, folder: str) -> Iterator[Finding]:
