@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,7 +210,7 @@ class StoreProbe:
         try:
             yield from self._timed(scope)
         except Denied as error:
-            yield self._refused(PROBES, scope, "write", error)
+            yield self._refused(PROBES, scope, {"write": error})
             return
         if self._sse:
             yield passed("store.encryption", f"S3 took what was sent with s3_sse = {self._sse}")
@@ -270,9 +270,9 @@ class StoreProbe:
         finally:
             if may_write:
                 self._take_away(key)
-        for act, error in refusals.items():
-            if error is not None and act in area.tries:
-                yield self._refused(area, scope, act, error)
+        refused = {act: error for act in area.tries if (error := refusals.get(act)) is not None}
+        if refused:
+            yield self._refused(area, scope, refused)
 
     def _listed(self, folder: str) -> Iterator[Finding]:
         if not run(self._objects.listing(folder)):
@@ -282,16 +282,26 @@ class StoreProbe:
                 "Everturn needs a store whose listings are never old; use another store",
             )
 
-    def _refused(self, area: Area, scope: str, act: str, error: Denied) -> Finding:
+    def _refused(self, area: Area, scope: str, refused: Mapping[str, Denied]) -> Finding:
         self._is_refused = True
-        tell = failed if act in area.needs else warned
-        message = f"scope {scope}: may not {act} {area.holds} ({area.name}/): {error.message}"
-        if act == "delete":
+        tell = failed if set(refused) & set(area.needs) else warned
+        reason = next(iter(refused.values())).message
+        message = f"scope {scope}: may not {' or '.join(refused)} {area.holds} ({area.name}/): {reason}"
+        if "delete" in refused:
             message += "; writing was not tried, as it could not be taken away"
-        place = f"{self._label.rstrip('/')}/{area.name}/{escape(scope, 'scope')}/"
+        return tell("store.permissions", message, self._mend_of_rights(area, scope, list(refused)))
+
+    def _mend_of_rights(self, area: Area, scope: str, acts: Sequence[str]) -> str:
         local = _folder_of(self._label)
-        mend = f"give this user the right to {act} in {local}" if local else f"allow {_ACTIONS[act]} on {place}*"
-        return tell("store.permissions", message, mend)
+        if local is not None:
+            return f"give this user the right to {' and '.join(acts)} in {local}"
+        place = f"{self._label.rstrip('/')}/{area.name}/{escape(scope, 'scope')}"
+        on_objects = [_ACTIONS[act] for act in acts if act != "list"]
+        mends = [f"{', '.join(on_objects)} on {place}{'.json' if area is PROBES else '/*'}"] if on_objects else []
+        if "list" in acts:
+            prefix = urlsplit(place).path.removeprefix("/")
+            mends.append(f"{_ACTIONS['list']} for the prefix {prefix}/*")
+        return f"allow {' and '.join(mends)}"
 
     def _refusal(self, request: Callable[[], Coroutine[Any, Any, object]]) -> Denied | None:
         """Make a request, and return the error if it is not allowed."""
