@@ -48,7 +48,9 @@ class Runtime:
         keys: Keys | None = None,
     ) -> None:
         self.settings = settings or Settings.load()
-        self.registry: Registry = open_registry(self.settings.registry_url(), ages=self.settings.session_ages())
+        self.registry: Registry = open_registry(
+            self.settings.registry_url(), ages=self.settings.session_ages(), settings=self.settings
+        )
         self._stores = _Stores(self.settings, make_store, keys)
         self._runner = Runner(
             registry=self.registry,
