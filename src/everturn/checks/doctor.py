@@ -61,7 +61,7 @@ def checks_of_settings(
         Check("settings.load", partial(_sources, settings, given, environment)),
         Check("store.key_file", partial(store.key_file, settings)),
         Check("store.reachable", partial(store.store, settings, scope, clock, ids), store.TIMEOUT_S),
-        Check("registry.open", partial(registry, settings.registry_url())),
+        Check("registry.open", partial(registry, settings, ids)),
         Check("state.folder", state),
         Check("workdirs.folder", workdirs),
     ]
