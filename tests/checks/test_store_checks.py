@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -356,10 +355,3 @@ def test_a_key_file_is_read_and_its_keys_are_not_shown(
 
 def test_no_key_file_is_not_worth_a_word() -> None:
     assert list(key_file(Settings.load())) == []
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_without_rights_fails(tmp_path: Path) -> None:
-    place = tmp_path / "store"
-    place.mkdir(mode=0o500)
-    assert "fail" in statuses(looked(Settings.load(store=place.as_uri()))).values()

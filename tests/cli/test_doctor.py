@@ -27,6 +27,7 @@ from everturn.testing import cli_environment
 from polling import wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
+EVERTURN = str(Path(sys.executable).with_name("everturn"))
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
@@ -53,24 +54,25 @@ class Doctor:
 
     def among(self, mount: str, *arguments: str | Path, code: int = 0) -> dict[str, dict[str, Any]]:
         """The same with mounts of its own, which go with it."""
-        command = shlex.join(
-            [str(Path(sys.executable).with_name("everturn")), "doctor", "--json", *map(str, arguments)]
-        )
-        environment = {
-            **cli_environment("http://127.0.0.1:1", self.everturn.home, tmpdir=self.everturn.tmp),
-            "EVERTURN_STATE": str(self.everturn.state),
-        }
-        return self._read(
-            subprocess.run(
-                [*NAMESPACE, "sh", "-ec", f"{mount}\nexec {command}"],
-                cwd=self.everturn.desk,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=TIMEOUT_S,
-            ),
-            code,
+        command = shlex.join([EVERTURN, "doctor", "--json", *map(str, arguments)])
+        return self._read(self._run([*NAMESPACE, "sh", "-ec", f"{mount}\nexec {command}"]), code)
+
+    def without_privileges(self, *arguments: str | Path, code: int = 0) -> dict[str, dict[str, Any]]:
+        """The same as somebody who is held to the rights of files, even if root runs the tests."""
+        return self._read(self._run(["unshare", "--user", EVERTURN, "doctor", "--json", *arguments]), code)
+
+    def _run(self, command: list[str | Path]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.everturn.desk,
+            env={
+                **cli_environment("http://127.0.0.1:1", self.everturn.home, tmpdir=self.everturn.tmp),
+                "EVERTURN_STATE": str(self.everturn.state),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
         )
 
     def _read(self, done: subprocess.CompletedProcess[str], code: int) -> dict[str, dict[str, Any]]:
@@ -176,6 +178,19 @@ def test_a_store_that_is_mounted_read_only_fails(doctor: Doctor) -> None:
     assert wrong(findings) == {"store.write": "fail"}
     assert "read-only" in findings["store.write"]["mend"]
     assert list(store.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.cli
+@mounts
+def test_folders_that_this_user_may_not_write_to_fail(doctor: Doctor) -> None:
+    place = doctor.everturn.folder / "place"
+    place.mkdir(mode=0o500)
+    url = f"sqlite://{place / 'registry.db'}"
+    findings = doctor.without_privileges("--store", place.as_uri(), "--registry", url, code=2)
+    assert wrong(findings) == {"store.write": "fail", "registry.open": "fail"}
+    for name in ("store.write", "registry.open"):
+        assert "give this user the right to write there" in findings[name]["mend"]
 
 
 @pytest.mark.slow

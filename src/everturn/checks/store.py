@@ -31,6 +31,7 @@ HASTY_DEADLINE_S = 3.0  # a person waits
 _CONTENT = b'{"probe":"everturn doctor"}'
 _ACTIONS = {"write": "s3:PutObject", "read": "s3:GetObject", "list": "s3:ListBucket", "delete": "s3:DeleteObject"}
 _DISK_MENDS = {
+    13: "give this user the right to write there, or name another folder",
     30: "the disk is mounted read-only: mount it writable, or name another folder",
     28: "the disk is full: free some room, or name another folder",
     122: "the disk quota is used up: free some room, or name another folder",
@@ -210,6 +211,8 @@ class StoreProbe:
         try:
             yield from self._timed(scope)
         except Denied as error:
+            if _folder_of(self._label) is not None:  # where nothing can be written, nothing else is worth a look
+                raise
             yield self._refused(PROBES, scope, {"write": error})
             return
         if self._sse:
