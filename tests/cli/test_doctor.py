@@ -117,6 +117,7 @@ def test_a_machine_in_use_stays_as_it_is(doctor: Doctor) -> None:
     assert (sorted(state.rglob("*")), doctor.everturn.files()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_every_finding_is_documented(doctor: Doctor) -> None:
     rows = set(re.findall(r"^\| `([a-z_.]+)` \|", (DOCS / "doctor.md").read_text(), re.MULTILINE))
@@ -131,6 +132,7 @@ def test_every_finding_is_documented(doctor: Doctor) -> None:
 # --- machines that are not ---
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_settings_that_are_wrong_do_not_stop_the_other_checks(doctor: Doctor) -> None:
     doctor.everturn.variables["EVERTURN_CLAIM_TTL_S"] = "soon"
@@ -208,6 +210,7 @@ def test_a_state_folder_that_is_full_fails_and_so_does_what_lies_in_it(doctor: D
     assert "programs.git" not in failures
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 @mounts
 def test_a_state_folder_that_no_program_can_be_started_from_fails(doctor: Doctor) -> None:
@@ -233,6 +236,7 @@ def test_a_registry_in_a_place_that_is_mounted_read_only_fails(doctor: Doctor) -
     assert "writ" in findings["registry.open"]["mend"]
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_whoever_stops_it_is_told_and_nothing_is_left(doctor: Doctor) -> None:
     machine = doctor.everturn
@@ -248,6 +252,7 @@ def test_whoever_stops_it_is_told_and_nothing_is_left(doctor: Doctor) -> None:
     assert "interrupted" in complaint
     assert output == ""
     assert not machine.state.exists()
+    assert machine.processes() == []
 
 
 # --- how it looks ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,20 +14,23 @@ from everturn.clock import Clock, Ids
 from everturn.settings import CONFIG_FILE, PREFIX, Settings
 
 
-def checks_of_machine(environment: Mapping[str, str], agent_folder: Path, clock: Clock) -> list[Check]:
+def checks_of_machine(
+    environment: Mapping[str, str], agent_folder: Path, clock: Clock, stop: threading.Event
+) -> list[Check]:
     """Return the checks that need no settings.
 
     Args:
         environment: The variables of this process.
         agent_folder: Where the agent command keeps its settings.
         clock: Tells the time.
+        stop: Once it is set, programs that were started are ended.
     """
     return [
         Check("programs.python", programs.python),
         Check("programs.sdk", programs.sdk),
-        Check("programs.agent", partial(programs.agent, environment), 2 * programs.AGENT_TIMEOUT_S),
+        Check("programs.agent", partial(programs.agent, environment, stop), 2 * programs.AGENT_TIMEOUT_S),
         Check("programs.login", partial(programs.login, environment, agent_folder)),
-        Check("programs.git", partial(programs.git, environment)),
+        Check("programs.git", partial(programs.git, environment, stop)),
         Check("machine.clock", partial(machine.wall_clock, clock)),
         Check("machine.files", machine.open_files),
         Check("machine.temporary", machine.temporary),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +26,7 @@ TESTED_AGENT = (2, 1, 327)
 NEEDED_AGENT = (2, 0, 0)
 NEEDED_GIT = (2, 24)  # the first that knows --end-of-options
 GIT_TIMEOUT_S = 15.0
+PAUSE_S = 0.1
 AGENT_TIMEOUT_S = 30.0  # a large program, from a cold disk
 
 Version = tuple[int, ...]
@@ -67,12 +68,16 @@ def sdk(installed: str = claude_agent_sdk.__version__) -> Iterator[Finding]:
 
 
 def agent(
-    environment: Mapping[str, str], command: Path | None = None, timeout_s: float = AGENT_TIMEOUT_S
+    environment: Mapping[str, str],
+    stop: threading.Event,
+    command: Path | None = None,
+    timeout_s: float = AGENT_TIMEOUT_S,
 ) -> Iterator[Finding]:
     """Look at the agent command.
 
     Args:
         environment: The variables of this process.
+        stop: Once it is set, the command is ended within a moment.
         command: Where it is; the one that runs start if not given.
         timeout_s: How long it may take to tell its version.
     """
@@ -80,7 +85,7 @@ def agent(
     mend = "install the wheel of claude-agent-sdk for this platform, which brings it, or put claude on the PATH"
     command = command or find_cli(None)
     try:
-        output = _version_told_by(command, environment, timeout_s)
+        output = _version_told_by(command, environment, stop, timeout_s)
     except OSError as error:
         yield failed(name, f"{command} cannot be started: {error.strerror}", mend)
         return
@@ -120,11 +125,16 @@ def login(environment: Mapping[str, str], folder: Path) -> Iterator[Finding]:
         )
 
 
-def git(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Look at git, run as a run does."""
+def git(environment: Mapping[str, str], stop: threading.Event) -> Iterator[Finding]:
+    """Look at git, run as a run does.
+
+    Args:
+        environment: The variables of this process.
+        stop: Once it is set, git is ended within a moment.
+    """
     name = "programs.git"
     try:
-        output = Git(environment, GIT_TIMEOUT_S).run(["version"], Path("/"))
+        output = Git(environment, GIT_TIMEOUT_S).run(["version"], Path("/"), stop)
     except NotFound as error:
         yield failed(name, error.message, error.hint)
         return
@@ -148,9 +158,10 @@ def dotted(version: Version) -> str:
     return ".".join(map(str, version))
 
 
-def _version_told_by(command: Path, environment: Mapping[str, str], timeout_s: float) -> str | None:
+def _version_told_by(
+    command: Path, environment: Mapping[str, str], stop: threading.Event, timeout_s: float
+) -> str | None:
     """Return what a program prints when asked for its version; `None` if it does not end. Nothing of it is left."""
-    late = threading.Event()
     with TemporaryDirectory(prefix="everturn-doctor-", ignore_cleanup_errors=True) as home:
         kept = {name: environment[name] for name in _KEPT if name in environment}
         process = subprocess.Popen(
@@ -162,27 +173,42 @@ def _version_told_by(command: Path, environment: Mapping[str, str], timeout_s: f
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-        def end() -> None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-        def give_up() -> None:
-            late.set()
-            end()
-
-        alarm = threading.Timer(timeout_s, give_up)
-        alarm.daemon = True
-        alarm.start()
-        try:
-            with process:
-                assert process.stdout is not None
-                output = process.stdout.read(_LENGTH)  # no more: it may print for ever
-                if len(output) == _LENGTH:
-                    end()
-        finally:
-            alarm.cancel()
+        with process, _watched(process, stop, timeout_s) as late:
+            assert process.stdout is not None
+            output = process.stdout.read(_LENGTH)  # no more: it may print for ever
+            if len(output) == _LENGTH:
+                _kill(process)
+            process.wait()
     return None if late.is_set() else output.decode(errors="replace")
+
+
+@contextmanager
+def _watched(process: subprocess.Popen[bytes], stop: threading.Event, timeout_s: float) -> Iterator[threading.Event]:
+    """Kill a process that takes too long, or once it is no longer wanted. Yields an event that tells if it was."""
+    done, late = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        left_s = timeout_s
+        while left_s > 0 and not stop.is_set():
+            if done.wait(PAUSE_S):
+                return
+            left_s -= PAUSE_S
+        late.set()
+        _kill(process)
+
+    watcher = threading.Thread(target=watch, name="check-watcher", daemon=True)
+    watcher.start()
+    try:
+        yield late
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and those that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _short(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -42,7 +43,8 @@ def command(
     log_to_stderr("error")  # what goes wrong stands in the report
     clock = SystemClock()
     environment = inherited_environment()
-    checks = checks_of_machine(environment, agent_folder(), clock)
+    stop = threading.Event()
+    checks = checks_of_machine(environment, agent_folder(), clock, stop)
     given = {name: value for name, value in (("store", store), ("registry", registry)) if value is not None}
     try:
         settings = Settings.load(**given)
@@ -54,7 +56,7 @@ def command(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was made is taken away
     try:
         with progress("checking", len(checks), quiet=as_json) as step:
-            findings = examine(checks, clock, step)
+            findings = examine(checks, clock, step, stop)
     except KeyboardInterrupt:  # caught here: what is said elsewhere is about agents
         complain("interrupted", "nothing was changed; run it again")
         return EXIT_INTERRUPTED
