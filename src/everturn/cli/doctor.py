@@ -18,7 +18,7 @@ from rich.text import Text
 
 from everturn.checks.doctor import checks_of_machine, checks_of_settings
 from everturn.checks.findings import Check, Finding, examine, failed
-from everturn.cli.output import Terminal, complain, json_line, plain
+from everturn.cli.output import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, Terminal, complain, json_line, plain
 from everturn.cli.sessions.care import counted, progress
 from everturn.clock import Ids, SystemClock
 from everturn.errors import EverturnError
@@ -26,8 +26,6 @@ from everturn.settings import Settings, agent_folder, inherited_environment
 from everturn.telemetry import log_to_stderr
 
 MARKS = {"pass": ("✓", "green"), "warn": ("!", "bold yellow"), "fail": ("✗", "bold red")}
-EXIT_FAILED = 2
-EXIT_INTERRUPTED = 130
 
 
 def command(
@@ -68,7 +66,7 @@ def command(
         sys.stdout.write(json_line({"checks": [asdict(each) for each in findings], "summary": summary}) + "\n")
     else:
         Terminal(highlight=False).print(report(findings))
-    return EXIT_FAILED if counts["fail"] else 0
+    return EXIT_REFUSED if counts["fail"] else EXIT_OK
 
 
 def report(findings: Sequence[Finding]) -> Group:
