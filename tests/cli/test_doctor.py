@@ -134,11 +134,15 @@ def test_every_finding_is_documented(doctor: Doctor) -> None:
 
 @pytest.mark.slow
 @pytest.mark.cli
-def test_settings_that_are_wrong_do_not_stop_the_other_checks(doctor: Doctor) -> None:
-    doctor.everturn.variables["EVERTURN_CLAIM_TTL_S"] = "soon"
+@pytest.mark.parametrize("kind", ["a variable", "the file of agents"])
+def test_settings_that_are_wrong_do_not_stop_the_other_checks(doctor: Doctor, kind: str) -> None:
+    if kind == "a variable":
+        doctor.everturn.variables["EVERTURN_CLAIM_TTL_S"] = "soon"
+    else:
+        (doctor.everturn.desk / "agents.json").write_text('{"reviewer": {"max_session_age_ms": -1}}')
     findings = doctor(code=2)
     assert wrong(findings) == {"settings.load": "fail"}
-    assert "claim_ttl_s" in findings["settings.load"]["message"]
+    assert ("claim_ttl_s" if kind == "a variable" else "agents.json") in findings["settings.load"]["message"]
     assert {"programs.git", "machine.clock"} < findings.keys()
     assert not [name for name in findings if name.startswith(("store.", "registry."))]
 

@@ -73,7 +73,6 @@ def checks_of_settings(
 
 def _sources(settings: Settings, given: frozenset[str], environment: Mapping[str, str]) -> Iterator[Finding]:
     """Tell where settings come from. Their values are not shown: they may be secret."""
-    settings.session_ages()  # which may be in a file of their own
     groups: dict[str, list[str]] = {}
     for name in sorted(settings.model_fields_set):
         in_environment = environment.get(PREFIX + name.upper()) or environment.get(name.upper())
