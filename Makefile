@@ -29,7 +29,7 @@ demo: $(STAMP) ## Kill a worker in the middle of a turn and watch another one fi
 demo-s3: $(STAMP) ## The same against an S3 server on loopback
 	@$(BIN)/python -m everturn.testing -- $(BIN)/everturn demo --store s3://everturn-demo/runs $(ARGS)
 
-test: $(STAMP) ## Run every test
+test: $(STAMP) $(SERVER)/.installed ## Run every test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: $(STAMP) ## Run the fast tests, under a minute
@@ -39,9 +39,9 @@ STEPS ?= 200000
 simulate: $(STAMP) ## Simulate the log in bad weather: STEPS=5000000 requests, or SEED=123 again
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--steps $(STEPS) --workers $(WORKERS)) $(ARGS)
 
-# The benchmark's S3 server has an environment of its own: it pins other versions than ours.
+# The AWS server of the benchmark and of some tests has an environment of its own: it pins other versions than ours.
 $(SERVER)/.installed: bench/server-requirements.txt
-	@echo "Setting up $(SERVER), for the benchmark's S3 server ..."
+	@echo "Setting up $(SERVER), for an AWS server on loopback ..."
 	@rm -rf $(SERVER) && $(PYTHON) -m venv $(SERVER)
 	@$(SERVER)/bin/python -m pip install --quiet --disable-pip-version-check -r bench/server-requirements.txt
 	@touch $@
