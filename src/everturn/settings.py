@@ -127,10 +127,15 @@ class Settings(BaseSettings):
         validation_alias=_alias("AWS_ENDPOINT_URL_STS"),
         description="as in AWS; goes before the general one",
     )
+    aws_endpoint_url_dynamodb: str | None = Field(
+        None,
+        validation_alias=_alias("AWS_ENDPOINT_URL_DYNAMODB"),
+        description="as in AWS; goes before the general one",
+    )
     aws_region: str | None = Field(
         None,
         validation_alias=AliasChoices("aws_region", "AWS_REGION", "AWS_DEFAULT_REGION"),
-        description="as in AWS: the region whose STS is asked for session_role",
+        description="as in AWS: where the registry's table is, and whose STS is asked for session_role",
     )
     aws_profile: str | None = Field(
         None, validation_alias=_alias("AWS_PROFILE"), description="as in AWS; needs boto3"
@@ -188,6 +193,10 @@ class Settings(BaseSettings):
     def session_ages(self) -> SessionAges:
         """Return how old sessions may get."""
         return SessionAges(self.max_session_age_ms)
+
+    def runs_path(self) -> Path:
+        """Return the folder in which each run keeps what it needs on this machine."""
+        return self.state.absolute() / "runs"
 
     def workdirs_path(self) -> Path:
         """Return the folder for checkouts."""

@@ -45,7 +45,7 @@ def test_a_registry_is_where_its_url_says(path: Path) -> None:
         "sqlite://relative.db",
         "/just/a/path.db",
         "file:///r.db",
-        "dynamodb://table",
+        "postgres://host/db",
     ],
 )
 def test_a_url_that_is_no_registry_is_invalid(url: str) -> None:

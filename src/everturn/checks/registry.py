@@ -10,7 +10,7 @@ from pathlib import Path
 from everturn.checks.findings import Finding, failed, passed
 from everturn.checks.folders import locks, scratch, space
 from everturn.errors import EverturnError
-from everturn.model import WorkItem
+from everturn.model import Holder, WorkItem
 from everturn.registry import open_registry
 
 BUSY_TIMEOUT_S = 10.0
@@ -44,7 +44,7 @@ def _sqlite(url: str, ask: Callable[[], object]) -> Iterator[Finding]:
             ask()
             yield passed("registry.open", f"{path} is of a version that this release knows")
         else:
-            open_registry(f"sqlite://{place / 'registry.db'}").claim(_NOBODY, "doctor")
+            open_registry(f"sqlite://{place / 'registry.db'}").claim(_NOBODY, Holder("doctor"), ttl_s=1)
             yield passed("registry.open", f"{path} will be made when it is needed")
         yield from _whole(path if path.exists() else place / "registry.db")
         yield locks("registry.locks", place, _MEND)
