@@ -109,6 +109,13 @@ def test_the_rules_use_only_series_that_there_are(registry: CollectorRegistry) -
             assert (name, label, value) in values
 
 
+def test_the_docs_count_lines_as_metrics_that_there_are(registry: CollectorRegistry) -> None:
+    there = {sample.name for family in registry.collect() for sample in family.samples}
+    for page in ("logs.md", "alarms.md"):
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        assert set(re.findall(r"`((?:everturn|claude)_\w+_(?:total|seconds))`", text)) <= there
+
+
 def test_what_happened_is_counted_in_one_way() -> None:
     for rule in rules("record"):
         _, name, window = re.fullmatch(r"(job):(\w+):increase(\d+\w)", rule["record"]).groups()  # type: ignore[union-attr]
