@@ -91,7 +91,7 @@ class DynamoDbRegistry(RowRegistry):
 
     def _change(self, key: str, decide: Decide[Result]) -> Result:
         deadline = self._table.deadline()
-        guess = self._mine.pop(key, None)
+        guess = self._mine.get(key)
         attempt = _Again(guess if guess is not None else self._table.read(key, deadline))
         certain = guess is None
         for _ in range(MOST_ATTEMPTS):
@@ -112,17 +112,27 @@ class DynamoDbRegistry(RowRegistry):
             after, result = decide(before, latest)
         except EverturnError:
             if certain:
+                self._remember(key, None)
                 raise
             return _Again(self._table.read(key, deadline))
         if after == before:
-            return _Done(result) if certain else _Again(self._table.read(key, deadline))
+            if not certain:
+                return _Again(self._table.read(key, deadline))
+            if key in self._mine:
+                self._remember(key, item)
+            return _Done(result)
         written = None if after is None else self._item(after)
         changed = self._table.write(key, written, item, deadline)
         if changed is not None:
             return _Again(changed.item)
-        if written is not None and after is not None and after.left_s is not None:
-            self._mine[key] = written
+        self._remember(key, written if after is not None and after.left_s is not None else None)
         return _Done(result)
+
+    def _remember(self, key: str, item: Item | None) -> None:
+        if item is None:
+            self._mine.pop(key, None)
+        else:
+            self._mine[key] = item
 
     def _rows(self) -> list[Row]:
         items = self._table.scan(self._table.deadline())

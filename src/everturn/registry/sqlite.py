@@ -136,7 +136,7 @@ class SqliteRegistry(RowRegistry):
             results += self._write(partial(self._change_batch, batch, decide))
         return results
 
-    def _change_batch(self, connection: sqlite3.Connection, keys: list[str], decide: Decide[Result]) -> list[Result]:
+    def _change_batch(self, keys: list[str], decide: Decide[Result], connection: sqlite3.Connection) -> list[Result]:
         moment = _Moment.of(self._clock)  # the file is locked by now: nobody's later moment comes before it
         results: list[Result] = []
         for key in keys:
