@@ -217,6 +217,10 @@ class Settings(BaseSettings):
         agents = _read_agents(file or Path(AGENTS_FILE))
         return SessionAges(self.max_session_age_ms, {name: values[AGE] for name, values in agents.items() if values})
 
+    def runs_path(self) -> Path:
+        """Return the folder in which each run keeps what it needs on this machine."""
+        return self.state.absolute() / "runs"
+
     def workdirs_path(self) -> Path:
         """Return the folder for checkouts."""
         return (self.workdirs or self.state / "workdirs").absolute()

@@ -24,7 +24,7 @@ def checks_of_machine(environment: Mapping[str, str], agent_folder: Path, clock:
     return [
         Check("programs.python", programs.python),
         Check("programs.sdk", programs.sdk),
-        Check("programs.agent", partial(programs.agent, environment)),
+        Check("programs.agent", partial(programs.agent, environment), 2 * programs.AGENT_TIMEOUT_S),
         Check("programs.login", partial(programs.login, environment, agent_folder)),
         Check("programs.git", partial(programs.git, environment)),
         Check("machine.clock", partial(machine.wall_clock, clock)),

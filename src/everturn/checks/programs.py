@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +25,8 @@ TESTED_SDK = (0, 2, 184)
 TESTED_AGENT = (2, 1, 327)
 NEEDED_AGENT = (2, 0, 0)
 NEEDED_GIT = (2, 24)  # the first that knows --end-of-options
-PROGRAM_TIMEOUT_S = 15.0
+GIT_TIMEOUT_S = 15.0
+AGENT_TIMEOUT_S = 30.0  # a large program, from a cold disk
 
 Version = tuple[int, ...]
 
@@ -73,7 +75,7 @@ def sdk(installed: str = claude_agent_sdk.__version__) -> Iterator[Finding]:
 
 
 def agent(
-    environment: Mapping[str, str], command: Path | None = None, timeout_s: float = PROGRAM_TIMEOUT_S
+    environment: Mapping[str, str], command: Path | None = None, timeout_s: float = AGENT_TIMEOUT_S
 ) -> Iterator[Finding]:
     """Look at the agent command.
 
@@ -133,7 +135,7 @@ def git(environment: Mapping[str, str]) -> Iterator[Finding]:
     """Look at git, run as a run does."""
     name = "programs.git"
     try:
-        output = Git(environment, PROGRAM_TIMEOUT_S).run(["version"], Path("/"))
+        output = Git(environment, GIT_TIMEOUT_S).run(["version"], Path("/"))
     except NotFound as error:
         yield failed(name, error.message, error.hint)
         return
@@ -184,9 +186,13 @@ def _version_told_by(command: Path, environment: Mapping[str, str], timeout_s: f
             start_new_session=True,
         )
 
+        def end() -> None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
         def give_up() -> None:
             late.set()
-            os.killpg(process.pid, signal.SIGKILL)
+            end()
 
         alarm = threading.Timer(timeout_s, give_up)
         alarm.daemon = True
@@ -196,7 +202,7 @@ def _version_told_by(command: Path, environment: Mapping[str, str], timeout_s: f
                 assert process.stdout is not None
                 output = process.stdout.read(_LENGTH)  # no more: it may print for ever
                 if len(output) == _LENGTH:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    end()
         finally:
             alarm.cancel()
     return None if late.is_set() else output.decode(errors="replace")

@@ -109,7 +109,8 @@ def store(settings: Settings, scope: str | None, clock: Clock, ids: Ids) -> Iter
                 name = "store.write"
         except EverturnError as error:
             yield failed(name, error.message, _mend_of(error))
-        yield _throttling(objects)
+        if name == "store.write" or objects.throttled:
+            yield _throttling(objects)
 
 
 def _throttling(objects: BlockingObjects) -> Finding:
@@ -140,6 +141,7 @@ class StoreProbe:
         self._token = token
         self._clock = clock
         self._sse = sse
+        self._is_refused = False
 
     def look(self, *, is_new: bool = False) -> Iterator[Finding]:
         """Try everything, and take away what was made for it. Ends early if the store does not answer any more.
@@ -216,10 +218,11 @@ class StoreProbe:
         return passed(name, "this machine and the store tell the same time")
 
     def _permitted(self, scope: str) -> Iterator[Finding]:
-        refused = [finding for area in AREAS for finding in self._tried(area, scope)]
-        yield from refused
-        if not refused:
-            yield passed("store.permissions", f"scope {scope}: may write, read, list and delete all it needs")
+        for area in AREAS:
+            yield from self._tried(area, scope)
+        if not self._is_refused:
+            whose = f"scope {scope}" if self._given_scope else "a scope of its own (--scope tries another)"
+            yield passed("store.permissions", f"{whose}: may write, read, list and delete")
 
     def _tried(self, area: Area, scope: str) -> Iterator[Finding]:
         """Try what may be done in a folder. Nothing is written that cannot be deleted."""
@@ -252,6 +255,7 @@ class StoreProbe:
             )
 
     def _refused(self, area: Area, scope: str, act: str, error: Denied) -> Finding:
+        self._is_refused = True
         tell = failed if act in area.needs else warned
         message = f"scope {scope}: may not {act} {area.holds} ({area.name}/): {error.message}"
         if act == "delete":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from everturn.checks.doctor import checks_of_machine, checks_of_settings
 from everturn.checks.findings import Check, Finding, examine, failed
-from everturn.cli.output import Terminal, json_line, plain
+from everturn.cli.output import Terminal, complain, json_line, plain
 from everturn.cli.sessions.care import counted, progress
 from everturn.clock import Ids, SystemClock
 from everturn.errors import EverturnError
@@ -25,6 +26,7 @@ from everturn.telemetry import log_to_stderr
 
 MARKS = {"pass": ("✓", "green"), "warn": ("!", "bold yellow"), "fail": ("✗", "bold red")}
 EXIT_FAILED = 2
+EXIT_INTERRUPTED = 130
 
 
 def command(
@@ -49,8 +51,15 @@ def command(
         checks.append(Check(wrong.name, lambda: [wrong]))
     else:
         checks += checks_of_settings(settings, frozenset(given), environment, scope, clock, Ids())
-    with progress("checking", len(checks), quiet=as_json) as step:
-        findings = examine(checks, clock, step)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was made is taken away
+    try:
+        with progress("checking", len(checks), quiet=as_json) as step:
+            findings = examine(checks, clock, step)
+    except KeyboardInterrupt:  # caught here: what is said elsewhere is about agents
+        complain("interrupted", "nothing was changed; run it again")
+        return EXIT_INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     counts = Counter(finding.status for finding in findings)
     if as_json:
         summary = {"passed": counts["pass"], "warned": counts["warn"], "failed": counts["fail"]}

@@ -54,7 +54,7 @@ class AgentProcess:
         session_id: The conversation.
         ended: Why everything was ended: `exit`, `worker`, `lease`, `signal`, `not_started`; `None` if the guard has
             not come so far.
-        code: The exit code of the agent command; `None` if it was killed with everything else, or still runs.
+        code: The exit code of the agent command, 128 + n for a signal n; `None` until it has ended.
         kept: Whether the transcript was kept.
     """
 
@@ -191,6 +191,12 @@ class RunFolder:
         """The kept local transcript, laid out as in the agent command's folder of projects; there after `end_agent`,
         if the agent had written anything."""
         return self.path / "transcript"
+
+    def project(self, session_id: str) -> Path:
+        """Return the folder of projects, in the kept transcript, that has a session; one that is not there if none
+        has."""
+        found = sorted(self.transcript.glob(f"*/{session_id}.jsonl"))
+        return found[0].parent if found else self.transcript / "none"
 
     def end_agent(self, timeout_s: float) -> None:
         """End the agent and everything it has started, and keep its transcript. It need not have been started.

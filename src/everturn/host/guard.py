@@ -1,8 +1,8 @@
 """The guard: a program of its own that stands between a worker and the agent command it starts.
 
 The SDK starts it in place of the agent command. It starts the command, with the same standard input, output and
-error, and sees to it that nothing of what the command starts outlives the run: not when the worker is killed, not when
-it is paused for longer than its claim lasts, and not when the command ends by itself. Then it keeps the transcript.
+error, and sees to it that nothing of what that starts outlives the run: not when the worker is killed, not when it is
+paused for longer than its claim lasts, and not when the command ends by itself. Then it keeps the local transcript.
 
 It is started for every run, so it imports little, and nothing of Everturn: `python -I -S guard.py CONFIG arguments…`.
 What looks at processes and ends them is here as well, for the worker's side to import.
@@ -145,8 +145,8 @@ def open_handle(pid: int) -> int | None:
 
 
 def send(process: Process, number: int) -> None:
-    """Send a signal to a process, and to no other that has its id meanwhile. If it is gone, or somebody else's, nothing
-    happens; whoever waits for its end sees that."""
+    """Send a signal to a process, and to no other that has its id meanwhile. If it is gone, or somebody else's,
+    nothing happens; whoever waits for its end sees that."""
     handle = open_handle(process.pid)
     try:
         if process.started and not is_same(process):
@@ -313,6 +313,7 @@ class Guard:
         self._config = config
         self._command = [config["cli"], *arguments]
         self._portable: bool = config["portable"]
+        self._worker_pid: int = config["worker_pid"]
         self._marker = os.fsencode(config["marker"])
         self._config_dir = os.path.abspath(
             os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.path.expanduser("~"), ".claude")
@@ -348,7 +349,7 @@ class Guard:
         if self._portable:
             return
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        self._worker = open_handle(self._config["worker_pid"])
+        self._worker = open_handle(self._worker_pid)
         if self._worker is not None:
             self._poll.register(self._worker, select.POLLIN)
 
@@ -421,8 +422,8 @@ class Guard:
 
     def _worker_lives(self) -> bool:
         if self._portable or self._worker is None:
-            return os.getppid() == self._config["worker_pid"]
-        return is_same(Process(self._config["worker_pid"], 0, 0, self._config["worker_started"]))
+            return os.getppid() == self._worker_pid
+        return is_same(Process(self._worker_pid, 0, 0, self._config["worker_started"]))
 
     def _pause(self, seconds: float) -> None:
         """Wait for a signal, a child's end, or the worker's; then reap."""

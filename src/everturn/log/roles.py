@@ -31,6 +31,11 @@ MAX_POLICY_CHARS = 2048
 MAX_TAG_CHARS = 256
 MAX_NAME_CHARS = 64
 
+Statement = dict[str, Any]
+
+GET, PUT, DELETE, PREFIX = "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:prefix"
+GATE = "format.json"
+
 # What a run does below each folder of its scope (docs/format.md, section 1).
 WRITTEN = ("sessions", "homes", "summaries", "catalogs", "damaged")
 ADDED = ("traces",)
@@ -155,23 +160,17 @@ class SessionRole:
             Invalid: It is longer than STS takes.
         """
         segment = escape(scope, "scope")
-        listed = [f"{self._prefix}{folder}/{segment}/*" for folder in (*WRITTEN, *READ)]
-        listed.append(f"{self._prefix}format.json")  # to be told that it is not there
-        statements = [
-            _allow(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], self._objects(segment, *WRITTEN, "probes")),
-            _allow(["s3:PutObject"], self._objects(segment, *ADDED)),
-            _allow(["s3:GetObject"], [*self._objects(segment, *READ), self._arn("format.json")]),
-            _allow(["s3:ListBucket"], [self._arn()], {"StringLike": {"s3:prefix": listed}}),
-            *self._encryption(),
-        ]
-        policy = json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
-        if len(policy) > MAX_POLICY_CHARS:
-            raise Invalid(
-                f"the session policy for {scope} would take {len(policy)} characters, and {MAX_POLICY_CHARS} is the"
-                " most that AWS takes",
-                hint="use a task with a shorter id, or a shorter prefix in the store's URL",
+        for statements in (self._by_folder(segment), self._by_place(segment)):
+            policy = json.dumps(
+                {"Version": "2012-10-17", "Statement": statements + self._encryption()}, separators=(",", ":")
             )
-        return policy
+            if len(policy) <= MAX_POLICY_CHARS:
+                return policy
+        raise Invalid(
+            f"the session policy for {scope} would take {len(policy)} characters, and {MAX_POLICY_CHARS} is the"
+            " most that AWS takes",
+            hint="use a task with a shorter id, or a shorter prefix in the store's URL",
+        )
 
     def assume(self, assignment: Assignment, policy: str) -> Any:
         """Ask for credentials, once, and return what STS says of them.
@@ -198,14 +197,49 @@ class SessionRole:
             self._sts = None  # it keeps the credentials that it found when it was made, or that it found none
             raise _translated(error, self.arn) from error
 
-    def _objects(self, segment: str, *folders: str) -> list[str]:
-        return [self._arn(f"{one}/{segment}" + (".json" if one == "probes" else "/*")) for one in folders]
+    def _by_folder(self, segment: str) -> list[Statement]:
+        """Name each folder of the scope."""
+
+        def objects(*folders: str) -> list[str]:
+            return [self._arn(f"{folder}/{segment}/*") for folder in folders]
+
+        listed = [f"{self._prefix}{folder}/{segment}/*" for folder in (*WRITTEN, *READ)]
+        return [
+            _allow([GET, PUT, DELETE], [*objects(*WRITTEN), self._probe(segment)]),
+            _allow([PUT], objects(*ADDED)),
+            _allow([GET], [*objects(*READ), self._arn(GATE)]),
+            self._listing([*listed, self._prefix + GATE]),
+        ]
+
+    def _by_place(self, segment: str) -> list[Statement]:
+        """Name the scope fewer times: it stands in second place, behind whatever folder, and nowhere else.
+
+        A wildcard of IAM matches slashes, too, so what has the scope's name in a later place is denied: there it is
+        the name of something in another scope.
+        """
+        second, later = f"*/{segment}/*", f"*/*/{segment}/*"
+        listing = self._listing([self._prefix + second, self._prefix + GATE])
+        listing["Condition"]["StringNotLike"] = {PREFIX: self._prefix + later}
+        return [
+            _allow([GET, PUT, DELETE], [self._arn(second), self._probe(segment)]),
+            _deny([GET, PUT, DELETE], [self._arn(later)]),
+            _deny([PUT, DELETE], [self._arn(f"{folder}/*") for folder in READ]),
+            _allow([GET], [self._arn(GATE)]),
+            listing,
+        ]
+
+    def _listing(self, prefixes: list[str]) -> Statement:
+        """Allow to list, which is also what makes S3 say of an object that it is not there, rather than nothing."""
+        return _allow(["s3:ListBucket"], [self._arn()], {"StringLike": {PREFIX: prefixes}})
+
+    def _probe(self, segment: str) -> str:
+        return self._arn(f"probes/{segment}.json")
 
     def _arn(self, path: str | None = None) -> str:
         bucket = f"arn:{self._partition}:s3:::{self._bucket}"
         return bucket if path is None else f"{bucket}/{self._prefix}{path}"
 
-    def _encryption(self) -> list[dict[str, Any]]:
+    def _encryption(self) -> list[Statement]:
         """Allow the use of one KMS key, if the store encrypts with one."""
         key = self._kms_key
         if key is None:
@@ -332,9 +366,13 @@ def tag_value(text: str) -> str:
     return spelled[: MAX_TAG_CHARS - len(end)] + end
 
 
-def _allow(actions: list[str], resources: list[str], condition: dict[str, Any] | None = None) -> dict[str, Any]:
-    statement: dict[str, Any] = {"Effect": "Allow", "Action": _few(actions), "Resource": _few(resources)}
+def _allow(actions: list[str], resources: list[str], condition: dict[str, Any] | None = None) -> Statement:
+    statement = {"Effect": "Allow", "Action": _few(actions), "Resource": _few(resources)}
     return statement if condition is None else {**statement, "Condition": condition}
+
+
+def _deny(actions: list[str], resources: list[str]) -> Statement:
+    return {**_allow(actions, resources), "Effect": "Deny"}
 
 
 def _few(items: list[str]) -> list[str] | str:

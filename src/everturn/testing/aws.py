@@ -1,4 +1,4 @@
-"""A server of S3, IAM and STS on loopback that refuses what no policy allows: ministack's, in a process of its own."""
+"""S3, IAM and STS on loopback that refuse what no policy allows: ministack, in a process of its own."""
 
 from __future__ import annotations
 
