@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from everturn.clock import Clock, Ids
 from everturn.errors import Corrupt, EverturnError, Invalid, Unavailable
 from everturn.model import SessionAges, SessionRecord
-from everturn.registry.rows import Decide, RowRegistry
+from everturn.registry.rows import Decide, RowRegistry, no_unicode
 from everturn.registry.rules import Row
 from everturn.registry.table import EXPIRES_AT, KEY, WRITE_ID, Item, Table, client_maker
 from everturn.settings import Settings
@@ -158,7 +158,10 @@ class DynamoDbRegistry(RowRegistry):
         if limit_s is not None:
             last = max(record.last_used_at + limit_s, record.held_until or 0.0)
             values[EXPIRES_AT] = ceil(last + TTL_MARGIN_S)
-        return {name: _typed(value) for name, value in values.items() if value is not None}
+        try:
+            return {name: _typed(value) for name, value in values.items() if value is not None}
+        except UnicodeEncodeError as error:
+            raise no_unicode(error) from None
 
     def _row(self, item: Item, now: float) -> Row:
         try:
@@ -188,7 +191,7 @@ class DynamoDbRegistry(RowRegistry):
 def _typed(value: str | float | bool) -> dict[str, Any]:
     if isinstance(value, bool):
         return {"BOOL": value}
-    return {"S": value} if isinstance(value, str) else {"N": repr(value)}
+    return {"S": value.encode().decode()} if isinstance(value, str) else {"N": repr(value)}
 
 
 def _plain(value: dict[str, Any]) -> Any:

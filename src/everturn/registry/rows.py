@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from everturn.clock import Clock, Ids, SystemClock
-from everturn.errors import Held
+from everturn.errors import Held, Invalid
 from everturn.model import Claim, Holder, SessionAges, SessionRecord, WorkItem
 from everturn.registry import rules
 from everturn.registry.rules import Row, Wish
@@ -188,3 +188,8 @@ class RowRegistry(ABC):
             session_id=row.record.session_id,
             age_ms=round(row.unused_s * 1000),
         )
+
+
+def no_unicode(error: UnicodeEncodeError) -> Invalid:
+    """Return the error for a text, a path most likely, that no registry can keep."""
+    return Invalid(f"{error.object!r} is not valid Unicode", hint="rename it, so that it can be stored")

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from everturn.clock import Clock, Ids
 from everturn.errors import Corrupt, Denied, EverturnError, Invalid, Unavailable
 from everturn.model import SessionAges, SessionRecord
-from everturn.registry.rows import Decide, RowRegistry
+from everturn.registry.rows import Decide, RowRegistry, no_unicode
 from everturn.registry.rules import Row
 from everturn.telemetry import Metrics
 
@@ -184,7 +184,7 @@ class SqliteRegistry(RowRegistry):
                 if not _is_busy(error) or self._clock.elapsed() > deadline:
                     raise self._translate(error) from error
                 self._clock.sleep(self._ids.jitter(BUSY_PAUSE_S))
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
                 raise self._translate(error) from error
 
     def _try_write(self, work: Callable[[sqlite3.Connection], Result], timeout_s: float) -> Result:
@@ -222,6 +222,8 @@ class SqliteRegistry(RowRegistry):
 
     def _translate(self, error: Exception) -> EverturnError:
         text = str(error)
+        if isinstance(error, UnicodeEncodeError):
+            return no_unicode(error)
         if isinstance(error, PermissionError) or "readonly" in text or "unable to open" in text:
             return Denied(f"cannot use the registry {self._path}: {text}", hint="check the folder's permissions")
         if _is_busy(error):
