@@ -40,7 +40,7 @@ promtool: ## Get promtool, unless it is there
 	  dpkg-deb --extract prometheus_*.deb . && mv usr/bin/promtool .. && cd .. && rm -rf package; } || \
 	  echo "promtool is missing ($(TOOLS)/package/log): install prometheus, or see https://prometheus.io/download" >&2
 
-test: $(STAMP) promtool ## Run every test
+test: $(STAMP) $(SERVER)/.installed promtool ## Run every test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: $(STAMP) promtool ## Run the fast tests, under a minute
@@ -50,9 +50,9 @@ STEPS ?= 200000
 simulate: $(STAMP) ## Simulate the log in bad weather: STEPS=5000000 requests, or SEED=123 again
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--steps $(STEPS) --workers $(WORKERS)) $(ARGS)
 
-# The benchmark's S3 server has an environment of its own: it pins other versions than ours.
+# The AWS server of the benchmark and of some tests has an environment of its own: it pins other versions than ours.
 $(SERVER)/.installed: bench/server-requirements.txt
-	@echo "Setting up $(SERVER), for the benchmark's S3 server ..."
+	@echo "Setting up $(SERVER), for an AWS server on loopback ..."
 	@rm -rf $(SERVER) && $(PYTHON) -m venv $(SERVER)
 	@$(SERVER)/bin/python -m pip install --quiet --disable-pip-version-check -r bench/server-requirements.txt
 	@touch $@
