@@ -39,7 +39,7 @@ class Desk:
         self.store = folder / "store"
 
     def runtime(self, **given: Any) -> Runtime:
-        return Runtime.open(**{**self.places, **given})
+        return Runtime.open(**{**self.places, "sweep_on_start": False, **given})
 
     @property
     def places(self) -> dict[str, Any]:

@@ -119,6 +119,8 @@ class Conduct:
         self._held.folder = await in_thread(partial(self._parts.folders.open, self._progress.run_id))
         self._held.trace = Trace(self._held.folder.path / TRACE_FILE)
         lease = await self._claim(self._held.folder)
+        if self._settings.sweep_on_start:  # now, as it would have taken a stale session from under the claim
+            self._parts.sweeper.begin()
         claim = lease.claim
         if not claim.is_new:
             await in_thread(partial(end_old_agents, claim.session_id, claim.epoch, timeout_s=END_AGENTS_S))

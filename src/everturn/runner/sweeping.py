@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextvars import Context
 
 from everturn.errors import EverturnError
 from everturn.log.background import start_thread
@@ -46,7 +47,7 @@ class Sweeper:
     def begin(self) -> None:
         """Sweep in a thread of its own, which nobody waits for. Only the first call does anything."""
         if self._begun.acquire(blocking=False):
-            start_thread(self._sweep_quietly, "everturn-sweep")
+            Context().run(start_thread, self._sweep_quietly, "everturn-sweep")  # its lines are not those of a run
 
     def _sweep_quietly(self) -> None:
         """Nothing depends on it: whatever is stale is dropped at the latest when somebody asks for it."""
