@@ -164,7 +164,9 @@ def test_an_empty_file_and_a_folder_of_that_name_say_nothing(config: Path) -> No
     assert Settings.load() == plain
 
 
-@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"])
+@pytest.mark.parametrize(
+    "name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_STS", "AWS_PROFILE", "AWS_REGION"]
+)
 def test_aws_variables_are_read_under_their_usual_names(
     name: str, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     aws_region: str | None = Field(
         None,
         validation_alias=AliasChoices("aws_region", "AWS_REGION", "AWS_DEFAULT_REGION"),
-        description="as in AWS: where the registry's table is, and whose STS is asked for session_role",
+        description="as in AWS: of the bucket, the registry's table, and STS",
     )
     aws_profile: str | None = Field(
         None, validation_alias=_alias("AWS_PROFILE"), description="as in AWS; needs boto3"
