@@ -61,7 +61,9 @@ def test_an_agent_whose_worker_is_paused_ends_with_its_lease(stage: Stage) -> No
     with stage.worker(stage.busy_agent(), lease_s=2.0) as worker:
         started(stage, worker)
         worker.process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: [process.pid for process in stage.processes()] == [worker.process.pid], "the agent is gone")
+        wait_until(
+            lambda: [process.pid for process in stage.processes()] == [worker.process.pid], "the agent is gone"
+        )
         assert stage.notes()["ended"] == "lease"
         worker.process.send_signal(signal.SIGCONT)
         worker.tell("end")
@@ -97,7 +99,9 @@ def test_what_an_agent_leaves_running_ends_with_it(stage: Stage) -> None:
 
 def test_what_an_agent_leaves_running_may_end_by_itself_first(stage: Stage) -> None:
     farewell = stage.folder / "farewell"
-    body = f"sh -c 'trap \"touch {farewell}; exit\" TERM; {LOOP}' {stage.folder} polite & echo ready; sleep 0.3; exit 0"
+    body = (
+        f"sh -c 'trap \"touch {farewell}; exit\" TERM; {LOOP}' {stage.folder} polite & echo ready; sleep 0.3; exit 0"
+    )
     with stage.worker(stage.agent(body)) as worker:
         worker.wait_for("ready")
         wait_until(farewell.exists, "the leftover process was asked to end")
@@ -265,9 +269,7 @@ def test_a_folder_that_only_looks_temporary_stays(stage: Stage) -> None:
 
 def test_what_a_killed_guard_has_not_kept_the_next_start_keeps(stage: Stage) -> None:
     resumed = stage.temporary / "claude-resume-x1"
-    with stage.worker(
-        stage.agent(f"echo ready; {LOOP}"), environment={"CLAUDE_CONFIG_DIR": str(resumed)}
-    ) as worker:
+    with stage.worker(stage.agent(f"echo ready; {LOOP}"), environment={"CLAUDE_CONFIG_DIR": str(resumed)}) as worker:
         pid = json.loads(worker.wait_for("started"))["pid"]
         worker.wait_for("ready")
         write_sessions(resumed)
@@ -387,7 +389,9 @@ def test_a_guard_costs_little_time(stage: Stage, capsys: pytest.CaptureFixture[s
             taken.append(time.perf_counter() - begin)
     plain_s, guarded_s = (sorted(taken)[len(taken) // 2] for taken in times.values())
     with capsys.disabled():
-        print(f"\na whole run of an agent that does nothing: {plain_s * 1000:.1f} ms, guarded {guarded_s * 1000:.1f} ms")
+        print(
+            f"\na whole run of an agent that does nothing: {plain_s * 1000:.1f} ms, guarded {guarded_s * 1000:.1f} ms"
+        )
     folder.close()
     assert guarded_s - plain_s < 0.5
 

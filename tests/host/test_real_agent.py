@@ -25,12 +25,12 @@ PROMPT = "Count the sheep."
 AGAIN = "Count them again."
 SHEEP = 4
 FLOCK = (
-    'echo flock; step() { while :; do sleep 0.1; done; }; '
+    "echo flock; step() { while :; do sleep 0.1; done; }; "
     'nohup sh -c "while :; do sleep 0.1; done" sheep >/dev/null 2>&1 & '
     'setsid sh -c "while :; do sleep 0.1; done" sheep & '
-    '(setsid nohup sh -c "trap \'\' TERM HUP; while :; do sleep 0.1; done" sheep >/dev/null 2>&1 &) ; '
+    "(setsid nohup sh -c \"trap '' TERM HUP; while :; do sleep 0.1; done\" sheep >/dev/null 2>&1 &) ; "
 )
-IN_A_TOOL = FLOCK + 'exec sh -c "for i in $(seq 600 | tr \'\\n\' \' \'); do sleep 0.1; done" sheep'
+IN_A_TOOL = FLOCK + "exec sh -c \"for i in $(seq 600 | tr '\\n' ' '); do sleep 0.1; done\" sheep"
 QUICK_TOOL = FLOCK + "echo counted"
 
 
