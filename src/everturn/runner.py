@@ -14,8 +14,8 @@ import anyio.to_thread
 from claude_agent_sdk import ClaudeAgentOptions, Message, SessionKey, project_key_for_directory
 
 from everturn.agent import converse, refuse_options, session_of
-from everturn.errors import Conflict, Invalid, Unavailable
-from everturn.model import Claim, WorkItem
+from everturn.errors import Conflict, Held, Invalid, Unavailable
+from everturn.model import Claim, Holder, WorkItem
 from everturn.registry import Registry
 from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
@@ -122,13 +122,17 @@ class Runner:
         stores: Where transcripts go.
         workdirs: Where repositories are checked out.
         worker: The name of this worker.
+        claim_ttl_s: How long a claim lasts.
     """
 
-    def __init__(self, *, registry: Registry, stores: Stores, workdirs: Workdirs, worker: str) -> None:
+    def __init__(
+        self, *, registry: Registry, stores: Stores, workdirs: Workdirs, worker: str, claim_ttl_s: float
+    ) -> None:
         self._registry = registry
         self._stores = stores
         self._workdirs = workdirs
         self._worker = worker
+        self._claim_ttl_s = claim_ttl_s
         self._log = get_logger()
 
     def run(self, request: Request) -> Run:
@@ -154,7 +158,11 @@ class Runner:
 
     async def _claim(self, work: WorkItem, run: Run) -> tuple[Claim, TranscriptStore]:
         label = self._stores.label.rstrip("/")
-        claim = await _in_thread(partial(self._registry.claim, work, self._worker, label))
+        ask = partial(self._registry.claim, work, Holder(self._worker), label, ttl_s=self._claim_ttl_s)
+        try:
+            claim = await _in_thread(ask)
+        except Held as held:
+            claim = await _in_thread(partial(ask, instead_of=held))
         if claim.store != label:
             claim = await self._moved(claim, label)
         store = await self._take_over(claim, run)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
 from claude_agent_sdk import ClaudeAgentOptions
 
-from everturn.log.encryption import Keys
+from everturn.log.encryption import Keys, SealedObjects
 from everturn.log.objects import run as run_blocking
-from everturn.log.stores import admit, connect, visit
+from everturn.log.roles import Assignment
+from everturn.log.stores import admit, connect, role_of, visit
 from everturn.model import WorkItem
 from everturn.registry import Registry, open_registry
 from everturn.runner import Request, Run, Runner
@@ -18,6 +21,11 @@ from everturn.transcripts import TranscriptStore
 from everturn.transcripts.archive import Archive
 from everturn.workdirs import Workdirs, located
 from everturn.workdirs.git import Git
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+CONNECTIONS = 64  # of scopes used last; more runs than that at once make theirs anew where they need one
 
 
 class Runtime:
@@ -40,7 +48,7 @@ class Runtime:
         keys: Keys | None = None,
     ) -> None:
         self.settings = settings or Settings.load()
-        self.registry: Registry = open_registry(self.settings.registry_url())
+        self.registry: Registry = open_registry(self.settings.registry_url(), ages=self.settings.session_ages())
         self._stores = _Stores(self.settings, make_store, keys)
         self._runner = Runner(
             registry=self.registry,
@@ -51,6 +59,7 @@ class Runtime:
                 lock_timeout_s=self.settings.git_timeout_s,
             ),
             worker=self.settings.worker,
+            claim_ttl_s=self.settings.claim_ttl_s,
         )
 
     @classmethod
@@ -89,7 +98,9 @@ class Runtime:
             Invalid: The request cannot be run; raised at once. All other errors come while it is iterated: at the
                 first message, or after the last one if something of the turn could not be stored.
         """
-        return self._runner.run(Request(located(work), prompt, resume_prompt, options or ClaudeAgentOptions()))
+        work = located(work)
+        self._stores.expect(work)
+        return self._runner.run(Request(work, prompt, resume_prompt, options or ClaudeAgentOptions()))
 
     def open_store(self, scope: str) -> TranscriptStore:
         """Open the transcript store of a scope, to read it, or to write as a guest.
@@ -137,16 +148,49 @@ def open_transcripts(settings: Settings, scope: str, *, only_look: bool = False)
 
 
 class _Stores:
-    """One connection to the object store, shared by all runs."""
+    """Connections to the object store: one that all runs share or, with a session role, one for each scope."""
 
     def __init__(self, settings: Settings, make_store: Callable[..., TranscriptStore], keys: Keys | None) -> None:
         self._settings = settings
         self._make_store = make_store
+        self._keys = keys
         self.label = settings.store_url()
-        self._objects = connect(self.label, settings, keys)
+        self._role = role_of(self.label, settings)
+        self._shared = None if self._role else connect(self.label, settings, keys)
+        self._scoped: OrderedDict[Assignment, SealedObjects] = OrderedDict()
+        self._assignments: OrderedDict[str, Assignment] = OrderedDict()
+        self._lock = Lock()
+
+    def expect(self, work: WorkItem) -> None:
+        """Note the agent and the repository that the credentials of a work item's scope are to name."""
+        with self._lock:
+            _keep(self._assignments, work.key, Assignment(work.key, work.agent, work.repo))
+
+    def objects(self, scope: str) -> SealedObjects:
+        """Return the objects of the store, as they may be reached for a scope.
+
+        Raises:
+            Invalid: The scope is too long for a session policy.
+        """
+        if self._shared is not None:
+            return self._shared
+        with self._lock:
+            assignment = self._assignments.get(scope) or Assignment(scope)
+            known = self._scoped.get(assignment)
+            made = known or connect(self.label, self._settings, self._keys, assignment=assignment, role=self._role)
+            return _keep(self._scoped, assignment, made)
 
     def admit(self, scope: str) -> None:
-        run_blocking(admit(self._objects, scope, self.label))
+        run_blocking(admit(self.objects(scope), scope, self.label))
 
     def claimed(self, scope: str, epoch: int) -> TranscriptStore:
-        return self._make_store(self._objects, scope=scope, any_cwd=True, epoch=epoch, settings=self._settings)
+        return self._make_store(self.objects(scope), scope=scope, any_cwd=True, epoch=epoch, settings=self._settings)
+
+
+def _keep(kept: OrderedDict[Key, Value], key: Key, value: Value) -> Value:
+    """Keep a value among those used last."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > CONNECTIONS:
+        kept.popitem(last=False)
+    return value

@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from everturn.errors import Invalid
+from everturn.model import SessionAges
 
 CONFIG_FILE = "everturn.toml"
 PREFIX = "EVERTURN_"
@@ -121,6 +122,16 @@ class Settings(BaseSettings):
         validation_alias=_alias("AWS_ENDPOINT_URL_S3"),
         description="as in AWS; goes before the general one",
     )
+    aws_endpoint_url_sts: str | None = Field(
+        None,
+        validation_alias=_alias("AWS_ENDPOINT_URL_STS"),
+        description="as in AWS; goes before the general one",
+    )
+    aws_region: str | None = Field(
+        None,
+        validation_alias=AliasChoices("aws_region", "AWS_REGION", "AWS_DEFAULT_REGION"),
+        description="as in AWS: the region whose STS is asked for session_role",
+    )
     aws_profile: str | None = Field(
         None, validation_alias=_alias("AWS_PROFILE"), description="as in AWS; needs boto3"
     )
@@ -173,6 +184,10 @@ class Settings(BaseSettings):
     def registry_url(self) -> str:
         """Return the URL of the registry."""
         return self.registry or f"sqlite://{self.state.absolute() / 'registry.db'}"
+
+    def session_ages(self) -> SessionAges:
+        """Return how old sessions may get."""
+        return SessionAges(self.max_session_age_ms)
 
     def workdirs_path(self) -> Path:
         """Return the folder for checkouts."""

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from claude_agent_sdk import ClaudeSDKError
 
-from everturn.cli import demo, run, sessions
+from everturn.cli import demo, doctor, run, sessions
 from everturn.cli.output import OutputError, complain
 from everturn.errors import EverturnError
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.command("run")(run.command)
 app.command("demo")(demo.command)
+app.command("doctor")(doctor.command)
 app.add_typer(sessions.app)
 
 
