@@ -17,21 +17,27 @@ from polling import wait_until
 
 SESSION = "11111111-2222-4333-8444-555555555555"
 RUN = "run-1"
+TESTS = str(Path(__file__).parents[1])
 QUOTED = """it's a "state" $HOME folder"""
 # A loop of short steps, as a tool that works for long.
 LOOP = "while :; do sleep 0.05; done"
-# What an agent may start: in the background, in a session of its own, orphaned, without its environment, deaf to SIGTERM.
-TOOLS = """
-loop() { exec sh -c '%(loop)s' "$here" "$1"; }
+# What an agent may start: in the background, in a session of its own, orphaned, without an environment, deaf.
+TOOLS = f"""
 here=$(dirname "$0")
-loop background &
-nohup sh -c '%(loop)s' "$here" nohup >/dev/null 2>&1 &
-setsid sh -c '%(loop)s' "$here" setsid &
-(setsid sh -c '%(loop)s' "$here" orphan &)
-(setsid env -i /bin/sh -c 'PATH=/bin:/usr/bin; %(loop)s' "$here" bare &)
-(setsid sh -c 'trap "" TERM HUP INT; %(loop)s' "$here" deaf &)
-""" % {"loop": LOOP}
+sh -c '{LOOP}' "$here" background &
+nohup sh -c '{LOOP}' "$here" nohup >/dev/null 2>&1 &
+setsid sh -c '{LOOP}' "$here" setsid &
+(setsid sh -c '{LOOP}' "$here" orphan &)
+(setsid env -i /bin/sh -c 'PATH=/bin:/usr/bin; {LOOP}' "$here" bare &)
+(setsid sh -c 'trap "" TERM HUP INT; {LOOP}' "$here" deaf &)
+"""
 TOOL_COUNT = 6
+
+
+def say(**values: Any) -> None:
+    """Tell the test something, from a worker's process."""
+    sys.stdout.write(json.dumps(values) + "\n")
+    sys.stdout.flush()
 
 
 class Stage:
@@ -82,7 +88,7 @@ class Stage:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={name: value for name, value in environment.items() if value},
+            env={**{name: value for name, value in environment.items() if value}, "PYTHONPATH": TESTS},
             start_new_session=apart,
             text=True,
         )

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,7 +120,7 @@ def everything(worker: Worker) -> list[psutil.Process]:
 def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     def told(line: str) -> None:
         with capsys.disabled():
-            print(f"\n{line}")
+            sys.stdout.write(f"\n{line}\n")
 
     return told
 
@@ -204,7 +205,7 @@ def test_ctrl_c_reaches_the_worker_and_not_the_agent(field: Field) -> None:
 
 
 def test_the_sdks_own_way_to_stop_an_agent_works_through_the_guard(field: Field) -> None:
-    with field.worker() as worker:
+    with field.worker():
         in_the_tool(field)
         guard_pid = field.stage.notes()["pid"]
         os.kill(guard_pid, signal.SIGTERM)

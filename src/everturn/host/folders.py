@@ -221,6 +221,7 @@ class RunFolder:
             return
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
+        fcntl.flock(self._lock, fcntl.LOCK_UN)  # a child that was just forked may have the descriptor for a moment
         self.forget()
 
     def forget(self) -> None:

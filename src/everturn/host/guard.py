@@ -74,7 +74,7 @@ def look_up(pid: int) -> Process | None:
 
 
 def processes(*, portable: bool = not IS_LINUX) -> dict[int, Process]:
-    """Return all processes that are alive, by their ids. The portable way is `ps`, which does not tell their starts."""
+    """Return all processes that are alive, by their ids. The portable way is `ps`; it does not tell their start."""
     if portable:
         return _processes_by_ps()
     found = (look_up(int(name)) for name in os.listdir("/proc") if name.isdigit())
@@ -155,7 +155,7 @@ def send(process: Process, number: int) -> None:
 def end_all(
     find: Callable[[], dict[int, Process]], pause: Callable[[float], None], timeout_s: float
 ) -> dict[int, Process]:
-    """Kill whatever there is to find, until there is nothing.
+    """Kill whatever there is to find, until there is nothing. Returns what is still there after so many seconds.
 
     All is stopped before anything is killed: nothing can start something new, or notice that something else has died.
 
@@ -163,9 +163,6 @@ def end_all(
         find: What there is now, at each call.
         pause: Waits for so many seconds.
         timeout_s: How long to go on.
-
-    Returns:
-        What is still there after that time.
     """
     deadline_s = elapsed_s() + timeout_s
     while True:
@@ -492,7 +489,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the guard. The arguments are the configuration's file, then what the agent command is given."""
+    """Run the guard, with its configuration's file and what the agent command is given."""
     with open(arguments[0], encoding="utf-8") as file:
         config = json.load(file)
     return Guard(config, arguments[1:]).run()
