@@ -105,16 +105,18 @@ class Stage:
 
     def processes(self) -> list[psutil.Process]:
         """Return all processes that have this folder in their command line, and are alive."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if str(self.folder) in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+        return [process for process, _ in self._command_lines()]
 
     def tools(self) -> list[str]:
         """Return the kinds of tools that are alive."""
-        return sorted(process.cmdline()[-1] for process in self.processes() if process.cmdline()[1:2] == ["-c"])
+        return sorted(line[-1] for _, line in self._command_lines() if line[1:2] == ["-c"])
+
+    def _command_lines(self) -> Iterator[tuple[psutil.Process, list[str]]]:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                line = process.cmdline()
+                if str(self.folder) in " ".join(line) and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process, line
 
     def wait_until_empty(self, timeout_s: float = 5.0) -> None:
         wait_until(lambda: not self.processes(), "all processes are gone", timeout_s)

@@ -48,6 +48,7 @@ def test_a_killed_worker_takes_everything_with_it(stage: Stage, capsys: pytest.C
     assert (notes["ended"], notes["code"], notes["left"]) == ("worker", guard.KILLED, [])
 
 
+@pytest.mark.slow
 def test_nothing_is_left_to_be_reaped(stage: Stage) -> None:
     with stage.worker(stage.busy_agent()) as worker:
         started(stage, worker)
@@ -57,6 +58,7 @@ def test_nothing_is_left_to_be_reaped(stage: Stage) -> None:
         wait_until(lambda: not any(process.is_running() for process in below), "zombies are gone as well")
 
 
+@pytest.mark.slow
 def test_an_agent_whose_worker_is_paused_ends_with_its_lease(stage: Stage) -> None:
     with stage.worker(stage.busy_agent(), lease_s=2.0) as worker:
         started(stage, worker)
@@ -70,6 +72,7 @@ def test_an_agent_whose_worker_is_paused_ends_with_its_lease(stage: Stage) -> No
         assert worker.wait_for("ended")
 
 
+@pytest.mark.slow
 def test_a_lease_that_is_extended_keeps_the_agent(stage: Stage) -> None:
     with stage.worker(stage.busy_agent(), lease_s=2.0) as worker:
         started(stage, worker)
@@ -81,6 +84,7 @@ def test_a_lease_that_is_extended_keeps_the_agent(stage: Stage) -> None:
         assert len(stage.tools()) == TOOL_COUNT
 
 
+@pytest.mark.slow
 def test_an_agent_whose_run_folder_is_deleted_ends(stage: Stage) -> None:
     with stage.worker(stage.busy_agent()) as worker:
         started(stage, worker)
@@ -97,6 +101,7 @@ def test_what_an_agent_leaves_running_ends_with_it(stage: Stage) -> None:
     assert stage.notes()["ended"] == "exit"
 
 
+@pytest.mark.slow
 def test_what_an_agent_leaves_running_may_end_by_itself_first(stage: Stage) -> None:
     farewell = stage.folder / "farewell"
     body = (
@@ -105,6 +110,18 @@ def test_what_an_agent_leaves_running_may_end_by_itself_first(stage: Stage) -> N
     with stage.worker(stage.agent(body)) as worker:
         worker.wait_for("ready")
         wait_until(farewell.exists, "the leftover process was asked to end")
+
+
+@pytest.mark.slow
+def test_an_agent_that_starts_things_without_end_is_ended(stage: Stage) -> None:
+    breed = f"while :; do (sh -c '{LOOP}' {stage.folder} child &); sleep 0.02; done"
+    start = "\n".join(f'(setsid sh -c "{breed}" {stage.folder} breeder &)' for _ in range(4))
+    with stage.worker(stage.agent(f"{start}\necho ready\n{LOOP}")) as worker:
+        worker.wait_for("ready")
+        wait_until(lambda: len(stage.processes()) > 60, "there are many")
+        worker.process.kill()
+        stage.wait_until_empty(timeout_s=10)
+    assert stage.notes()["left"] == []
 
 
 def test_the_worker_ends_its_agent_at_once(stage: Stage) -> None:
@@ -128,6 +145,7 @@ def test_a_guard_that_is_asked_to_stop_asks_the_agent(stage: Stage, number: int)
         assert json.loads(worker.wait_for("closed"))["code"] == 3
 
 
+@pytest.mark.slow
 def test_an_agent_that_does_not_listen_is_killed_after_two_seconds(stage: Stage) -> None:
     with stage.worker(stage.busy_agent()) as worker:
         pid = json.loads(worker.wait_for("started"))["pid"]
@@ -140,6 +158,7 @@ def test_an_agent_that_does_not_listen_is_killed_after_two_seconds(stage: Stage)
         assert stage.tools() == []
 
 
+@pytest.mark.slow
 def test_a_second_signal_hurries(stage: Stage) -> None:
     with stage.worker(stage.busy_agent()) as worker:
         pid = json.loads(worker.wait_for("started"))["pid"]
@@ -153,6 +172,7 @@ def test_a_second_signal_hurries(stage: Stage) -> None:
         assert time.monotonic() - begin < 1.5
 
 
+@pytest.mark.slow
 def test_the_agent_dies_with_its_guard_and_its_tools_are_found_by_their_marker(stage: Stage) -> None:
     with stage.worker(stage.busy_agent()) as worker:
         pid = json.loads(worker.wait_for("started"))["pid"]
@@ -256,6 +276,7 @@ def test_a_temporary_folder_of_a_resumed_session_is_removed_if_its_worker_died(s
     assert list(stage.temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_folder_that_only_looks_temporary_stays(stage: Stage) -> None:
     mine = stage.folder / "claude-resume-mine"
     with stage.worker(stage.agent(f"echo ready; {LOOP}"), environment={"CLAUDE_CONFIG_DIR": str(mine)}) as worker:
@@ -307,6 +328,7 @@ def test_nothing_to_keep_is_no_error(tmp_path: Path) -> None:
 # --- Where there is no /proc -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_with_what_every_system_has_the_agent_and_its_group_end_with_the_worker(stage: Stage) -> None:
     with stage.worker(stage.busy_agent(), portable=True) as worker:
         started(stage, worker)
@@ -318,6 +340,7 @@ def test_with_what_every_system_has_the_agent_and_its_group_end_with_the_worker(
             process.kill()
 
 
+@pytest.mark.slow
 def test_with_what_every_system_has_a_lease_ends_an_agent_and_the_code_is_passed_on(stage: Stage) -> None:
     agent = stage.agent(f"echo ready; {LOOP}")
     with stage.worker(agent, portable=True, lease_s=1.0) as worker:

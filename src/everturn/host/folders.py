@@ -127,6 +127,8 @@ class RunFolder:
     def launcher(self, cli: Path, *, session_id: str, epoch: int, portable: bool = not guard.IS_LINUX) -> Path:
         """Write a program that starts an agent command under a guard.
 
+        A run may have several agents, one after the other: before the next one, the last one is ended with `end_agent`.
+
         Args:
             cli: The agent command.
             session_id: The conversation.
@@ -163,6 +165,7 @@ class RunFolder:
                     "portable": portable,
                 },
             )
+            (self.path / _AGENT).unlink(missing_ok=True)  # that was the last one's
             program.write_bytes(os.fsencode("\n".join(lines)))
             program.chmod(0o700)
         return program
