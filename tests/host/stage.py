@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import psutil
 
 from polling import wait_until
 
-SESSION = "11111111-2222-4333-8444-555555555555"
-RUN = "run-1"
+# Agents are found on the whole host, and tests run in several processes.
+SESSION = str(uuid.uuid4())
+RUN = f"run-{SESSION[:8]}"
 TESTS = str(Path(__file__).parents[1])
 QUOTED = """it's a "state" $HOME folder"""
 # A loop of short steps, as a tool that works for long.
@@ -137,16 +139,19 @@ class Worker:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-
-    def line(self) -> str:
-        """Return the next line on its standard output, which is that of the agent, too."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        self._passed: list[str] = []
 
     def wait_for(self, wanted: str) -> str:
-        """Return the first line that holds some text."""
-        while wanted not in (line := self.line()):
+        """Return the first line that holds some text, each line once. Worker and agent share the standard output, so
+        their lines come in any order."""
+        assert self.process.stdout is not None
+        for line in self._passed:
+            if wanted in line:
+                self._passed.remove(line)
+                return line
+        while wanted not in (line := self.process.stdout.readline().strip()):
             assert line or self.process.poll() is None, self.process.communicate()[1]
+            self._passed.append(line)
         return line
 
     def tell(self, word: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +17,13 @@ from prometheus_client import CollectorRegistry
 
 from everturn.clock import SystemClock
 from everturn.errors import Conflict, NotFound
-from everturn.host.agents import Agents, Marker, end_old_agents, find_cli, find_processes, marker_of
+from everturn.host.agents import Agents, Marker, end_old_agents, find_cli, find_processes, is_guard, marker_of
 from everturn.settings import RUN_MARKER, Settings
 from everturn.telemetry import Metrics
 from host.stage import RUN, SESSION, TOOL_COUNT, Stage
 from polling import wait_until
 
-OTHER = "99999999-2222-4333-8444-555555555555"
+OTHER = str(uuid.uuid4())
 
 
 @pytest.fixture
@@ -70,6 +71,15 @@ def test_only_processes_of_the_session_with_a_lower_epoch_are_old() -> None:
         assert [marker_of(process.pid) for process in (odd, odder)] == [None, None]
         assert end_old_agents(SESSION, 2, timeout_s=5) == [old.pid]
         assert all(process.is_running() for process in (same, another, odd, odder))
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_a_guard_is_known_by_its_command_line(stage: Stage, portable: bool) -> None:
+    with stage.worker(stage.busy_agent()) as worker:
+        worker.wait_for("ready")
+        known = [process.pid for process in stage.processes() if is_guard(process.pid, portable=portable)]
+        assert known == [stage.notes()["pid"]]
+    assert not is_guard(known[0], portable=portable)
 
 
 def test_what_does_not_end_is_a_conflict() -> None:

@@ -153,6 +153,23 @@ def test_what_cannot_be_written_is_told(folders: RunFolders) -> None:
     folder.close()
 
 
+def test_a_process_that_got_the_guards_id_is_no_agent(folders: RunFolders, root: Path) -> None:
+    folder = folders.open("r1")
+    ours = guard.look_up(os.getpid())
+    assert ours is not None
+    for started in (ours.started, ""):
+        guard.write_json(
+            str(folder.path / "agent.json"),
+            {"pid": os.getpid(), "started": started, "cli_pid": None, "config_dir": str(root), "session_id": SESSION}
+            | {"cwd": "/", "temporary": "/tmp"},
+        )
+        agent = folder.agent
+        assert agent is not None
+        assert (agent.is_alive, agent.find()) == (False, {})
+        folder.end_agent(timeout_s=1)
+    folder.close()
+
+
 def test_a_half_written_note_is_no_note(folders: RunFolders) -> None:
     folder = folders.open("r1")
     (folder.path / "run.json").write_text('{"wor')

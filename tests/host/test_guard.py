@@ -60,7 +60,7 @@ def test_nothing_is_left_to_be_reaped(stage: Stage) -> None:
 
 @pytest.mark.slow
 def test_an_agent_whose_worker_is_paused_ends_with_its_lease(stage: Stage) -> None:
-    with stage.worker(stage.busy_agent(), lease_s=2.0) as worker:
+    with stage.worker(stage.busy_agent(), lease_s=4.0) as worker:
         started(stage, worker)
         worker.process.send_signal(signal.SIGSTOP)
         wait_until(
@@ -74,9 +74,9 @@ def test_an_agent_whose_worker_is_paused_ends_with_its_lease(stage: Stage) -> No
 
 @pytest.mark.slow
 def test_a_lease_that_is_extended_keeps_the_agent(stage: Stage) -> None:
-    with stage.worker(stage.busy_agent(), lease_s=2.0) as worker:
+    with stage.worker(stage.busy_agent(), lease_s=4.0) as worker:
         started(stage, worker)
-        deadline_s = time.monotonic() + 4
+        deadline_s = time.monotonic() + 6
         while time.monotonic() < deadline_s:
             worker.tell("lease")
             worker.wait_for("extended")

@@ -221,10 +221,8 @@ def read_lease(path: str) -> float:
 
 
 def keep_transcript(config_dir: str, session_id: str, folder: str) -> None:
-    """Keep what the agent command has written of a session, as hard links if possible, else as copies.
-
-    It is laid out in the given folder as in the command's folder of projects. An `OSError` says that it is not whole.
-    """
+    """Keep what the agent command has written of a session, as hard links or copies, laid out as in its own folder of
+    projects. An `OSError` says that it is not whole."""
     projects = os.path.join(config_dir, "projects")
     for project in os.listdir(projects) if os.path.isdir(projects) else ():
         source, target = os.path.join(projects, project), os.path.join(folder, project)
@@ -308,13 +306,15 @@ class Guard:
     def run(self) -> int:
         """Start the command, wait, end everything. Returns the exit code of the command; 128 + n for a signal n."""
         self._stand_apart()
-        reason = self._reason_to_end() or self._start() or self._wait()
-        if reason == "exit":
-            self._ask_leftovers()
-        elif reason == "worker":
-            self._ask_command()
-        left = end_all(self._everything_below, self._pause, END_TIMEOUT_S)
-        self._tidy_up(reason, left)
+        reason = "error"
+        try:
+            reason = self._reason_to_end() or self._start() or self._wait()
+            if reason == "exit":
+                self._ask_leftovers()
+            elif reason == "worker":
+                self._ask_command()
+        finally:
+            self._tidy_up(reason, end_all(self._everything_below, self._pause, END_TIMEOUT_S))
         return KILLED if self._exit is None else self._exit
 
     def _stand_apart(self) -> None:
@@ -481,11 +481,12 @@ class Guard:
 
 
 def _prctl(option: int, value: int) -> None:
-    import ctypes  # noqa: PLC0415  # for Linux alone
+    try:
+        import ctypes  # noqa: PLC0415  # for Linux alone
 
-    rest = (ctypes.c_ulong(0),) * 3
-    if ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), *rest):
-        raise OSError(ctypes.get_errno(), "prctl")
+        ctypes.CDLL(None).prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0)))
+    except (ImportError, OSError, AttributeError):
+        pass  # an unusual system: orphans are found by their marker then
 
 
 def main(arguments: list[str]) -> int:
