@@ -116,6 +116,10 @@ class Ids:
         """Return 16 random hexadecimal digits."""
         return f"{self._random.getrandbits(64):016x}"
 
+    def run_id(self) -> str:
+        """Return a random id for a run: 20 hexadecimal digits."""
+        return f"{self._random.getrandbits(80):020x}"
+
     def random_bytes(self, count: int) -> bytes:
         """Return this many random bytes."""
         return self._random.randbytes(count)

@@ -16,7 +16,7 @@ from obstore.store import MemoryStore
 from everturn import Fenced, Invalid, Settings, TranscriptStore, Unavailable
 from everturn.log.objects import BlockingObjects
 from everturn.testing import Fault, FaultyObjects
-from everturn.transcripts import linger
+from everturn.transcripts import backlog, linger
 from polling import wait_until
 
 KEY: SessionKey = {"project_key": "-home-a", "session_id": "7df19cb2-f002-4f12-a0f4-5b4be6b08923"}
@@ -113,17 +113,17 @@ def test_an_append_during_the_close_is_stored(objects: FaultyObjects) -> None:
     async def main() -> None:
         store = store_on(objects)
         await append_each(store, 1, 1)
-        assert store._linger is not None
-        stored = store._linger._append
+        assert store._backlog is not None
+        stored = store._backlog._append
 
-        async def slow(target: Any, batch: list[Any]) -> None:
-            await stored(target, batch)
+        async def slow(target: Any, batch: list[Any], patience: Any = None) -> None:
+            await stored(target, batch, patience)
             if target.subpath:  # the last one to be written: somebody appends to the first one meanwhile
                 worker = threading.Thread(target=anyio.run, args=(append_each, store, 2, 2))
                 worker.start()
                 worker.join()
 
-        store._linger._append = slow
+        store._backlog._append = slow
         await append_each(store, 1, 1, SUB)
         await store.aclose()
         assert await store_on(objects).load(KEY) == entries(1, 2)
@@ -190,7 +190,7 @@ def test_a_fenced_store_takes_nothing_more(objects: FaultyObjects) -> None:
 def test_when_the_store_stays_away_a_bounded_amount_is_held(
     objects: FaultyObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linger, "HELD_BYTES", 100)
+    monkeypatch.setattr(backlog, "HELD_BYTES", 100)
 
     async def main() -> None:
         store = store_on(objects)

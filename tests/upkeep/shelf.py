@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,13 @@ def said(number: int, parent: int | None = None, **more: Any) -> dict[str, Any]:
 
 
 MODE = {"type": "mode", "mode": "default", "sessionId": SESSION}
+
+
+def write(path: Path, *entries: Any, end: str = "\n") -> Path:
+    """Write a local transcript."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(json.dumps(entry) for entry in entries) + end, encoding="utf-8")
+    return path
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from everturn.log.stores import connect
 from everturn.testing import Fault, FaultyObjects
 from everturn.upkeep.importing import LocalSession, Outcome, find_sessions, import_session, project_folder
 from everturn.upkeep.local import read_transcript
-from upkeep.shelf import MODE, SESSION, said
+from upkeep.shelf import MODE, SESSION, said, write
 
 OTHER = "10000000-0000-4000-8000-000000000000"
 PROJECT = "-home-ada-web"
@@ -31,12 +30,6 @@ def projects(tmp_path: Path) -> Path:
     folder = tmp_path / "agent" / "projects"
     (folder / PROJECT).mkdir(parents=True)
     return folder
-
-
-def write(path: Path, *entries: Any, end: str = "\n") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(json.dumps(entry) for entry in entries) + end, encoding="utf-8")
-    return path
 
 
 def session_file(projects: Path, *entries: Any, session_id: str = SESSION, end: str = "\n") -> Path:

@@ -70,28 +70,44 @@ def failed(name: str, message: str, mend: str) -> Finding:
 
 
 def examine(
-    checks: Sequence[Check], clock: Clock, told: Callable[[int], None] = lambda _steps: None
+    checks: Sequence[Check],
+    clock: Clock,
+    told: Callable[[int], None] = lambda _steps: None,
+    stop: threading.Event | None = None,
 ) -> list[Finding]:
     """Run checks beside each other and return what they find, in their order.
 
     A check that breaks or takes too long does not stop the others. One that is left behind ends with its current
-    step, and puts away what it has made.
+    step; it has a moment to put away what it has made.
 
     Args:
         checks: What to look at.
         clock: Measures.
         told: Is told of each check that is done.
+        stop: Is set at the end, for checks that wait for others.
     """
-    begun = [_Examination(check, clock) for check in checks]
+    begun: list[_Examination] = []
+    findings: list[Finding] = []
     try:
-        findings: list[Finding] = []
+        for check in checks:
+            begun.append(_Examination(check, clock))  # noqa: PERF401  # an interrupt may come at any of them
         for examination in begun:
             findings += examination.findings()
             told(1)
         return findings
     finally:
-        for examination in begun:
-            examination.stop()
+        if stop is not None:
+            stop.set()
+        _stop(begun, clock)
+
+
+def _stop(begun: Sequence[_Examination], clock: Clock) -> None:
+    """Let checks that are left behind put away what they have made, for as long as that may take."""
+    for examination in begun:
+        examination.over.set()
+    until = clock.elapsed() + CLEANUP_S
+    for examination in begun:
+        examination.thread.join(max(0, until - clock.elapsed()))
 
 
 class _Examination:
@@ -101,27 +117,20 @@ class _Examination:
         self._check = check
         self._clock = clock
         self._found: list[Finding] = []
-        self._over = threading.Event()
+        self.over = threading.Event()
         self._began = clock.elapsed()
-        self._thread = threading.Thread(target=self._work, name=f"check-{check.name}", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._work, name=f"check-{check.name}", daemon=True)
+        self.thread.start()
 
     def findings(self) -> list[Finding]:
         """Wait for the end of the check, or of its time, and return what it has found."""
-        self._thread.join(max(0, self._check.timeout_s - (self._clock.elapsed() - self._began)))
+        self.thread.join(max(0, self._check.timeout_s - (self._clock.elapsed() - self._began)))
         found = list(self._found)
-        if self._thread.is_alive():
-            self._over.set()
+        if self.thread.is_alive():
             hint = "see whether a disk, a network or a program hangs; run it again when the machine is less busy"
             message = f"took longer than {self._check.timeout_s:g} s"
             found.append(replace(failed(self._check.name, message, hint), seconds=self._check.timeout_s))
         return found
-
-    def stop(self) -> None:
-        """End the check, and give it a moment to put away what it has made."""
-        if not self._over.is_set():
-            self._over.set()
-            self._thread.join(CLEANUP_S)
 
     def _work(self) -> None:
         began = self._began
@@ -130,7 +139,7 @@ class _Examination:
             now = self._clock.elapsed()
             self._found.append(_without_secrets(replace(finding, seconds=round(now - began, 3))))
             began = now
-            if self._over.is_set():
+            if self.over.is_set():
                 break
         findings.close()
 

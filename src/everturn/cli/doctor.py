@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,7 +18,7 @@ from rich.text import Text
 
 from everturn.checks.doctor import checks_of_machine, checks_of_settings
 from everturn.checks.findings import Check, Finding, examine, failed
-from everturn.cli.output import Terminal, json_line, plain
+from everturn.cli.output import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, Terminal, complain, json_line, plain
 from everturn.cli.sessions.care import counted, progress
 from everturn.clock import Ids, SystemClock
 from everturn.errors import EverturnError
@@ -24,7 +26,6 @@ from everturn.settings import Settings, agent_folder, inherited_environment
 from everturn.telemetry import log_to_stderr
 
 MARKS = {"pass": ("✓", "green"), "warn": ("!", "bold yellow"), "fail": ("✗", "bold red")}
-EXIT_FAILED = 2
 
 
 def command(
@@ -40,7 +41,8 @@ def command(
     log_to_stderr("error")  # what goes wrong stands in the report
     clock = SystemClock()
     environment = inherited_environment()
-    checks = checks_of_machine(environment, agent_folder(), clock)
+    stop = threading.Event()
+    checks = checks_of_machine(environment, agent_folder(), clock, stop)
     given = {name: value for name, value in (("store", store), ("registry", registry)) if value is not None}
     try:
         settings = Settings.load(**given)
@@ -49,15 +51,22 @@ def command(
         checks.append(Check(wrong.name, lambda: [wrong]))
     else:
         checks += checks_of_settings(settings, frozenset(given), environment, scope, clock, Ids())
-    with progress("checking", len(checks), quiet=as_json) as step:
-        findings = examine(checks, clock, step)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was made is taken away
+    try:
+        with progress("checking", len(checks), quiet=as_json) as step:
+            findings = examine(checks, clock, step, stop)
+    except KeyboardInterrupt:  # caught here: what is said elsewhere is about agents
+        complain("interrupted", "nothing was changed; run it again")
+        return EXIT_INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     counts = Counter(finding.status for finding in findings)
     if as_json:
         summary = {"passed": counts["pass"], "warned": counts["warn"], "failed": counts["fail"]}
         sys.stdout.write(json_line({"checks": [asdict(each) for each in findings], "summary": summary}) + "\n")
     else:
         Terminal(highlight=False).print(report(findings))
-    return EXIT_FAILED if counts["fail"] else 0
+    return EXIT_REFUSED if counts["fail"] else EXIT_OK
 
 
 def report(findings: Sequence[Finding]) -> Group:

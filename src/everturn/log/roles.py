@@ -31,6 +31,11 @@ MAX_POLICY_CHARS = 2048
 MAX_TAG_CHARS = 256
 MAX_NAME_CHARS = 64
 
+Statement = dict[str, Any]
+
+GET, PUT, DELETE, PREFIX = "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:prefix"
+GATE = "format.json"
+
 # What a run does below each folder of its scope (docs/format.md, section 1).
 WRITTEN = ("sessions", "homes", "summaries", "catalogs", "damaged")
 ADDED = ("traces",)
@@ -136,7 +141,10 @@ class SessionRole:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._kms_key = settings.s3_sse_kms_key or "alias/aws/s3" if _uses_kms(settings) else None
-        self._make_sts = make_sts or _client_maker(settings)
+        self.region = settings.aws_region
+        if make_sts is None:
+            make_sts, self.region = _client_maker(settings)
+        self._make_sts = make_sts
         self._sts: Sts | None = None
         self._making = threading.Lock()
 
@@ -155,23 +163,17 @@ class SessionRole:
             Invalid: It is longer than STS takes.
         """
         segment = escape(scope, "scope")
-        listed = [f"{self._prefix}{folder}/{segment}/*" for folder in (*WRITTEN, *READ)]
-        listed.append(f"{self._prefix}format.json")  # to be told that it is not there
-        statements = [
-            _allow(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], self._objects(segment, *WRITTEN, "probes")),
-            _allow(["s3:PutObject"], self._objects(segment, *ADDED)),
-            _allow(["s3:GetObject"], [*self._objects(segment, *READ), self._arn("format.json")]),
-            _allow(["s3:ListBucket"], [self._arn()], {"StringLike": {"s3:prefix": listed}}),
-            *self._encryption(),
-        ]
-        policy = json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
-        if len(policy) > MAX_POLICY_CHARS:
-            raise Invalid(
-                f"the session policy for {scope} would take {len(policy)} characters, and {MAX_POLICY_CHARS} is the"
-                " most that AWS takes",
-                hint="use a task with a shorter id, or a shorter prefix in the store's URL",
+        for statements in (self._by_folder(segment), self._by_place(segment)):
+            policy = json.dumps(
+                {"Version": "2012-10-17", "Statement": statements + self._encryption()}, separators=(",", ":")
             )
-        return policy
+            if len(policy) <= MAX_POLICY_CHARS:
+                return policy
+        raise Invalid(
+            f"the session policy for {scope} would take {len(policy)} characters, and {MAX_POLICY_CHARS} is the"
+            " most that AWS takes",
+            hint="use a task with a shorter id, or a shorter prefix in the store's URL",
+        )
 
     def assume(self, assignment: Assignment, policy: str) -> Any:
         """Ask for credentials, once, and return what STS says of them.
@@ -181,11 +183,9 @@ class SessionRole:
             Invalid: STS does not take the request.
             Unavailable: STS did not answer.
         """
-        with self._making:
-            if self._sts is None:
-                self._sts = self._make_sts()
-            sts = self._sts
         try:
+            with self._making:
+                sts = self._sts = self._sts or self._make_sts()
             response = sts.assume_role(
                 RoleArn=self.arn,
                 RoleSessionName=assignment.session_name(),
@@ -198,14 +198,50 @@ class SessionRole:
             self._sts = None  # it keeps the credentials that it found when it was made, or that it found none
             raise _translated(error, self.arn) from error
 
-    def _objects(self, segment: str, *folders: str) -> list[str]:
-        return [self._arn(f"{one}/{segment}" + (".json" if one == "probes" else "/*")) for one in folders]
+    def _by_folder(self, segment: str) -> list[Statement]:
+        """Name each folder of the scope."""
+
+        def objects(*folders: str) -> list[str]:
+            return [self._arn(f"{folder}/{segment}/*") for folder in folders]
+
+        listed = [f"{self._prefix}{folder}/{segment}/*" for folder in (*WRITTEN, *ADDED, *READ)]
+        return [
+            _allow([GET, PUT, DELETE], [*objects(*WRITTEN), self._probe(segment)]),
+            _allow([GET, PUT], objects(*ADDED)),
+            _allow([GET], [*objects(*READ), self._arn(GATE)]),
+            self._listing([*listed, self._prefix + GATE]),
+        ]
+
+    def _by_place(self, segment: str) -> list[Statement]:
+        """Name the scope fewer times: it stands in second place, behind whatever folder, and nowhere else.
+
+        A wildcard of IAM matches slashes, too, so what has the scope's name in a later place is denied: there it is
+        the name of something in another scope.
+        """
+        second, later = f"*/{segment}/*", f"*/*/{segment}/*"
+        listing = self._listing([self._prefix + second, self._prefix + GATE])
+        listing["Condition"]["StringNotLike"] = {PREFIX: self._prefix + later}
+        return [
+            _allow([GET, PUT, DELETE], [self._arn(second), self._probe(segment)]),
+            _deny(["s3:*"], [self._arn(later)]),
+            _deny([DELETE], [self._arn(f"{folder}/*") for folder in (*ADDED, *READ)]),
+            _deny([PUT], [self._arn(f"{folder}/*") for folder in READ]),
+            _allow([GET], [self._arn(GATE)]),
+            listing,
+        ]
+
+    def _listing(self, prefixes: list[str]) -> Statement:
+        """Allow to list, which is also what makes S3 say of an object that it is not there, rather than nothing."""
+        return _allow(["s3:ListBucket"], [self._arn()], {"StringLike": {PREFIX: prefixes}})
+
+    def _probe(self, segment: str) -> str:
+        return self._arn(f"probes/{segment}.json")
 
     def _arn(self, path: str | None = None) -> str:
         bucket = f"arn:{self._partition}:s3:::{self._bucket}"
         return bucket if path is None else f"{bucket}/{self._prefix}{path}"
 
-    def _encryption(self) -> list[dict[str, Any]]:
+    def _encryption(self) -> list[Statement]:
         """Allow the use of one KMS key, if the store encrypts with one."""
         key = self._kms_key
         if key is None:
@@ -228,9 +264,13 @@ class RoleCredentials:
         role: The role.
         assignment: Whose work they are for.
         policy: The session policy.
+
+    Attributes:
+        config: What obstore asks for, too: the region, if it is known.
     """
 
     def __init__(self, role: SessionRole, assignment: Assignment, policy: str) -> None:
+        self.config = {"region": role.region} if role.region else {}
         self._role = role
         self._assignment = assignment
         self._policy = policy
@@ -332,9 +372,13 @@ def tag_value(text: str) -> str:
     return spelled[: MAX_TAG_CHARS - len(end)] + end
 
 
-def _allow(actions: list[str], resources: list[str], condition: dict[str, Any] | None = None) -> dict[str, Any]:
-    statement: dict[str, Any] = {"Effect": "Allow", "Action": _few(actions), "Resource": _few(resources)}
+def _allow(actions: list[str], resources: list[str], condition: dict[str, Any] | None = None) -> Statement:
+    statement = {"Effect": "Allow", "Action": _few(actions), "Resource": _few(resources)}
     return statement if condition is None else {**statement, "Condition": condition}
+
+
+def _deny(actions: list[str], resources: list[str]) -> Statement:
+    return {**_allow(actions, resources), "Effect": "Deny"}
 
 
 def _few(items: list[str]) -> list[str] | str:
@@ -345,8 +389,11 @@ def _uses_kms(settings: Settings) -> bool:
     return settings.s3_sse in ("kms", "kms-dsse")
 
 
-def _client_maker(settings: Settings) -> Callable[[], Sts]:
-    """Return what makes a client of STS with the worker's own credentials. Only boto3 knows all their kinds."""
+def _client_maker(settings: Settings) -> tuple[Callable[[], Sts], str | None]:
+    """Return what makes a client of STS with the worker's own credentials, and its region, if there is one.
+
+    Only boto3 knows all kinds of credentials.
+    """
     try:
         boto3, config = import_module("boto3"), import_module("botocore.config")
     except ImportError:
@@ -357,16 +404,18 @@ def _client_maker(settings: Settings) -> Callable[[], Sts]:
         retries={"total_max_attempts": 1},  # trying again is for `Requests` to decide
     )
 
-    def make() -> Sts:
-        try:
-            session = boto3.Session(profile_name=settings.aws_profile, region_name=settings.aws_region)
-            endpoint = settings.aws_endpoint_url_sts or settings.aws_endpoint_url
-            client: Sts = session.client("sts", endpoint_url=endpoint, config=options)
-            return client
-        except Exception as error:
-            raise _translated(error, settings.session_role or "") from error
+    def session() -> Any:
+        return boto3.Session(profile_name=settings.aws_profile, region_name=settings.aws_region)
 
-    return make
+    def make() -> Sts:
+        endpoint = settings.aws_endpoint_url_sts or settings.aws_endpoint_url
+        client: Sts = session().client("sts", endpoint_url=endpoint, config=options)
+        return client
+
+    try:
+        return make, session().region_name
+    except Exception as error:
+        raise _translated(error, settings.session_role or "") from error
 
 
 def _translated(error: Exception, role: str) -> EverturnError:
@@ -376,7 +425,7 @@ def _translated(error: Exception, role: str) -> EverturnError:
     errors = import_module("botocore.exceptions")
     if isinstance(error, errors.ClientError):
         return _refused(error, role)
-    if isinstance(error, errors.NoCredentialsError | errors.PartialCredentialsError | errors.TokenRetrievalError):
+    if any(sign in type(error).__name__ for sign in ("Credential", "Token", "Login", "SSO")):
         return Denied(
             f"there are no credentials to assume {role} with: {error}",
             hint="give the worker AWS credentials of its own, or a profile in AWS_PROFILE",
@@ -392,7 +441,8 @@ def _translated(error: Exception, role: str) -> EverturnError:
 def _refused(error: Any, role: str) -> EverturnError:
     answer = error.response.get("Error", {})
     code, status = answer.get("Code", ""), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    said = f"{code}: {answer.get('Message', '')}".rstrip(": ")
+    reason = answer.get("Message", "").partition("\n")[0]  # what follows may repeat the request, secrets included
+    said = f"{code}: {reason}".rstrip(": ")
     if code in _THROTTLED_CODES or status >= 500 or status == 429:
         return Unavailable(f"{role} could not be assumed: {said}", hint="it is safe to try again")
     if code in _INVALID_CODES:

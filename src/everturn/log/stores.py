@@ -166,7 +166,7 @@ async def _found(objects: Objects, scope: str, label: str) -> bool:
     try:
         return await _create(objects, FORMAT_KEY, _FORMAT)
     except Denied:
-        await objects.delete([_probe_key(scope)])
+        await objects.delete([probe_key(scope)])
         raise Denied(
             f"{label} is no store yet, and these credentials may not make it one",
             hint="open it once with credentials that may write its format.json (docs/credentials.md)",

@@ -60,6 +60,10 @@ class Layout:
         """The key of the note that says where a session lives."""
         return f"homes/{self._scope}/{escape(session_id, 'session id')}.json"
 
+    def trace(self, run_id: str) -> str:
+        """The key of a run's trace."""
+        return f"traces/{self._scope}/{escape(run_id, 'run id')}.jsonl.gz"
+
 
 def names_in(segments: list[str]) -> list[str]:
     """Return the names behind path segments, in order, without segments that are not ours."""

@@ -25,13 +25,20 @@ class Ledger:
 
     def __init__(self) -> None:
         self._missing: dict[int, _Missing] = {}
+        self._given_up = 0
+        self._refused: list[Any] | None = None
         self._lock = threading.Lock()
 
     @property
     def missing_entries(self) -> int:
         """How many entries are missing."""
         with self._lock:
-            return sum(len(batch.entries) for batch in self._missing.values())
+            return self._given_up + sum(len(batch.entries) for batch in self._missing.values())
+
+    @property
+    def given_up_entries(self) -> int:
+        """How many of them were not even kept, as too much waits already."""
+        return self._given_up
 
     def failed(self, entries: list[Any], write_id: str | None) -> None:
         """Note that a batch was not stored, or perhaps was.
@@ -42,8 +49,25 @@ class Ledger:
         """
         with self._lock:
             known = self._missing.get(id(entries))
+            if entries is self._refused:
+                return
             if known is None or known.write_id is None:
                 self._missing[id(entries)] = _Missing(entries, write_id)
+
+    def gave_up(self, entries: list[Any]) -> None:
+        """Note that a batch was not taken. Only its number is kept, and its list until the next one, as it may come
+        several times in a row."""
+        with self._lock:
+            if entries is not self._refused:
+                self._given_up += len(entries)
+                self._refused = entries
+
+    def clear(self) -> None:
+        """Note that nothing is missing: everything was found in the store, or put there from elsewhere."""
+        with self._lock:
+            self._missing.clear()
+            self._given_up = 0
+            self._refused = None
 
     def stored(self, entries: list[Any]) -> None:
         """Note that a batch is stored."""

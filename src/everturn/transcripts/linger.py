@@ -8,71 +8,49 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 from everturn.clock import Clock
-from everturn.errors import EverturnError, Invalid, Unavailable
+from everturn.errors import Unavailable
 from everturn.log.background import start_thread
 from everturn.log.entries import encode
 from everturn.log.objects import run
+from everturn.log.patience import Patience
 from everturn.telemetry import carrying_run
+from everturn.transcripts.backlog import NEVER, Append, Backlog, Batch, Queue
 from everturn.transcripts.ledger import Ledger
 from everturn.transcripts.session_logs import Target
 
 FULL_ENTRIES = 500
 FULL_BYTES = 1 << 20
-NEVER = float("inf")
-HELD_BYTES = 64 << 20  # of one log, while the store is away
-
-Append = Callable[[Target, list[Any]], Coroutine[Any, Any, None]]
 
 
-@dataclass
-class _Batch:
-    """Entries that are appended together. It grows until the first attempt: one that is tried again has to be the
-    same batch."""
-
-    entries: list[Any] = field(default_factory=list)
-    size_bytes: int = 0
-    tried: bool = False
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.entries) >= FULL_ENTRIES or self.size_bytes >= FULL_BYTES
-
-
-@dataclass
-class _Queue:
-    """What waits for one log, and until when."""
-
-    batches: list[_Batch] = field(default_factory=list)
-    due: float = 0.0
-    writing: threading.Lock = field(default_factory=threading.Lock)
-
-    def growing(self) -> _Batch | None:
-        """Return the batch that still grows, if there is one."""
-        return self.batches[-1] if self.batches and not self.batches[-1].tried else None
-
-
-class Linger:
+class Linger(Backlog):
     """Collects entries for up to `linger_s` and appends them together.
 
     Args:
         append: Appends a batch to a log.
+        patience: See `Backlog`.
         linger_s: How long entries wait at most, unless the store is away.
         clock: Tells how long they have waited.
         ledger: Keeps the account of what is not stored.
+        in_order: See `Backlog`.
     """
 
-    def __init__(self, append: Append, *, linger_s: float, clock: Clock, ledger: Ledger) -> None:
-        self._append = append
+    def __init__(
+        self,
+        append: Append,
+        *,
+        patience: Callable[[], Patience],
+        linger_s: float,
+        clock: Clock,
+        ledger: Ledger,
+        in_order: bool,
+    ) -> None:
+        super().__init__(append, patience=patience, ledger=ledger, in_order=in_order)
         self._linger_s = linger_s
         self._clock = clock
-        self._ledger = ledger
-        self._queues: dict[Target, _Queue] = {}
-        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
         self._at_exit = carrying_run(self._flush_at_exit)  # kept: what is taken back has to be what was given
@@ -90,25 +68,9 @@ class Linger:
             if not closed:
                 batch = self._put_in(target, entries, size_bytes)
         if closed:  # nobody would come back for them
-            await self._write(target)
-            await self._append(target, entries)
-        elif batch.is_full:
+            await super().append(target, entries)
+        elif _is_full(batch):
             self._try_to_write(target)
-
-    async def flush(self) -> None:
-        """Write everything that waits. On return it is durable.
-
-        Raises:
-            EverturnError: The first thing that went wrong. What could not be written is kept.
-        """
-        failed: EverturnError | None = None
-        for target in list(self._queues):
-            try:
-                await self._write(target)
-            except EverturnError as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
 
     async def close(self) -> None:
         """Write everything that waits and end the thread. What comes later is written as it comes."""
@@ -120,14 +82,13 @@ class Linger:
             thread.join()
         await self.flush()
 
-    def _put_in(self, target: Target, entries: list[Any], size_bytes: int) -> _Batch:
+    def _put_in(self, target: Target, entries: list[Any], size_bytes: int) -> Batch:
         """Add entries to the batch that grows."""
-        queue = self._queues.setdefault(target, _Queue())
-        if sum(batch.size_bytes for batch in queue.batches) > HELD_BYTES:
-            raise Unavailable(f"{HELD_BYTES >> 20} MiB wait to be stored", hint="check that the store can be reached")
-        batch = queue.growing()
+        queue = self._queue(target)
+        self._refuse_if_full(queue, entries)
+        batch = _growing(queue)
         if batch is None:
-            batch = _Batch()
+            batch = Batch()
             queue.batches.append(batch)
             queue.due = self._clock.elapsed() + self._linger_s
         batch.entries += entries
@@ -136,24 +97,10 @@ class Linger:
         self._watch()
         return batch
 
-    async def _write(self, target: Target) -> None:
-        queue = self._queues.setdefault(target, _Queue())
-        with queue.writing:
-            while True:
-                with self._changed:
-                    if not queue.batches:
-                        return
-                    batch = queue.batches[0]
-                    batch.tried = True
-                    queue.due = self._clock.elapsed() + self._linger_s
-                try:
-                    await self._append(target, batch.entries)
-                except Invalid:
-                    with self._changed:  # the store will never take it; the ledger goes on counting it
-                        queue.batches.pop(0)
-                    raise
-                with self._changed:
-                    queue.batches.pop(0)
+    def _next(self, queue: Queue) -> Batch | None:
+        with self._changed:
+            queue.due = self._clock.elapsed() + self._linger_s
+            return super()._next(queue)
 
     def _watch(self) -> None:
         if self._thread is None and not self._closing:
@@ -190,3 +137,12 @@ class Linger:
     def _flush_at_exit(self) -> None:
         for target in list(self._queues):
             self._try_to_write(target)
+
+
+def _growing(queue: Queue) -> Batch | None:
+    """Return the batch that still grows, if there is one."""
+    return queue.batches[-1] if queue.batches and not queue.batches[-1].tried else None
+
+
+def _is_full(batch: Batch) -> bool:
+    return len(batch.entries) >= FULL_ENTRIES or batch.size_bytes >= FULL_BYTES

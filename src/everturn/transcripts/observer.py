@@ -89,6 +89,15 @@ class StoreObserver:
         for warning in warnings:
             self._log.warning("transcript_large", message=warning)
 
+    def healed(self, log: str, count: int) -> None:
+        """Entries were appended late, from a local copy."""
+        self.metrics.healed_entries.inc(count)
+        self._log.info("healed", log=log, entries=count)
+
+    def not_healed(self, log: str, count: int, reason: str) -> None:
+        """Entries are missing, or may be, and cannot be appended."""
+        self._log.error("not_healed", log=log, entries=count, reason=reason)
+
     def summary_failed(self, session_id: str, error: Exception) -> None:
         """A summary was not written. It is derived: the next one, or a reader, makes up for it."""
         self.metrics.summary_failures.inc()

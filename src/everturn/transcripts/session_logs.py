@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from claude_agent_sdk import SessionKey, SessionStoreEntry
 
@@ -25,6 +25,7 @@ from everturn.transcripts.deletion import delete_log
 from everturn.transcripts.holds import refuse_if_held
 from everturn.transcripts.homes import find_home, noted_home, settle_home
 from everturn.transcripts.layout import Layout
+from everturn.transcripts.marks import Marks
 from everturn.transcripts.observer import StoreObserver
 from everturn.transcripts.summaries import SummaryKeeper
 
@@ -88,6 +89,7 @@ class SessionLogs:
         self._homes: dict[str, str] = {}
         self._taken: dict[Target, Log] = {}
         self.latest = math.inf  # of the clock: appends try nothing again after it
+        self._marks: dict[tuple[str, str, str | None], Marks] = {}
         self.summaries = SummaryKeeper(
             objects,
             layout,
@@ -114,9 +116,17 @@ class SessionLogs:
         self._folder(target)  # refuses bad names before anything happens
         return target
 
-    async def append(self, target: Target, entries: list[SessionStoreEntry]) -> None:
-        """Append entries. On return they are durable."""
-        patience = self._patience()
+    async def append(
+        self, target: Target, entries: list[SessionStoreEntry], patience: Patience | None = None
+    ) -> None:
+        """Append entries. On return they are durable.
+
+        Args:
+            target: The log.
+            entries: The entries.
+            patience: That of the operation this append belongs to, if it has begun already.
+        """
+        patience = patience or self.patience()
         try:
             place = await self._home_for(target, patience, entries)
         except EverturnError as error:  # no writer has it yet, to tell of it
@@ -135,6 +145,8 @@ class SessionLogs:
                 raise
             if place.subpath is None:
                 self.summaries.note((place.project_key, place.session_id), seq, entries)
+            if self._epoch:
+                self.marks(target).stored(entries)
             written = handle.writer.written
         self._observer.ledger.stored(entries)
         self.compactor.note(self._folder(place), seq, written)
@@ -148,7 +160,22 @@ class SessionLogs:
             self._homes.pop(target.session_id, None)
             now = await self._place(target)
             log = log if now == place else await self._read(now)
-        return log.entries() if log.exists else None
+        entries = log.entries() if log.exists else None
+        if self._epoch:
+            self.marks(target).begin(entries or ())
+        return entries
+
+    def marks(self, target: Target) -> Marks:
+        """Return the marks of what is known to be stored of a log. They are kept for the holder of a claim."""
+        name = (target.project_key if not self._any_cwd else "", target.session_id, target.subpath)
+        with self._handles_lock:
+            return self._marks.setdefault(name, Marks())
+
+    def patience(self) -> Patience:
+        """Return the patience for one append."""
+        backoff = Backoff(self._settings.retry_start_s, self._settings.retry_limit_s)
+        deadline_s = self._settings.append_deadline_s
+        return Patience(self._objects, self._clock, self._ids, deadline_s, backoff, lambda: self.latest)
 
     async def is_known(self, target: Target) -> bool:
         """Tell whether a claim has ever begun to store a session. One request."""
@@ -162,7 +189,7 @@ class SessionLogs:
 
         Nobody else can add to it now, so the next load, the agent's, is answered with it, unless we append first.
         """
-        patience = self._patience()
+        patience = self.patience()
         place = await self._home_for(target, patience, is_new=is_new)
         handle = self._handle(place)
         with handle.lock, _FenceNoting(self._observer):
@@ -264,16 +291,15 @@ class SessionLogs:
 
     def _opened(self, place: Target, handle: _Handle, log: Log) -> None:
         handle.opened = True
+        if not log.exists:
+            marks = self.marks(place)
+            marks.begin(())
+            marks.deleted = log.start > 1
         if place.subpath is None and not log.exists:
             self.summaries.begin((place.project_key, place.session_id), log.tail)
 
     def _folder(self, place: Target) -> str:
         return self._layout.log(place.project_key, place.session_id, place.subpath)
-
-    def _patience(self) -> Patience:
-        backoff = Backoff(self._settings.retry_start_s, self._settings.retry_limit_s)
-        deadline_s = self._settings.append_deadline_s
-        return Patience(self._objects, self._clock, self._ids, deadline_s, backoff, lambda: self.latest)
 
     def _handle(self, place: Target) -> _Handle:
         with self._handles_lock:
@@ -307,8 +333,3 @@ class _FenceNoting:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, Fenced):
             self._observer.stopped(error)
-
-
-def is_said(entry: Any) -> bool:
-    """Tell whether an entry is something that was said, not one of the agent's notes to itself."""
-    return isinstance(entry, dict) and entry.get("type") in ("user", "assistant")

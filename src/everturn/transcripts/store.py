@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -26,15 +26,18 @@ from everturn.log.roles import Assignment
 from everturn.log.stores import admit, connect
 from everturn.settings import Settings
 from everturn.transcripts import listing
+from everturn.transcripts.backlog import Append, Backlog
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.linger import Linger
+from everturn.transcripts.marks import Marks, is_said
 from everturn.transcripts.observer import StoreObserver
-from everturn.transcripts.session_logs import SessionLogs, Target, is_said
+from everturn.transcripts.session_logs import SessionLogs, Target
 from everturn.transcripts.sizes import size_warnings
 
 Result = TypeVar("Result")
 
 QUIET_ROUNDS = 6
+UNKNOWN_PROJECT = "unknown"  # for stores that find a session wherever it lives
 
 
 class TranscriptStore(SessionStore):
@@ -86,12 +89,8 @@ class TranscriptStore(SessionStore):
             ids=ids or Ids(),
             observer=self.observer,
         )
-        linger_s = self._settings.linger_s
-        self._linger = (
-            Linger(self._logs.append, linger_s=linger_s, clock=self._clock, ledger=self.observer.ledger)
-            if linger_s
-            else None
-        )
+        self._backlog = self._make_backlog(self._clock, claimed=epoch > 0)
+        self.epoch = epoch
         self.size_warnings: tuple[str, ...] = ()
         self._in_flight = 0
         self._all_landed = anyio.Event()
@@ -145,7 +144,7 @@ class TranscriptStore(SessionStore):
         Raises:
             Invalid: An entry is not a JSON value. Nothing was written.
             Unavailable: The store did not settle the write within `append_deadline_s`. Appending the same entries
-                again is safe: they are not written twice.
+                again is safe: they are not written twice. With a claim they are kept, and go before the next ones.
             Fenced: A newer claim has taken over; nothing more can be appended here.
         """
         if not entries:
@@ -203,7 +202,7 @@ class TranscriptStore(SessionStore):
 
         Every claim leaves that note before it stores anything, so a session without one is lost, or never was.
         """
-        target = self._logs.target({"project_key": "unknown", "session_id": session_id})
+        target = self._logs.target({"project_key": UNKNOWN_PROJECT, "session_id": session_id})
         return await _in_thread(partial(self._logs.is_known, target))
 
     async def take_over(self, project_key: str, session_id: str, *, is_new: bool = False) -> bool:
@@ -226,6 +225,23 @@ class TranscriptStore(SessionStore):
         """
         target = self._logs.target({"project_key": project_key, "session_id": session_id})
         return await _in_thread(partial(self._take_over, target, is_new=is_new))
+
+    def marks(self, key: SessionKey) -> Marks:
+        """Return the marks of what this store knows to be stored of a log. With a claim only; empty without."""
+        return self._logs.marks(self._logs.target(key))
+
+    def take_again(self, key: SessionKey) -> None:
+        """Take entries of a log again after some were not taken, as too much waited for a store that was away.
+
+        The caller appends first what is missing: what comes after it could not be put in order otherwise.
+        """
+        if self._backlog is not None:
+            self._backlog.take_again(self._logs.target(key))
+
+    async def is_begun(self, session_id: str) -> bool:
+        """Tell whether anything was said in a session. Reads it whole; for a store with homes."""
+        entries = await self.load({"project_key": UNKNOWN_PROJECT, "session_id": session_id})
+        return any(is_said(entry) for entry in entries or ())
 
     async def settled(self) -> None:
         """Wait until everything that the SDK has taken from the agent so far is stored, or has failed.
@@ -252,13 +268,13 @@ class TranscriptStore(SessionStore):
         self._logs.latest = self._clock.elapsed() + seconds
 
     async def drain(self) -> None:
-        """Store now what lingers. On return all entries are durable. Without `linger_s` they are anyway.
+        """Store now what lingers, and what could not be stored so far. On return all entries are durable.
 
         Raises:
             EverturnError: Something could not be stored. It is kept, and tried again later.
         """
-        if self._linger is not None:
-            await _in_thread(self._linger.flush)
+        if self._backlog is not None:
+            await _in_thread(self._backlog.flush)
 
     async def flush(self) -> None:
         """Store now what lingers, and write the summaries that are behind."""
@@ -269,8 +285,8 @@ class TranscriptStore(SessionStore):
         """Store and write what is behind, and let go of threads."""
         with anyio.CancelScope(shield=True):
             try:
-                if self._linger is not None:
-                    await _in_thread(self._linger.close)
+                if self._backlog is not None:
+                    await _in_thread(self._backlog.close)
             finally:
                 await _in_thread(self._logs.close)
 
@@ -290,12 +306,19 @@ class TranscriptStore(SessionStore):
     # --- Small things ---------------------------------------------------------------------------------------------
 
     async def _append(self, target: Target, entries: list[SessionStoreEntry]) -> None:
-        if self._linger is None:
+        if self._backlog is None:
             await self._logs.append(target, entries)
             return
         if self.observer.fenced is not None:
             raise self.observer.fenced
-        await self._linger.append(target, entries)
+        await self._backlog.append(target, entries)
+
+    def _make_backlog(self, clock: Clock, *, claimed: bool) -> Backlog | None:
+        patience, ledger, linger_s = self._logs.patience, self.observer.ledger, self._settings.linger_s
+        append = cast("Append", self._logs.append)  # it takes the entries as the SDK types them
+        if linger_s:
+            return Linger(append, patience=patience, linger_s=linger_s, clock=clock, ledger=ledger, in_order=claimed)
+        return Backlog(append, patience=patience, ledger=ledger) if claimed else None
 
     async def _after_draining(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """Do something that has to see what this process has appended."""

@@ -10,21 +10,16 @@ some that the file has not. Those are left out on both sides.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from everturn.errors import Invalid
-from everturn.log.entries import encode
+from everturn.transcripts.marks import METADATA, NOT_MIRRORED, Mark, is_said, mark, type_of, uuid_of
 
 Entry = TypeVar("Entry")
-Mark = tuple[str, object]
 
-METADATA = "agent_metadata"  # in a sub-transcript in the store, in a small file of its own beside a local one
-# What the agent command (2.1.327) writes to its own file and does not hand over to a store: what it asked the model.
-NOT_MIRRORED = frozenset({"api-request", "api-request-blob", "api-request-shape"})
 HINT = "is it the transcript of this session, and of this sub-transcript? if there is no better one: --accept-loss"
 
 
@@ -55,12 +50,13 @@ def align(local: Sequence[Any], stored: Sequence[Any]) -> Alignment:
     found = [places[each].popleft() if places[each] else None for each in map(mark, stored)]
     matched = {index for index in found if index is not None}
     end = max(matched, default=-1) + 1
-    last = max((at for at, index in enumerate(found) if index is not None), default=-1)
+    # Notes look alike: one that somebody else has added must not be taken for the end of what both have.
+    last = max((at for at, index in enumerate(found) if index is not None and uuid_of(stored[at])), default=-1)
     return Alignment(
         after=list(local[end:]),
         inside=[entry for index, entry in enumerate(local[:end]) if index not in matched],
         common=len(matched),
-        diverged=any(_is_said(entry) for entry in stored[last + 1 :]),
+        diverged=any(is_said(entry) for entry in stored[last + 1 :]),
     )
 
 
@@ -71,10 +67,6 @@ def missing_entries(local: Sequence[Any], stored: Sequence[Any]) -> list[Any]:
     """
     alignment = align(local, stored)
     return [] if alignment.diverged else alignment.after
-
-
-def _is_said(entry: Any) -> bool:
-    return _type_of(entry) in ("user", "assistant")
 
 
 def between(
@@ -155,18 +147,6 @@ def _refusal(why: str) -> Invalid:
     return Invalid(f"the local transcript does not fit: {why}", hint=HINT)
 
 
-def mark(entry: Any) -> Mark:
-    """Return what tells an entry from others: its uuid or, if it has none, everything it says."""
-    uuid = uuid_of(entry)
-    return ("uuid", uuid) if uuid is not None else ("value", _canonical(entry))
-
-
-def uuid_of(entry: Any) -> str | None:
-    """Return an entry's uuid, if it has one."""
-    uuid = entry.get("uuid") if isinstance(entry, dict) else None
-    return uuid if type(uuid) is str else None
-
-
 def without_repeats(entries: Sequence[Entry]) -> list[Entry]:
     """Return entries as readers show them: of those with the same uuid, the first."""
     seen: set[str] = set()
@@ -182,16 +162,12 @@ def without_repeats(entries: Sequence[Entry]) -> list[Entry]:
 
 def is_metadata(entry: Any) -> bool:
     """Tell whether an entry is a subagent's metadata, which a local transcript does not have."""
-    return bool(_type_of(entry) == METADATA)
+    return bool(type_of(entry) == METADATA)
 
 
 def comparable(entries: Sequence[Entry]) -> list[Entry]:
     """Return what a local transcript and a stored one both have: no repeats, no metadata, no notes of requests."""
-    return [entry for entry in without_repeats(entries) if _type_of(entry) not in (METADATA, *NOT_MIRRORED)]
-
-
-def _type_of(entry: Any) -> Any:
-    return entry.get("type") if isinstance(entry, dict) else None
+    return [entry for entry in without_repeats(entries) if type_of(entry) not in (METADATA, *NOT_MIRRORED)]
 
 
 def same_session(entries: Sequence[Any], session_id: str) -> bool:
@@ -202,10 +178,3 @@ def same_session(entries: Sequence[Any], session_id: str) -> bool:
 
 def _has_id(entry: dict[str, Any]) -> bool:
     return isinstance(entry.get("sessionId"), str)
-
-
-def _canonical(entry: Any) -> bytes:
-    try:
-        return json.dumps(entry, sort_keys=True).encode()
-    except RecursionError:  # nested too deeply for that; its keys keep the order in which they came
-        return encode([entry]).lines

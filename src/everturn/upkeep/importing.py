@@ -17,8 +17,9 @@ from claude_agent_sdk import SessionKey, SessionStoreEntry, project_key_for_dire
 
 from everturn.errors import Conflict, Denied, EverturnError, Invalid, NotFound
 from everturn.log.entries import encode
+from everturn.transcripts.marks import METADATA, uuid_of
 from everturn.transcripts.store import TranscriptStore
-from everturn.upkeep.alignment import METADATA, comparable, is_metadata, same_session, uuid_of
+from everturn.upkeep.alignment import comparable, is_metadata, same_session
 from everturn.upkeep.local import batches, read_transcript
 
 SUFFIX = ".jsonl"
@@ -175,11 +176,15 @@ def read_log(path: Path, subpath: str | None) -> list[Any]:
         if not isinstance(entry.get("type"), str):
             raise Invalid(f"{path} is not a transcript: entry {number} has no type", hint="name a session's file")
     entries = comparable(entries)
-    return entries if subpath is None else [*entries, *_metadata(path)]
+    return entries if subpath is None else [*entries, *metadata_of(path)]
 
 
-def _metadata(path: Path) -> list[Any]:
-    """Return what stands in the small file beside a subagent's transcript. A damaged one is as good as none."""
+def metadata_of(path: Path) -> list[Any]:
+    """Return what stands in the small file beside a subagent's transcript. A damaged one is as good as none.
+
+    Raises:
+        Denied: It cannot be read.
+    """
     sidecar = path.with_name(path.name.removesuffix(SUFFIX) + ".meta.json")
     try:
         record = json.loads(sidecar.read_text(encoding="utf-8"))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from everturn.errors import Corrupt, Denied, Invalid, NotFound
 from everturn.log.entries import decode_lines
+from everturn.transcripts.marks import Place
 
 BATCH_BYTES = 1_000_000
+ENDING_BYTES = 64  # of what was read before, to know a file again
 
 
 def read_transcript(path: Path, *, torn_end: bool = False) -> list[dict[str, Any]]:
@@ -31,22 +34,53 @@ def read_transcript(path: Path, *, torn_end: bool = False) -> list[dict[str, Any
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        if number < len(lines):
+            entries.append(_numbered(path, number, line))
+            continue
         try:
             entries.append(_entry(line))
-        except ValueError as error:
-            if number == len(lines):
-                if torn_end:
-                    break
-                raise Invalid(
-                    f"the last line of {path} is cut off",
-                    hint="if an agent is still writing it, wait for it; otherwise delete that line from a copy",
-                ) from None
+        except ValueError:
+            if torn_end:
+                break
             raise Invalid(
-                f"line {number} of {path} is not an entry: {error}", hint="mend or delete it in a copy"
+                f"the last line of {path} is cut off",
+                hint="if an agent is still writing it, wait for it; otherwise delete that line from a copy",
             ) from None
     if not entries:
         raise Invalid(f"there is nothing in {path}", hint="name a transcript that has entries")
     return entries
+
+
+def read_on(path: Path, place: Place, *, finished: bool) -> tuple[list[dict[str, Any]], Place] | None:
+    """Read what has been added to a local transcript behind a place.
+
+    Args:
+        path: The file. One that is not there has nothing.
+        place: How far it has been read.
+        finished: Nobody writes it any more: a last line without its end counts, unless it is cut off.
+
+    Returns:
+        The entries, and the new place; or `None` if it is not the file that was read so far.
+
+    Raises:
+        Denied: It may not be read.
+        Invalid: A line is not an entry. Names it.
+    """
+    found = _bytes_behind(path, place)
+    if found is None:
+        return None
+    cut = found.rfind(b"\n") + 1
+    entries: list[dict[str, Any]] = []
+    lines = found[:cut].split(b"\n")[:-1]
+    for number, line in enumerate(lines, place.lines + 1):
+        if line.strip():
+            entries.append(_numbered(path, number, line))
+    if finished and found[cut:].strip():
+        with suppress(ValueError):
+            entries.append(_entry(found[cut:]))
+            cut = len(found)
+    ending = (place.ending + found[:cut])[-ENDING_BYTES:]
+    return entries, Place(place.offset + cut, place.lines + len(lines), ending)
 
 
 def batches(entries: Sequence[Any], limit_bytes: int = BATCH_BYTES) -> Iterator[list[Any]]:
@@ -65,16 +99,43 @@ def batches(entries: Sequence[Any], limit_bytes: int = BATCH_BYTES) -> Iterator[
 
 
 def _bytes_of(path: Path) -> bytes:
+    try:
+        return _bytes_from(path, 0)
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {path}", hint="check its name") from None
+
+
+def _bytes_behind(path: Path, place: Place) -> bytes | None:
+    """Return what a file has behind a place, or `None` if what should stand before the place does not."""
+    try:
+        found = _bytes_from(path, place.offset - len(place.ending))
+    except FileNotFoundError:
+        found = b""
+    return found[len(place.ending) :] if found.startswith(place.ending) else None
+
+
+def _bytes_from(path: Path, offset: int) -> bytes:
     if path.is_symlink():
         raise Invalid(f"{path} is a symbolic link", hint="name the file itself")
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read()
     except FileNotFoundError:
-        raise NotFound(f"there is no file {path}", hint="check its name") from None
+        raise
     except PermissionError:
         raise Denied(f"{path} may not be read", hint="check its permissions, and who you are") from None
     except OSError as error:
         raise Invalid(f"{path} cannot be read: {error.strerror}", hint="name a file") from None
+
+
+def _numbered(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        return _entry(line)
+    except ValueError as error:
+        raise Invalid(
+            f"line {number} of {path} is not an entry: {error}", hint="mend or delete it in a copy"
+        ) from None
 
 
 def _entry(line: bytes) -> dict[str, Any]:
