@@ -73,6 +73,7 @@ def test_only_processes_of_the_session_with_a_lower_epoch_are_old() -> None:
         assert all(process.is_running() for process in (same, another, odd, odder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("portable", [False, True])
 def test_a_guard_is_known_by_its_command_line(stage: Stage, portable: bool) -> None:
     with stage.worker(stage.busy_agent()) as worker:

@@ -185,6 +185,7 @@ def test_ending_an_agent_that_was_never_started_is_nothing(folders: RunFolders) 
     folder.close()
 
 
+@pytest.mark.slow
 def test_the_agent_is_known_by_what_its_guard_notes(stage: Stage) -> None:
     with stage.worker(stage.agent(f"echo ready; {LOOP}")) as worker:
         worker.wait_for("ready")

@@ -124,6 +124,7 @@ def test_an_agent_that_starts_things_without_end_is_ended(stage: Stage) -> None:
     assert stage.notes()["left"] == []
 
 
+@pytest.mark.slow
 def test_the_worker_ends_its_agent_at_once(stage: Stage) -> None:
     with stage.worker(stage.busy_agent()) as worker:
         started(stage, worker)
@@ -134,6 +135,7 @@ def test_the_worker_ends_its_agent_at_once(stage: Stage) -> None:
     assert list(stage.runs.iterdir()) == [stage.runs / ".lock"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_guard_that_is_asked_to_stop_asks_the_agent(stage: Stage, number: int) -> None:
     agent = stage.agent(f"trap 'exit 3' TERM; echo ready; {LOOP}")
@@ -288,6 +290,7 @@ def test_a_folder_that_only_looks_temporary_stays(stage: Stage) -> None:
     assert mine.exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_guard_has_not_kept_the_next_start_keeps(stage: Stage) -> None:
     resumed = stage.temporary / "claude-resume-x1"
     with stage.worker(stage.agent(f"echo ready; {LOOP}"), environment={"CLAUDE_CONFIG_DIR": str(resumed)}) as worker:
