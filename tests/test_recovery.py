@@ -42,27 +42,43 @@ def run_once(runtime: Runtime, said: list[Message], **options: Any) -> Run:
     return anyio.run(main)
 
 
-def test_a_turn_that_was_not_stored_is_reported_and_the_next_run_begins_anew(
+def test_a_turn_that_was_not_stored_is_reported_and_stored_by_the_next_run_on_the_same_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings = Settings.load(state=tmp_path / "state")
-    model = ScriptedModel(lambda request: Reply(Text(f"Hello {len(request.messages)}.")))
-    with model.serve() as url:
+    with ScriptedModel(lambda request: Reply(Text(f"Hello {len(request.messages)}."))).serve() as url:
         on_machine(monkeypatch, url, tmp_path)
         said: list[Message] = []
-        with pytest.raises(Unavailable, match="not known to be stored"):
+        with pytest.raises(Unavailable, match="is not whole"):
             run_once(Runtime(settings, make_store=DeafStore), said, cwd=tmp_path)
         assert isinstance(said[-1], ResultMessage)
         first = Runtime(settings).registry.get(WORK)
-
         again = run_once(Runtime(settings), [], cwd=tmp_path)
         later = run_once(Runtime(settings), [], cwd=tmp_path)
     assert first is not None
-    assert (again.resumed, later.resumed) == (False, True)
-    assert again.session_id == later.session_id != first.session_id
-    assert [len(request.messages) for request in model.requests] == sorted(
-        len(request.messages) for request in model.requests
-    )
+    assert first.tainted is not None
+    assert again.resumed
+    assert again.session_id == later.session_id == first.session_id
+    assert "had left on this machine were stored now" in " ".join(again.warnings)
+    assert later.warnings == ()
+    assert list((settings.runs_path()).glob("*/")) == []
+
+
+def test_a_turn_that_was_not_stored_leads_to_a_fresh_session_on_another_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shared = {"store": (tmp_path / "store").as_uri(), "registry": f"sqlite://{tmp_path / 'registry.db'}"}
+    here, there = (Settings.load(state=tmp_path / name, **shared) for name in ("here", "there"))
+    with ScriptedModel(lambda request: Reply(Text(f"Hello {len(request.messages)}."))).serve() as url:
+        on_machine(monkeypatch, url, tmp_path)
+        with pytest.raises(Unavailable, match="is not whole"):
+            run_once(Runtime(here, make_store=DeafStore), [], cwd=tmp_path)
+        first = Runtime(here).registry.get(WORK)
+        again = run_once(Runtime(there), [], cwd=tmp_path)
+    assert first is not None
+    assert again.resumed is False
+    assert again.session_id != first.session_id
+    assert "was not found" in " ".join(again.warnings)
 
 
 def test_a_home_of_the_agents_own_is_mirrored_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import anyio.to_thread
 import pytest
 from claude_agent_sdk import ClaudeAgentOptions, Message, ResultMessage, StreamEvent, project_key_for_directory
 
-from everturn import Corrupt, Fenced, Invalid, NotFound, Run, Runtime, SessionRecord, WorkItem
+from everturn import Corrupt, Fenced, Held, Invalid, NotFound, Run, Runtime, SessionRecord, WorkItem
+from everturn.model import Holder
 from everturn.testing import (
     Failure,
     ModelRequest,
@@ -182,7 +183,7 @@ def test_a_run_leaves_its_transcript_in_the_store_and_nothing_else_of_its_own(fi
     text = str(entries)
     assert PROMPT in text
     assert FIRST_ANSWER in text
-    assert not first_run.machine.state.exists()
+    assert files(first_run.machine.state) == ["runs/.lock"]
     assert list(first_run.machine.desk.iterdir()) == []
 
 
@@ -328,7 +329,7 @@ def test_a_run_that_is_closed_in_mid_turn_leaves_no_process_and_loses_nothing(
 
 @pytest.mark.slow
 @pytest.mark.cli
-def test_a_run_that_is_taken_over_in_mid_turn_stops_fenced_with_its_agent(machine: MakeMachine) -> None:
+def test_a_run_that_is_evicted_in_mid_turn_stops_fenced_with_its_agent(machine: MakeMachine) -> None:
     def answer(request: ModelRequest) -> Reply:
         if DELTA in request.last_user_text():
             return Reply("I have taken over.")
@@ -343,7 +344,13 @@ def test_a_run_that_is_taken_over_in_mid_turn_stops_fenced_with_its_agent(machin
         first = here.runtime().run(WORK, prompt=PROMPT, options=options(include_partial_messages=True))
         await take_until_it_speaks(first, here)
         there.use(model.url)
-        second = there.runtime().run(WORK, prompt=PROMPT, resume_prompt=DELTA, options=options())
+        runtime = there.runtime()
+        second = runtime.run(WORK, prompt=PROMPT, resume_prompt=DELTA, options=options())
+        with pytest.raises(Held, match="held by") as refusal:
+            await drain(second)
+        evicted = runtime.registry.claim(WORK, Holder("operator"), ttl_s=30, instead_of=refusal.value)
+        runtime.registry.release(evicted)
+        second = runtime.run(WORK, prompt=PROMPT, resume_prompt=DELTA, options=options())
         assert not result_of([message async for message in second]).is_error
         model.release()
         with pytest.raises(Fenced):
@@ -354,7 +361,7 @@ def test_a_run_that_is_taken_over_in_mid_turn_stops_fenced_with_its_agent(machin
     with model.serve() as url:
         here.use(url)
         first, second = anyio.run(main)
-    assert (first.epoch, second.epoch) == (1, 2)
+    assert (first.epoch, second.epoch) == (1, 3)
     assert (second.session_id, second.resumed) == (first.session_id, True)
     entries = str(stored(there.runtime(), WORK, str(first.session_id)))
     assert "I have taken over." in entries

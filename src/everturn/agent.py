@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import anyio
 from claude_agent_sdk import (
     ClaudeAgentOptions,
     ClaudeSDKClient,
@@ -21,8 +20,6 @@ from claude_agent_sdk import (
 from everturn.errors import EverturnError, Invalid
 from everturn.transcripts import TranscriptStore
 
-INTERRUPT_TIMEOUT_S = 5.0
-
 # What a durable run decides itself, with the value that means "not given".
 _OURS: dict[str, Any] = {
     "resume": None,
@@ -34,6 +31,7 @@ _OURS: dict[str, Any] = {
     "enable_file_checkpointing": False,
 }
 _OUR_ARGUMENTS = {"resume", "session-id", "continue", "fork-session", "no-session-persistence"}
+_NOT_FOUND = "No conversation found"
 
 
 def refuse_options(options: ClaudeAgentOptions) -> None:
@@ -51,20 +49,12 @@ def refuse_options(options: ClaudeAgentOptions) -> None:
         )
 
 
-async def converse(
-    options: ClaudeAgentOptions,
-    *,
-    store: TranscriptStore,
-    session_id: str,
-    resume: bool,
-    cwd: Path,
-    prompt: str,
-) -> AsyncGenerator[Message, None]:
-    """Hold one turn of a conversation and yield its messages, the `ResultMessage` last.
+class Agent:
+    """An agent that holds one turn of a conversation. Entering the block starts it, leaving it lets go of it.
 
-    Entries are mirrored eagerly. A message is yielded only when every frame that came before it is stored, or has
+    Entries are mirrored eagerly. A message is handed out only when every frame that came before it is stored, or has
     failed to be. The agent sends frames about every 100 ms, so a message can come a little before its own frame; the
-    `ResultMessage` comes after all of them. Closing the iterator early interrupts the agent and stores what it said.
+    `ResultMessage` comes after all of them.
 
     Args:
         options: What the caller wants of the agent.
@@ -72,50 +62,69 @@ async def converse(
         session_id: The conversation.
         resume: Whether it has begun before.
         cwd: The working directory.
-        prompt: What to say.
+        cli: What to start.
     """
+
+    def __init__(  # one for each thing a run decides
+        self,
+        options: ClaudeAgentOptions,
+        *,
+        store: TranscriptStore,
+        session_id: str,
+        resume: bool,
+        cwd: Path,
+        cli: Path,
+    ) -> None:
+        self._store = store
+        self._client = ClaudeSDKClient(
+            replace(
+                options,
+                env=_environment(options),
+                session_store=store,
+                session_store_flush="eager",
+                cwd=cwd,
+                cli_path=cli,
+                resume=session_id if resume else None,
+                session_id=None if resume else session_id,
+            )
+        )
+        self.ended = True
+
+    async def __aenter__(self) -> Self:
+        await self._client.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.disconnect()
+
+    async def say(self, prompt: str) -> None:
+        """Begin the turn."""
+        self.ended = False
+        await self._client.query(prompt)
+
+    async def messages(self) -> AsyncGenerator[Message, None]:
+        """Yield the turn's messages, the `ResultMessage` last. May be left, and called again for the rest."""
+        async with aclosing(self._client.receive_response()) as messages:  # type: ignore[type-var]  # it is a generator
+            async for message in messages:
+                await self._store.settled()
+                if isinstance(message, ResultMessage):
+                    self.ended = True
+                    with suppress(EverturnError):  # the run tells at its end how much is not stored
+                        await self._store.drain()
+                yield message
+
+    async def interrupt(self) -> None:
+        """Ask the agent to end its turn. Its last frames, which hold what was shown, still come."""
+        with suppress(ClaudeSDKError):
+            await self._client.interrupt()
+
+
+def _environment(options: ClaudeAgentOptions) -> dict[str, str]:
     env = options.env
     if "HOME" in env and "CLAUDE_CONFIG_DIR" not in env:
         # The agent would write its transcript below that home; the SDK looks for it below ours, and stores nothing.
-        env = {**env, "CLAUDE_CONFIG_DIR": str(Path(env["HOME"], ".claude"))}
-    options = replace(
-        options,
-        env=env,
-        session_store=store,
-        session_store_flush="eager",
-        cwd=cwd,
-        resume=session_id if resume else None,
-        session_id=None if resume else session_id,
-    )
-    async with ClaudeSDKClient(options) as client:
-        await client.query(prompt)
-        ended = False
-        try:
-            async for message in client.receive_response():
-                await store.settled()
-                ended = isinstance(message, ResultMessage)
-                if ended:
-                    await _drain(store)
-                yield message
-        finally:
-            if not ended:
-                await _interrupt(client, store)
-
-
-async def _interrupt(client: ClaudeSDKClient, store: TranscriptStore) -> None:
-    """Have the agent end its turn, and hear it out: its last frames hold what was shown; they precede the result."""
-    with anyio.move_on_after(INTERRUPT_TIMEOUT_S, shield=True), suppress(ClaudeSDKError):
-        await client.interrupt()
-        async for _ in client.receive_response():
-            pass
-        await store.settled()
-        await _drain(store)
-
-
-async def _drain(store: TranscriptStore) -> None:
-    """Store what lingers. If that fails, the run tells at its end how much is not stored."""
-    with suppress(EverturnError):
-        await store.drain()
+        return {**env, "CLAUDE_CONFIG_DIR": str(Path(env["HOME"], ".claude"))}
+    return env
 
 
 def session_of(message: Message) -> str | None:
@@ -124,3 +133,15 @@ def session_of(message: Message) -> str | None:
         found = message.data.get("session_id")
         return found if isinstance(found, str) else None
     return message.session_id if isinstance(message, ResultMessage) else None
+
+
+def says_not_found(said: Message | Exception) -> bool:
+    """Tell whether the agent command says that it does not have the conversation it was to resume.
+
+    It says so in an error result and then exits; the SDK makes an error of that, at whatever it was just doing.
+    """
+    if isinstance(said, Exception):
+        return _NOT_FOUND in str(said)
+    if not isinstance(said, ResultMessage) or not said.is_error:
+        return False
+    return any(_NOT_FOUND in text for text in [said.result or "", *(said.errors or [])])

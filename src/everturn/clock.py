@@ -9,7 +9,11 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from functools import cache
+from pathlib import Path
 from typing import Protocol
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Clock(Protocol):
@@ -20,6 +24,10 @@ class Clock(Protocol):
 
     def elapsed(self) -> float:
         """Return seconds since some fixed start. It never goes back, and counts while a machine is suspended."""
+
+    def boot(self) -> str:
+        """Return what identifies this machine since it started: processes that see the same may compare what
+        `elapsed` told them. Empty if the system does not say."""
 
     def sleep(self, seconds: float) -> None:
         """Block the calling thread for this many seconds."""
@@ -38,24 +46,47 @@ class SystemClock:
             return time.clock_gettime(time.CLOCK_BOOTTIME)
         return time.monotonic()
 
+    def boot(self) -> str:
+        """Return the id that Linux gives to each of its starts; elsewhere nothing."""
+        return _boot_id()
+
     def sleep(self, seconds: float) -> None:
         """Block the calling thread."""
         time.sleep(seconds)
 
 
-class ManualClock:
-    """A clock that stands still until it is told to move. Sleeping moves it."""
+@cache
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
-    def __init__(self, start: float = 1_700_000_000.0) -> None:
+
+class ManualClock:
+    """A clock that stands still until it is told to move. Sleeping moves it.
+
+    Args:
+        start: The time it shows first.
+        boot: What identifies its machine since it started.
+    """
+
+    def __init__(self, start: float = 1_700_000_000.0, *, boot: str = "manual") -> None:
         self._now = start
+        self._elapsed = start
+        self._boot = boot
 
     def now(self) -> float:
         """Return the time that was set."""
         return self._now
 
     def elapsed(self) -> float:
-        """Return the time that was set."""
-        return self._now
+        """Return the time that was set, without the jumps."""
+        return self._elapsed
+
+    def boot(self) -> str:
+        """Return what was given."""
+        return self._boot
 
     def sleep(self, seconds: float) -> None:
         """Move the clock instead of waiting."""
@@ -63,6 +94,11 @@ class ManualClock:
 
     def advance(self, seconds: float) -> None:
         """Move the clock forward by this many seconds."""
+        self._now += seconds
+        self._elapsed += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set the time of day forward or, if negative, back, as somebody who mends a wrong clock does."""
         self._now += seconds
 
 
@@ -79,6 +115,10 @@ class Ids:
     def token(self) -> str:
         """Return 16 random hexadecimal digits."""
         return f"{self._random.getrandbits(64):016x}"
+
+    def run_id(self) -> str:
+        """Return a random id for a run: 20 hexadecimal digits."""
+        return f"{self._random.getrandbits(80):020x}"
 
     def random_bytes(self, count: int) -> bytes:
         """Return this many random bytes."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from everturn.errors import Invalid
@@ -121,6 +122,39 @@ class WorkItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """Who asks for a work item.
+
+    Attributes:
+        worker: The name of the worker, for people.
+        run_id: The run, an id of ours. Whoever asks again under the same one gets its own claim again.
+        host: What identifies the machine since it started (`Clock.boot`).
+    """
+
+    worker: str
+    run_id: str = ""
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAges:
+    """How old sessions may get.
+
+    Attributes:
+        default_ms: How long after its last use a session may be resumed, in milliseconds; `None`: for ever.
+        by_agent: The same for agents by name; goes before the default.
+    """
+
+    default_ms: int | None = None
+    by_agent: Mapping[str, int | None] = field(default_factory=dict)
+
+    def limit_s(self, agent: str | None) -> float | None:
+        """Return how long after its last use a session of an agent may be resumed, in seconds; `None`: for ever."""
+        limit_ms = self.by_agent.get(agent, self.default_ms) if agent is not None else self.default_ms
+        return None if limit_ms is None else limit_ms / 1000
+
+
+@dataclass(frozen=True, slots=True)
 class SessionRecord:
     """What the registry knows about the conversation of a work item. Times are seconds since the Unix epoch.
 
@@ -132,7 +166,12 @@ class SessionRecord:
         store: The URL of the store its transcript is in.
         cwd: The working directory of the latest run, once it is known.
         created_at: When the work item was first claimed.
-        last_used_at: When a run last said that it uses the session.
+        last_used_at: When a run was last known to use the session.
+        agent: The agent's name, if it has one.
+        run_id: The run that claimed it last.
+        host: The machine of that run.
+        held_until: When the latest claim ends, or ended, unless it is renewed; `None`: it was released.
+        tainted: What of the transcript is missing and could not be healed; `None`: nothing.
     """
 
     work_key: str
@@ -143,11 +182,16 @@ class SessionRecord:
     cwd: str | None
     created_at: float
     last_used_at: float
+    agent: str | None = None
+    run_id: str = ""
+    host: str = ""
+    held_until: float | None = None
+    tainted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to write a work item's session, until somebody claims it with a higher epoch.
+    """The right to write a work item's session. It lasts until its time is up, and as long as it is renewed.
 
     Attributes:
         work: The work item.
@@ -155,6 +199,14 @@ class Claim:
         epoch: The fencing token, from 1.
         is_new: Whether this claim made the session.
         store: The URL of the store its transcript is in.
+        run_id: The run that holds it.
+        token: Random; tells apart two attempts to claim.
+        until: When it ends unless it is renewed, for people; seconds since the Unix epoch.
+        ttl_s: How long it lasts. Count from before you asked for it, and by your own clock (`Clock.elapsed`).
+        previous: What was known before this claim; `None` if there was no session, or it was too old.
+        took_over: Whether the claim before this one had not been released: its worker crashed, or was evicted.
+        stale: The session that was dropped at this claim because of its age.
+        tainted: What of the transcript is missing and could not be healed; `None`: nothing.
     """
 
     work: WorkItem
@@ -162,3 +214,11 @@ class Claim:
     epoch: int
     is_new: bool
     store: str = ""
+    run_id: str = ""
+    token: str = ""
+    until: float = 0.0
+    ttl_s: float = 0.0
+    previous: SessionRecord | None = None
+    took_over: bool = False
+    stale: SessionRecord | None = None
+    tainted: str | None = None

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
 
 from claude_agent_sdk import ClaudeAgentOptions
 
-from everturn.log.encryption import Keys
+from everturn.clock import SystemClock
+from everturn.host.folders import RunFolders
+from everturn.log.encryption import Keys, SealedObjects
 from everturn.log.objects import run as run_blocking
-from everturn.log.stores import admit, connect, visit
+from everturn.log.roles import Assignment
+from everturn.log.stores import admit, connect, role_of, visit
 from everturn.model import WorkItem
 from everturn.registry import Registry, open_registry
-from everturn.runner import Request, Run, Runner
+from everturn.runner import Parts, Prompt, Request, Run, Runner
 from everturn.settings import Settings, inherited_environment
+from everturn.telemetry import default_metrics
 from everturn.transcripts import TranscriptStore
 from everturn.transcripts.archive import Archive
+from everturn.upkeep.traces import upload
 from everturn.workdirs import Workdirs, located
 from everturn.workdirs.git import Git
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+CONNECTIONS = 64  # of scopes used last; more runs than that at once make theirs anew where they need one
 
 
 class Runtime:
@@ -27,6 +40,8 @@ class Runtime:
         settings: Where things are; read from the environment and `everturn.toml` if not given.
         make_store: Makes the transcript stores, called like `TranscriptStore`; a subclass can watch them.
         keys: Where keys to encrypt transcripts with come from; goes before the setting `encryption_key_file`.
+        handle_signals: Whether SIGTERM, SIGINT and SIGHUP end the runs in progress before they end the program. Only
+            what the program has left to its default is handled, and only while there are runs.
 
     Raises:
         Invalid: A setting is wrong, or a URL is not one we know. Nothing was written.
@@ -38,11 +53,15 @@ class Runtime:
         *,
         make_store: Callable[..., TranscriptStore] = TranscriptStore,
         keys: Keys | None = None,
+        handle_signals: bool = True,
     ) -> None:
         self.settings = settings or Settings.load()
-        self.registry: Registry = open_registry(self.settings.registry_url())
+        self.registry: Registry = open_registry(
+            self.settings.registry_url(), ages=self.settings.session_ages(), settings=self.settings
+        )
         self._stores = _Stores(self.settings, make_store, keys)
-        self._runner = Runner(
+        clock = SystemClock()
+        parts = Parts(
             registry=self.registry,
             stores=self._stores,
             workdirs=Workdirs(
@@ -50,8 +69,12 @@ class Runtime:
                 Git(inherited_environment(), self.settings.git_timeout_s),
                 lock_timeout_s=self.settings.git_timeout_s,
             ),
-            worker=self.settings.worker,
+            folders=RunFolders(self.settings.runs_path(), clock=clock),
+            settings=self.settings,
+            clock=clock,
+            metrics=default_metrics(),
         )
+        self._runner = Runner(parts, handle_signals=handle_signals)
 
     @classmethod
     def open(cls, **given: Any) -> Runtime:
@@ -66,19 +89,21 @@ class Runtime:
         self,
         work: WorkItem,
         *,
-        prompt: str,
-        resume_prompt: str | None = None,
+        prompt: Prompt,
+        resume_prompt: Prompt | None = None,
         options: ClaudeAgentOptions | None = None,
     ) -> Run:
         """Run a work item: begin its conversation, or go on with it if any worker has begun it before.
 
-        The session id is stored before the agent starts, each frame of the transcript as it comes. Whoever ran the
-        work item before can write nothing to the transcript from then on, and stops with `Fenced` when it tries.
+        The run claims the work item and keeps the claim until its end. The session id is stored before the agent
+        starts, each frame of the transcript as it comes. Whoever ran the work item before can write nothing to the
+        transcript from then on, and stops with `Fenced`.
 
         Args:
             work: The work item.
-            prompt: What to say to an agent that has not worked on it yet.
-            resume_prompt: What to say to one that has; the prompt again if not given.
+            prompt: What to say to an agent that has not worked on it yet: a text, the path of a file, or a function
+                that is given the `SessionRecord` from before this run (or `None`) and returns the text.
+            resume_prompt: What to say to one that has, after a crash as well; the prompt again if not given.
             options: What you want of the agent: tools, permissions, model. The conversation, its store and, with a
                 repository, the directory are the run's own to decide.
 
@@ -86,10 +111,15 @@ class Runtime:
             An async iterator of the SDK's messages, with `session_id`, `resumed`, `epoch` and `cwd`.
 
         Raises:
-            Invalid: The request cannot be run; raised at once. All other errors come while it is iterated: at the
-                first message, or after the last one if something of the turn could not be stored.
+            Invalid: The request cannot be run; raised at once. All other errors come while it is iterated.
+            Held: Somebody else holds the work item.
+            Fenced: Somebody else has taken it over; this run has ended.
+            Unavailable: The claim could not be renewed in time, or something of the turn could not be stored: then
+                after the last message.
         """
-        return self._runner.run(Request(located(work), prompt, resume_prompt, options or ClaudeAgentOptions()))
+        work = located(work)
+        self._stores.expect(work)
+        return self._runner.run(Request(work, prompt, resume_prompt, options or ClaudeAgentOptions()))
 
     def open_store(self, scope: str) -> TranscriptStore:
         """Open the transcript store of a scope, to read it, or to write as a guest.
@@ -132,21 +162,57 @@ def open_transcripts(settings: Settings, scope: str, *, only_look: bool = False)
     """
     if not only_look:
         return TranscriptStore.open(settings.store_url(), scope=scope, any_cwd=True, settings=settings)
-    objects = connect(settings.store_url(), settings)
+    objects = connect(settings.store_url(), settings, assignment=Assignment(scope))
     return TranscriptStore(objects, scope=scope, any_cwd=True, settings=settings)
 
 
 class _Stores:
-    """One connection to the object store, shared by all runs."""
+    """Connections to the object store: one that all runs share or, with a session role, one for each scope."""
 
     def __init__(self, settings: Settings, make_store: Callable[..., TranscriptStore], keys: Keys | None) -> None:
         self._settings = settings
         self._make_store = make_store
+        self._keys = keys
         self.label = settings.store_url()
-        self._objects = connect(self.label, settings, keys)
+        self._role = role_of(self.label, settings)
+        self._shared = None if self._role else connect(self.label, settings, keys)
+        self._scoped: OrderedDict[Assignment, SealedObjects] = OrderedDict()
+        self._assignments: OrderedDict[str, Assignment] = OrderedDict()
+        self._lock = Lock()
+
+    def expect(self, work: WorkItem) -> None:
+        """Note the agent and the repository that the credentials of a work item's scope are to name."""
+        with self._lock:
+            _keep(self._assignments, work.key, Assignment(work.key, work.agent, work.repo))
+
+    def objects(self, scope: str) -> SealedObjects:
+        """Return the objects of the store, as they may be reached for a scope.
+
+        Raises:
+            Invalid: The scope is too long for a session policy.
+        """
+        if self._shared is not None:
+            return self._shared
+        with self._lock:
+            assignment = self._assignments.get(scope) or Assignment(scope)
+            known = self._scoped.get(assignment)
+            made = known or connect(self.label, self._settings, self._keys, assignment=assignment, role=self._role)
+            return _keep(self._scoped, assignment, made)
+
+    def upload_trace(self, scope: str, run_id: str, path: Path, *, late: bool = False) -> None:
+        run_blocking(upload(self.objects(scope), scope, run_id, path, late=late))
 
     def admit(self, scope: str) -> None:
-        run_blocking(admit(self._objects, scope, self.label))
+        run_blocking(admit(self.objects(scope), scope, self.label))
 
     def claimed(self, scope: str, epoch: int) -> TranscriptStore:
-        return self._make_store(self._objects, scope=scope, any_cwd=True, epoch=epoch, settings=self._settings)
+        return self._make_store(self.objects(scope), scope=scope, any_cwd=True, epoch=epoch, settings=self._settings)
+
+
+def _keep(kept: OrderedDict[Key, Value], key: Key, value: Value) -> Value:
+    """Keep a value among those used last."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > CONNECTIONS:
+        kept.popitem(last=False)
+    return value

@@ -4,6 +4,9 @@ Logs are one JSON object a line, on the standard library's logger `everturn`. A 
 so nothing is set up on import: a program that configures `logging` gets our lines with its own, and the `everturn`
 command calls `log_to_stderr`. No transcript text is ever logged.
 
+Every line of a run says whose it is. What is bound lives in a context variable, because runs share the connection to
+the store, the registry and the workdirs: only whoever makes a call knows on whose behalf it is.
+
 Metrics are Prometheus metrics in the default registry, where programs expect those of their libraries.
 """
 
@@ -11,12 +14,18 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 LOGGER_NAME = "everturn"
+FIRST_FIELDS = ("timestamp", "level", "event", "task_id", "run_id", "session_id", "epoch")
 APPEND_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40)
 RUN_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 
@@ -31,10 +40,10 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
 
-        def counter(name: str, meaning: str, *labels: str) -> Counter:
-            return Counter(f"everturn_{name}", meaning, labels, registry=registry)
+        def counter(name: str, meaning: str, **values: tuple[str, ...]) -> Counter:
+            return _counter(f"everturn_{name}", meaning, registry, values)
 
-        self.parts_written = counter("parts_written", "Parts that are durable.", "kind")
+        self.parts_written = counter("parts_written", "Parts that are durable.", kind=("data", "fence", "truncate"))
         self.bytes_written = counter("written_bytes", "Their size, as stored.")
         self.append_seconds = Histogram(
             "everturn_append_seconds",
@@ -48,21 +57,27 @@ class Metrics:
         self.writers_met = counter("writers_met", "Numbers that another writer had taken.")
         self.fenced = counter("fenced", "Writers that a newer claim has stopped.")
         self.summary_failures = counter("summary_failures", "Summaries that could not be written.")
-        self.compactions = counter("compactions", "Compactions, by how they ended.", "outcome")
+        self.compactions = counter("compactions", "Compactions, by how they ended.", outcome=("done", "failed"))
         self.compacted_objects = counter("compacted_objects", "Parts and segments that were merged.")
         self.freed_objects = counter("freed_objects", "Objects that were deleted as a segment covers them.")
         self._count_runs(registry)
 
     def _count_runs(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, meaning: str, *labels: str) -> Counter:
-            return Counter(name, meaning, labels, registry=registry)
+        def counter(name: str, meaning: str, **values: tuple[str, ...]) -> Counter:
+            return _counter(name, meaning, registry, values)
 
         def seconds(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(name, meaning, buckets=buckets, registry=registry)
 
-        self.runs = counter("everturn_runs", "Runs that have ended, by how.", "outcome")
+        self.runs = counter(
+            "everturn_runs",
+            "Runs that have ended, by how.",
+            outcome=("completed", "failed", "stopped", "lost", "refused"),
+        )
         self.runs_in_progress = Gauge("everturn_runs_in_progress", "Runs of this process.", registry=registry)
-        self.claims = counter("everturn_claims", "Claims, by what came of them.", "outcome")
+        self.claims = counter(
+            "everturn_claims", "Claims, by what came of them.", outcome=("new", "resumed", "taken_over", "refused")
+        )
         self.claim_renewal_failures = counter("everturn_claim_renewal_failures", "Heartbeats that failed.")
         self.claims_lost = counter("everturn_claims_lost", "Claims that ended before their run did.")
         self.resume_failures = counter(
@@ -86,8 +101,21 @@ class Metrics:
         self.healed_entries = counter("everturn_healed_entries", "Entries appended late, from a local copy.")
         self.tainted_sessions = counter("everturn_tainted_sessions", "Sessions whose transcript could not be healed.")
         self.old_agents = counter("everturn_old_agents_ended", "Processes of earlier runs that had to be ended.")
-        self.trace_uploads = counter("everturn_trace_uploads", "Uploads of traces, by how they ended.", "outcome")
-        self.sweeps = counter("everturn_sweeps", "Sweeps of the registry, by how they ended.", "outcome")
+        self.trace_uploads = counter(
+            "everturn_trace_uploads", "Uploads of traces, by how they ended.", outcome=("done", "failed", "late")
+        )
+        self.sweeps = counter(
+            "everturn_sweeps", "Sweeps of the registry, by how they ended.", outcome=("done", "failed")
+        )
+
+
+def _counter(name: str, meaning: str, registry: CollectorRegistry, values: dict[str, tuple[str, ...]]) -> Counter:
+    """Return a counter that shows 0 for each value of its label: to Prometheus, what begins with 1 has not grown."""
+    made = Counter(name, meaning, tuple(values), registry=registry)
+    for label, known in values.items():
+        for value in known:
+            made.labels(**{label: value})
+    return made
 
 
 @cache
@@ -96,15 +124,96 @@ def default_metrics() -> Metrics:
     return Metrics(REGISTRY)
 
 
+@dataclass(slots=True)
+class RunContext:
+    """What every log line of a run says: whose it is.
+
+    One object for the whole run: a thread that was begun before the session was known, or before it was exchanged for
+    another one, says the right one all the same.
+
+    Attributes:
+        task_id: The key of the work item.
+        run_id: This run; another one of the same work item has another id.
+        session_id: The conversation; `None` until the work item is claimed.
+        epoch: The claim's number; `None` until there is one.
+    """
+
+    task_id: str
+    run_id: str
+    session_id: str | None = None
+    epoch: int | None = None
+
+    @contextmanager
+    def bound(self) -> Iterator[None]:
+        """Make the lines say so that are logged inside the block, and in the tasks and threads begun there.
+
+        For a task of one's own: in a generator, the block would go on in its caller between two values. Blocks may
+        stand in each other; the innermost goes.
+        """
+        outer = _current_run.get()
+        _current_run.set(self)
+        try:
+            yield
+        finally:
+            # Not reset with a token: that would fail where a block is left in another context than it was entered.
+            _current_run.set(outer)
+
+
+_current_run: ContextVar[RunContext | None] = ContextVar("everturn-run", default=None)
+
+
+def name_session(session_id: str, epoch: int) -> None:
+    """Have the lines of the run that is bound say from now on which session, under which claim, it is at work on."""
+    context = _current_run.get()
+    if context is not None:
+        context.session_id, context.epoch = session_id, epoch
+
+
+def carrying_run(work: Callable[[], None]) -> Callable[[], None]:
+    """Return work that logs as the run of now, wherever it is done: in a thread, or when the program ends.
+
+    Nothing else of the context goes along. The patience of an operation, for one, ends with the operation.
+    """
+    context = _current_run.get()
+    if context is None:
+        return work
+
+    def work_for_run() -> None:
+        with context.bound():
+            work()
+
+    return work_for_run
+
+
+def _name_run(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    context = _current_run.get()
+    if context is not None:
+        line.setdefault("task_id", context.task_id)
+        line.setdefault("run_id", context.run_id)
+        line.setdefault("session_id", context.session_id)
+        line.setdefault("epoch", context.epoch)
+    return line
+
+
+def _in_order(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    first = {name: line.pop(name) for name in FIRST_FIELDS if name in line}
+    return {**first, **line}
+
+
 def get_logger() -> structlog.stdlib.BoundLogger:
-    """Return a logger whose lines carry what was bound with `structlog.contextvars`."""
+    """Return a logger whose lines carry the run that is bound, and what was bound with `structlog.contextvars`.
+
+    A field that is given with a line goes before both, and the run's go before those of the caller.
+    """
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(LOGGER_NAME),
         processors=[
             structlog.stdlib.filter_by_level,
+            _name_run,
             structlog.contextvars.merge_contextvars,
             structlog.stdlib.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _in_order,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.stdlib.BoundLogger,

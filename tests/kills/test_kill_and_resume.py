@@ -225,6 +225,8 @@ def stage(place: StorePlace, tmp_path: Path, request: pytest.FixtureRequest) -> 
             **aws,
             "EVERTURN_STORE": settings.store_url(),
             "EVERTURN_REGISTRY": settings.registry_url(),
+            "EVERTURN_CLAIM_TTL_S": "2",
+            "EVERTURN_CLAIM_WAIT_S": "60",
         }
         folder.mkdir()
         yield Stage(folder, settings, model, environment, repo)

@@ -1,14 +1,12 @@
-"""What every registry does, shown on each of them; then what is particular to SQLite."""
+"""What is particular to the registry in an SQLite file."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
-import textwrap
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,224 +14,18 @@ from pathlib import Path
 import pytest
 
 from everturn.clock import Ids, ManualClock
-from everturn.errors import Corrupt, Denied, EverturnError, Fenced, Invalid, Unavailable
-from everturn.model import Claim, WorkItem
+from everturn.errors import Corrupt, Denied, EverturnError, Held, Invalid, Unavailable
+from everturn.model import Claim, Holder, WorkItem
 from everturn.registry import Registry, SqliteRegistry, open_registry
-
-START_S = 1_000_000.0
-WORK = WorkItem("fixer", "https://example.org/shop", 12)
-OTHER = WorkItem.task("nightly")
-
-Connect = Callable[[], Registry]
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(START_S)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "registry.db"
-
-
-@pytest.fixture(params=["sqlite"])
-def connect(request: pytest.FixtureRequest, clock: ManualClock, path: Path) -> Connect:
-    """Each kind of registry in turn; each call is a worker of its own that sees the same rows."""
-    kinds: dict[str, Connect] = {"sqlite": lambda: SqliteRegistry(path, clock=clock)}
-    return kinds[request.param]
-
-
-@pytest.fixture
-def registry(connect: Connect) -> Registry:
-    return connect()
-
-
-# --- Every registry -----------------------------------------------------------------------------------------------
-
-
-def test_the_first_claim_makes_a_session_with_epoch_one(registry: Registry) -> None:
-    claim = registry.claim(WORK, "w1")
-    assert (claim.work, claim.epoch, claim.is_new) == (WORK, 1, True)
-    assert uuid.UUID(claim.session_id).version == 4
-    assert str(uuid.UUID(claim.session_id)) == claim.session_id
-
-
-def test_beginning_anew_gives_a_fresh_session_and_the_next_epoch(registry: Registry, connect: Connect) -> None:
-    first = registry.claim(WORK, "w1", "s3://bucket/a")
-    anew = registry.begin_anew(registry.claim(WORK, "w2", "s3://bucket/a"))
-    assert (anew.epoch, anew.is_new, anew.store) == (3, True, "s3://bucket/a")
-    assert anew.session_id != first.session_id
-    known = connect().get(WORK)
-    assert known is not None
-    assert (known.session_id, known.epoch) == (anew.session_id, 3)
-
-
-def test_only_the_holder_of_the_latest_claim_can_begin_anew(registry: Registry) -> None:
-    old = registry.claim(WORK, "w1")
-    new = registry.claim(WORK, "w2")
-    with pytest.raises(Fenced):
-        registry.begin_anew(old)
-    known = registry.get(WORK)
-    assert known is not None
-    assert (known.session_id, known.epoch) == (new.session_id, 2)
-
-
-def test_a_claim_tells_the_store_of_the_last_run_and_a_run_confirms_its_own(registry: Registry) -> None:
-    registry.claim(WORK, "w1", "s3://bucket/a")
-    claim = registry.claim(WORK, "w2", "s3://bucket/b")
-    assert claim.store == "s3://bucket/a"
-    registry.confirm(dataclasses.replace(claim, store="s3://bucket/b"), "/desk")
-    assert registry.claim(WORK, "w3", "s3://bucket/c").store == "s3://bucket/b"
-
-
-def test_a_claim_is_stored_before_it_is_returned(registry: Registry, connect: Connect) -> None:
-    claim = registry.claim(WORK, "w1")
-    record = connect().get(WORK)
-    assert record is not None
-    assert (record.work_key, record.session_id, record.epoch) == (WORK.key, claim.session_id, 1)
-    assert (record.worker, record.cwd) == ("w1", None)
-    assert record.created_at == record.last_used_at == START_S
-
-
-def test_the_second_claim_gets_the_same_session_and_the_next_epoch(registry: Registry, connect: Connect) -> None:
-    first = registry.claim(WORK, "w1")
-    second = connect().claim(WORK, "w2")
-    assert second == Claim(WORK, first.session_id, 2, is_new=False)
-    record = registry.get(WORK)
-    assert record is not None
-    assert (record.epoch, record.worker) == (2, "w2")
-
-
-def test_a_claim_changes_neither_the_birth_nor_the_last_use_nor_the_directory(
-    registry: Registry, clock: ManualClock
-) -> None:
-    registry.confirm(registry.claim(WORK, "w1"), "/srv/a")
-    clock.advance(60)
-    registry.claim(WORK, "w2")
-    record = registry.get(WORK)
-    assert record is not None
-    assert (record.created_at, record.last_used_at, record.cwd) == (START_S, START_S, "/srv/a")
-
-
-def test_confirm_notes_the_directory_and_the_last_use(registry: Registry, clock: ManualClock) -> None:
-    claim = registry.claim(WORK, "w1")
-    clock.advance(5)
-    registry.confirm(claim, "/srv/a")
-    clock.advance(5)
-    registry.confirm(claim, "/srv/ü b")
-    record = registry.get(WORK)
-    assert record is not None
-    assert (record.cwd, record.created_at, record.last_used_at) == ("/srv/ü b", START_S, START_S + 10)
-
-
-def test_confirm_with_an_old_epoch_is_fenced_and_changes_nothing(registry: Registry, clock: ManualClock) -> None:
-    old = registry.claim(WORK, "w1")
-    registry.confirm(registry.claim(WORK, "w2"), "/srv/new")
-    before = registry.get(WORK)
-    clock.advance(5)
-    with pytest.raises(Fenced, match="epoch 1"):
-        registry.confirm(old, "/srv/old")
-    assert registry.get(WORK) == before
-
-
-def test_confirm_after_a_drop_is_fenced(registry: Registry) -> None:
-    claim = registry.claim(WORK, "w1")
-    registry.drop(WORK, claim.session_id, "gone")
-    with pytest.raises(Fenced):
-        registry.confirm(claim, "/srv/a")
-    registry.claim(WORK, "w1")
-    with pytest.raises(Fenced):
-        registry.confirm(claim, "/srv/a")
-
-
-def test_an_unknown_work_item_is_none(registry: Registry) -> None:
-    assert registry.get(WORK) is None
-    registry.claim(OTHER, "w1")
-    assert registry.get(WORK) is None
-
-
-def test_after_a_drop_the_next_claim_makes_another_session(registry: Registry) -> None:
-    first = registry.claim(WORK, "w1")
-    assert registry.drop(WORK, first.session_id, "no conversation found") is True
-    assert registry.get(WORK) is None
-    second = registry.claim(WORK, "w1")
-    assert second.is_new
-    assert second.session_id != first.session_id
-
-
-def test_a_drop_names_the_session_it_means(registry: Registry) -> None:
-    claim = registry.claim(WORK, "w1")
-    assert registry.drop(WORK, str(uuid.UUID(int=1, version=4)), "an older one") is False
-    assert registry.drop(OTHER, claim.session_id, "another work item") is False
-    record = registry.get(WORK)
-    assert record is not None
-    assert record.session_id == claim.session_id
-
-
-def test_two_work_items_do_not_meet(registry: Registry) -> None:
-    claims = [registry.claim(work, "w1") for work in (WORK, OTHER, WorkItem("fixer", WORK.repo, 13))]
-    assert [claim.epoch for claim in claims] == [1, 1, 1]
-    assert len({claim.session_id for claim in claims}) == 3
-    registry.confirm(claims[0], "/srv/a")
-    record = registry.get(OTHER)
-    assert record is not None
-    assert record.cwd is None
-    registry.drop(WORK, claims[0].session_id, "done")
-    assert registry.get(OTHER) == record
-
-
-def test_threads_that_claim_at_once_get_an_epoch_each(registry: Registry) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        claims = list(pool.map(lambda number: registry.claim(WORK, f"w{number}"), range(24)))
-    assert sorted(claim.epoch for claim in claims) == list(range(1, 25))
-    assert len({claim.session_id for claim in claims}) == 1
-    assert [claim.epoch for claim in claims if claim.is_new] == [1]
-
-
-# --- SQLite -------------------------------------------------------------------------------------------------------
-
-# Six processes that start together on a file that is not there yet. They are forked from one that has imported
-# what it needs, and is no test runner with threads of its own.
-CLAIMING = textwrap.dedent(
-    """
-    import json, multiprocessing, sys
-    from pathlib import Path
-    from everturn.model import WorkItem
-    from everturn.registry import SqliteRegistry
-
-    PROCESSES, CLAIMS = 6, 50
-
-    def claim_all(worker):
-        together.wait()
-        registry = SqliteRegistry(Path(sys.argv[1]))
-        claims = [registry.claim(WorkItem.task("t"), worker) for _ in range(CLAIMS)]
-        return [(claim.epoch, claim.session_id, claim.is_new) for claim in claims]
-
-    context = multiprocessing.get_context("fork")
-    together = context.Barrier(PROCESSES)
-    with context.Pool(PROCESSES) as pool:
-        found = pool.map(claim_all, [f"w{number}" for number in range(PROCESSES)], chunksize=1)
-    print(json.dumps(found))
-    """
-)
-
-
-def test_processes_that_claim_at_once_get_every_epoch_once(path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CLAIMING, str(path)], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    by_worker = json.loads(done.stdout)
-    claims = [tuple(claim) for worker in by_worker for claim in worker]
-    assert sorted(epoch for epoch, _, _ in claims) == list(range(1, 301))
-    assert len({session_id for _, session_id, _ in claims}) == 1
-    assert [epoch for epoch, _, is_new in claims if is_new] == [1]
-    assert all([epoch for epoch, _, _ in worker] == sorted(epoch for epoch, _, _ in worker) for worker in by_worker)
+from registry.disks import mounted, remount
+from registry.places import AGES, DAY_S, HOUR_S, OTHER, START_S, TTL_S, WORK, claim, used
 
 
 def test_looking_for_a_work_item_makes_no_file(path: Path) -> None:
-    assert SqliteRegistry(path).get(WORK) is None
+    registry = SqliteRegistry(path)
+    assert registry.get(WORK) is None
+    assert registry.find("some session") is None
+    assert (registry.records(), registry.sweep()) == ([], [])
     assert not path.parent.exists()
 
 
@@ -243,10 +35,10 @@ def test_opening_a_registry_makes_no_file(path: Path) -> None:
 
 
 def test_a_registry_is_where_its_url_says(path: Path) -> None:
-    claim = open_registry(f"sqlite://{path}").claim(WORK, "w1")
+    made = claim(open_registry(f"sqlite://{path}"))
     record = SqliteRegistry(path).get(WORK)
     assert record is not None
-    assert record.session_id == claim.session_id
+    assert record.session_id == made.session_id
 
 
 @pytest.mark.parametrize(
@@ -259,7 +51,7 @@ def test_a_registry_is_where_its_url_says(path: Path) -> None:
         "sqlite://relative.db",
         "/just/a/path.db",
         "file:///r.db",
-        "dynamodb://table",
+        "postgres://host/db",
     ],
 )
 def test_a_url_that_is_no_registry_is_invalid(url: str) -> None:
@@ -268,23 +60,21 @@ def test_a_url_that_is_no_registry_is_invalid(url: str) -> None:
     assert "sqlite:///" in caught.value.hint
 
 
-def act_claim(registry: Registry) -> object:
-    return registry.claim(WORK, "w1")
-
-
-def act_get(registry: Registry) -> object:
-    return registry.get(WORK)
-
-
-def act_confirm(registry: Registry) -> object:
-    return registry.confirm(Claim(WORK, "s", 1, is_new=False), "/srv/a")
-
-
-def act_drop(registry: Registry) -> object:
-    return registry.drop(WORK, "s", "reason")
-
-
-ACTS = pytest.mark.parametrize("act", [act_claim, act_get, act_confirm, act_drop])
+CLAIM = Claim(WORK, "s", 1, is_new=False)
+ACTIONS: dict[str, Callable[[Registry], object]] = {
+    "claim": claim,
+    "renew": lambda registry: registry.renew(CLAIM, TTL_S),
+    "release": lambda registry: registry.release(CLAIM),
+    "begin_anew": lambda registry: registry.begin_anew(CLAIM),
+    "confirm": lambda registry: registry.confirm(CLAIM, "/srv/a"),
+    "taint": lambda registry: registry.taint(CLAIM, "reason"),
+    "get": lambda registry: registry.get(WORK),
+    "find": lambda registry: registry.find("s"),
+    "records": lambda registry: registry.records(),
+    "drop": lambda registry: registry.drop(WORK, "s", "reason"),
+    "sweep": lambda registry: registry.sweep(),
+}
+ACTS = pytest.mark.parametrize("act", ACTIONS.values(), ids=ACTIONS.keys())
 
 
 @ACTS
@@ -303,7 +93,7 @@ def test_a_file_of_something_else_is_corrupt_and_left_alone(
 
 
 def test_a_damaged_registry_is_corrupt(path: Path) -> None:
-    SqliteRegistry(path).claim(WORK, "w1")
+    claim(SqliteRegistry(path))
     data = bytearray(path.read_bytes())
     data[4096:] = b"\xff" * (len(data) - 4096)  # every page but the first
     path.write_bytes(data)
@@ -322,15 +112,15 @@ def test_a_folder_in_the_place_of_the_file_is_denied(path: Path, act: Callable[[
 def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EverturnError):
-        SqliteRegistry(tmp_path / "file" / "registry.db").claim(WORK, "w1")
+        claim(SqliteRegistry(tmp_path / "file" / "registry.db"))
 
 
 @ACTS
 def test_a_newer_version_is_refused_and_left_alone(path: Path, act: Callable[[Registry], object]) -> None:
-    SqliteRegistry(path).claim(OTHER, "w1")
-    set_version(path, 2)
+    claim(SqliteRegistry(path), work=OTHER)
+    set_version(path, 3)
     before = rows(path)
-    with pytest.raises(Invalid, match="version 2, this release knows version 1"):
+    with pytest.raises(Invalid, match="version 3, this release knows version 2"):
         act(SqliteRegistry(path))
     assert rows(path) == before
 
@@ -338,21 +128,21 @@ def test_a_newer_version_is_refused_and_left_alone(path: Path, act: Callable[[Re
 def test_a_registry_that_is_held_for_too_long_is_unavailable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("everturn.registry.sqlite.BUSY_TIMEOUT_S", 0.05)
     registry = SqliteRegistry(path)
-    registry.claim(WORK, "w1")
+    used(registry)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     try:
         with pytest.raises(Unavailable, match="busy"):
-            registry.claim(WORK, "w2")
+            claim(registry, "w2")
     finally:
         holder.close()
-    assert registry.claim(WORK, "w2").epoch == 2
+    assert claim(registry, "w2").epoch == 2
 
 
 def test_seeded_ids_reproduce_the_session_ids(tmp_path: Path) -> None:
     def claimed(name: str, seed: int) -> list[str]:
         registry = SqliteRegistry(tmp_path / name, ids=Ids(seed))
-        return [registry.claim(work, "w1").session_id for work in (WORK, OTHER)]
+        return [claim(registry, work=work).session_id for work in (WORK, OTHER)]
 
     assert claimed("a.db", 7) == claimed("b.db", 7)
     assert claimed("c.db", 8) != claimed("d.db", 7)
@@ -367,5 +157,260 @@ def set_version(path: Path, version: int) -> None:
 def rows(path: Path) -> list[tuple[object, ...]]:
     connection = sqlite3.connect(path)
     found = connection.execute("SELECT * FROM sessions").fetchall()
+    connection.close()
+    return found
+
+
+# --- A registry of the first version --------------------------------------------------------------------------------
+
+VERSION_1 = """
+CREATE TABLE sessions (
+    work_key TEXT PRIMARY KEY, session_id TEXT NOT NULL UNIQUE, epoch INTEGER NOT NULL, worker TEXT NOT NULL,
+    store TEXT NOT NULL, cwd TEXT, created_at REAL NOT NULL, last_used_at REAL NOT NULL
+) STRICT
+"""
+
+
+@pytest.fixture
+def version_1(path: Path) -> Path:
+    """Two sessions, last used an hour before the tests begin."""
+    path.parent.mkdir()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(VERSION_1)
+    for work, session_id, epoch in ((WORK, "session-a", 7), (OTHER, "session-b", 1)):
+        values = (work.key, session_id, epoch, "w0", "s3://bucket/a", "/desk", START_S - DAY_S, START_S - HOUR_S)
+        connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    return path
+
+
+def test_a_registry_of_version_1_keeps_its_sessions_and_epochs(version_1: Path) -> None:
+    registry = SqliteRegistry(version_1, ages=AGES, clock=ManualClock(START_S))
+    first, second = registry.records()
+    assert (first.work_key, first.session_id, first.epoch, first.agent) == (WORK.key, "session-a", 7, "fixer")
+    assert (second.work_key, second.session_id, second.epoch, second.agent) == (OTHER.key, "session-b", 1, None)
+    assert {(record.held_until, record.cwd, record.created_at) for record in (first, second)} == {
+        (None, "/desk", START_S - DAY_S)
+    }
+    made = claim(registry)
+    assert (made.session_id, made.epoch, made.took_over, made.store) == ("session-a", 8, False, "s3://bucket/a")
+
+
+def test_sessions_of_version_1_get_stale_as_all_do(version_1: Path) -> None:
+    registry = SqliteRegistry(version_1, ages=AGES, clock=ManualClock(START_S + DAY_S))
+    assert [record.session_id for record in registry.sweep()] == ["session-a", "session-b"]
+
+
+def test_a_registry_is_brought_up_to_date_as_a_whole_or_not_at_all(version_1: Path) -> None:
+    before = rows(version_1)
+    with pytest.raises(Invalid, match="cannot last"):
+        claim_with(SqliteRegistry(version_1), ttl_s=0)
+    connection = sqlite3.connect(version_1, isolation_level=None)
+    connection.execute("CREATE TRIGGER no BEFORE UPDATE ON sessions BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(EverturnError):
+        SqliteRegistry(version_1).get(WORK)
+    assert (rows(version_1), version_of(version_1)) == (before, 1)
+    connection.execute("DROP TRIGGER no")
+    connection.close()
+    assert SqliteRegistry(version_1).get(WORK) is not None
+    assert version_of(version_1) == 2
+
+
+def test_of_processes_that_open_a_registry_of_version_1_at_once_each_finds_it_whole(version_1: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: SqliteRegistry(version_1).get(WORK), range(16)))
+    assert {record.session_id if record else None for record in found} == {"session-a"}
+
+
+def test_the_database_of_another_program_is_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("CREATE TABLE bookmarks (url TEXT)")
+    connection.close()
+    with pytest.raises(Invalid, match="database of another program"):
+        claim(SqliteRegistry(path))
+    assert tables(path) == {"bookmarks"}
+
+
+def test_a_table_that_lacks_something_is_corrupt(path: Path) -> None:
+    claim(SqliteRegistry(path))
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("ALTER TABLE sessions DROP COLUMN token")
+    connection.close()
+    with pytest.raises(Corrupt, match="no such column"):
+        SqliteRegistry(path).get(WORK)
+
+
+# --- Clocks ---------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_restart_of_the_machine_its_claims_are_over(path: Path) -> None:
+    made = claim(SqliteRegistry(path, clock=ManualClock(START_S)))
+    restarted = ManualClock(START_S + 5, boot="later")
+    again = claim(SqliteRegistry(path, ages=AGES, clock=restarted), "w2")
+    assert (again.session_id, again.epoch, again.took_over) == (made.session_id, 2, True)
+
+
+@pytest.mark.parametrize(("later_s", "stale"), [(HOUR_S, False), (25 * HOUR_S, True), (-25 * HOUR_S, False)])
+def test_after_a_restart_ages_go_by_the_time_of_day(path: Path, later_s: float, stale: bool) -> None:
+    used(SqliteRegistry(path, clock=ManualClock(START_S)))
+    restarted = SqliteRegistry(path, ages=AGES, clock=ManualClock(START_S + later_s, boot="later"))
+    assert (restarted.get(WORK) is None) is stale
+
+
+def test_an_age_is_counted_on_across_a_restart(path: Path) -> None:
+    used(SqliteRegistry(path, clock=ManualClock(START_S)))
+    clock = ManualClock(START_S + 20 * HOUR_S, boot="later")
+    registry = SqliteRegistry(path, ages=AGES, clock=clock)
+    registry.release(claim(registry, "w2"))
+    clock.jump(-DAY_S)
+    clock.advance(3 * HOUR_S)
+    assert registry.get(WORK) is not None
+    clock.advance(2 * HOUR_S)
+    assert registry.get(WORK) is None
+
+
+def test_where_no_start_of_the_machine_is_known_the_time_of_day_has_to_do(path: Path) -> None:
+    clock = ManualClock(START_S, boot="")
+    registry = SqliteRegistry(path, ages=AGES, clock=clock)
+    made = claim(registry)
+    clock.advance(TTL_S - 1)
+    with pytest.raises(Held):
+        claim(registry, "w2")
+    clock.advance(2)
+    assert claim(registry, "w2").epoch == made.epoch + 1
+    clock.advance(25 * HOUR_S)
+    assert registry.get(WORK) is None
+
+
+# --- Disks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_in_the_middle_of_a_commit_loses_nothing(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=1m") as allowed:
+        if not allowed:
+            pytest.skip("nothing may be mounted here; the next test limits the size of files instead")
+        path = tmp_path / "disk" / "registry.db"
+        registry = SqliteRegistry(path)
+        made = claim(registry)
+        (tmp_path / "disk" / "ballast").write_bytes(b"x" * fitting(tmp_path / "disk"))
+        with pytest.raises(Unavailable, match="disk"):
+            fill(registry)
+        (tmp_path / "disk" / "ballast").unlink()
+        assert registry.renew(made, TTL_S).session_id == made.session_id
+        assert whole(path)
+        claim(registry, work=WorkItem.task("there is room again"))
+
+
+# In a process of its own: no file may grow any more.
+LIMITED = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from everturn.errors import EverturnError
+from everturn.registry import SqliteRegistry
+from registry.places import claim
+from registry.test_sqlite import fill
+
+path = Path(sys.argv[1])
+registry = SqliteRegistry(path)
+claim(registry)
+resource.setrlimit(resource.RLIMIT_FSIZE, (96 * 1024, resource.RLIM_INFINITY))
+try:
+    fill(registry)
+except EverturnError as error:
+    print(type(error).__name__, error.message)
+"""
+
+
+@pytest.mark.slow
+def test_a_file_that_may_not_grow_loses_nothing(path: Path) -> None:
+    tests = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path), tests], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"Unavailable the registry {path} failed: "), done.stdout
+    record = SqliteRegistry(path).get(WORK)
+    assert record is not None
+    assert whole(path)
+
+
+def test_a_disk_that_cannot_be_written_is_denied_and_the_claim_is_still_there_later(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=1m") as allowed:
+        if not allowed:
+            pytest.skip("nothing may be mounted here")
+        path = tmp_path / "disk" / "registry.db"
+        made = claim(SqliteRegistry(path))
+        remount(tmp_path / "disk", "ro")
+        for act in (claim, lambda registry: registry.renew(made, TTL_S), lambda registry: registry.get(WORK)):
+            with pytest.raises(Denied):
+                act(SqliteRegistry(path))
+        remount(tmp_path / "disk", "rw")
+        assert SqliteRegistry(path).renew(made, TTL_S).epoch == 1
+
+
+def test_a_file_that_cannot_be_written_is_denied(path: Path) -> None:
+    claim(SqliteRegistry(path))
+    content = path.read_bytes()
+    path.chmod(0o400)
+    if os.access(path, os.W_OK):
+        pytest.skip("root may write everything")
+    with pytest.raises(Denied):
+        claim(SqliteRegistry(path), "w2")
+    assert path.read_bytes() == content
+
+
+def test_more_stale_sessions_are_swept_than_one_transaction_changes(path: Path) -> None:
+    clock = ManualClock(START_S)
+    registry = SqliteRegistry(path, ages=AGES, clock=clock)
+    used(registry)
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TEMP TABLE copies AS SELECT * FROM sessions")
+    for number in range(1200):
+        connection.execute("UPDATE copies SET work_key = ?, session_id = ?", (f"task:{number}", f"s-{number}"))
+        connection.execute("INSERT INTO sessions SELECT * FROM copies")
+    connection.commit()
+    connection.close()
+    clock.advance(25 * HOUR_S)
+    used(registry, OTHER)
+    assert len(registry.sweep()) == 1201
+    assert [record.work_key for record in registry.records()] == [OTHER.key]
+
+
+def claim_with(registry: Registry, ttl_s: float) -> Claim:
+    return registry.claim(WORK, Holder("w1"), ttl_s=ttl_s)
+
+
+def fill(registry: Registry) -> None:
+    """Claim until there is no room."""
+    for number in range(100_000):
+        claim(registry, work=WorkItem.task(f"{number}-" + "x" * 2000))
+
+
+def fitting(folder: Path) -> int:
+    """How much has to be put into a folder to leave a little."""
+    return shutil.disk_usage(folder).free - 64 * 1024
+
+
+def whole(path: Path) -> bool:
+    connection = sqlite3.connect(path)
+    (found,) = connection.execute("PRAGMA integrity_check").fetchone()
+    connection.close()
+    return bool(found == "ok")
+
+
+def version_of(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.close()
+    return int(version)
+
+
+def tables(path: Path) -> set[str]:
+    connection = sqlite3.connect(path)
+    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     connection.close()
     return found

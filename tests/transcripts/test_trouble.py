@@ -167,6 +167,23 @@ def test_several_can_wait_until_everything_is_settled(bench: Bench, backend: str
     anyio.run(main, backend=backend)
 
 
+@pytest.mark.parametrize("keys", ["homes/*", "sessions/*"])
+def test_an_append_that_fails_is_counted_once_wherever_it_got_stuck(bench: Bench, keys: str) -> None:
+    async def main() -> None:
+        store = bench.store(any_cwd=True)
+        with outage(bench, keys), pytest.raises(Unavailable):
+            await store.append(KEY, [entry(1)])
+        assert store.observer.failed_appends == 1
+        for unfit in (entry(2, it=b"x"), entry(3, it={1, 2})):
+            with pytest.raises(Invalid):
+                await store.append(KEY, [unfit])
+        assert store.observer.failed_appends == 3
+        await store.append(KEY, [entry(1)])
+        assert store.observer.failed_appends == 3
+
+    anyio.run(main)
+
+
 # --- Claims ------------------------------------------------------------------------------------------------------
 
 

@@ -11,15 +11,19 @@ from typing import Annotated
 import typer
 from claude_agent_sdk import ClaudeSDKError
 
-from everturn.cli import demo, run, sessions
-from everturn.cli.output import OutputError, complain
-from everturn.errors import EverturnError
-
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_REFUSED = 2
-EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
+from everturn.cli import demo, doctor, run, sessions, sweep
+from everturn.cli.output import (
+    EXIT_BROKEN_PIPE,
+    EXIT_FAILED,
+    EXIT_HELD,
+    EXIT_INTERRUPTED,
+    EXIT_LOST,
+    EXIT_OK,
+    EXIT_REFUSED,
+    OutputError,
+    complain,
+)
+from everturn.errors import EverturnError, Fenced, Held
 
 _EXPLAINED = (EverturnError, typer.TyperException, ClaudeSDKError, OutputError, KeyboardInterrupt, typer.Abort)
 
@@ -31,6 +35,8 @@ app = typer.Typer(
 )
 app.command("run")(run.command)
 app.command("demo")(demo.command)
+app.command("doctor")(doctor.command)
+app.command("sweep")(sweep.command)
 app.add_typer(sessions.app)
 
 
@@ -71,7 +77,7 @@ def _explain(error: BaseException) -> int:
     """Say in one line what happened, and return the exit code for it."""
     if isinstance(error, EverturnError):
         complain(error.message, error.hint)
-        return EXIT_REFUSED
+        return EXIT_HELD if isinstance(error, Held) else EXIT_LOST if isinstance(error, Fenced) else EXIT_REFUSED
     if isinstance(error, typer.TyperException):
         complain(error.format_message().rstrip("."), "everturn --help lists what there is")
         return EXIT_REFUSED

@@ -25,12 +25,21 @@ from rich.text import Text
 
 from everturn.errors import Invalid
 
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_REFUSED = 2
+EXIT_LOST = 3
+EXIT_UNSTORED = 4
+EXIT_HELD = 75  # "try again later", as sendmail's sysexits.h has it
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
-def complain(message: str, hint: str) -> None:
+def complain(message: str, hint: str, kind: str = "error") -> None:
     """Print one line to standard error."""
-    line = plain(f"error: {message} ({hint})".replace("\n", " "))
+    line = plain(f"{kind}: {message} ({hint})".replace("\n", " "))
     sys.stderr.write(line + "\n")
 
 

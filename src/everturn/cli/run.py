@@ -5,15 +5,19 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
 
 import anyio
 import typer
+from anyio.abc import TaskStatus
 from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKError, PermissionMode, ResultMessage
 
 from everturn.cli.output import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_UNSTORED,
     JsonRenderer,
     OutputError,
     Renderer,
@@ -56,13 +60,16 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
         bool, typer.Option("--s3-express", help="The store's bucket is a directory bucket (S3 Express One Zone).")
     ] = False,
     registry: Annotated[str | None, typer.Option(help="Who owns which session: sqlite:///…")] = None,
+    wait: Annotated[
+        float | None, typer.Option(help="How long to wait if somebody else holds it, in seconds.", min=0)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print messages as JSON, one a line.")] = False,
 ) -> int:
     """Run a work item: begin it, or go on where any worker left it.
 
     The transcript is stored frame by frame. If this worker dies, run the same command on another one.
     """
-    settings = Settings.load(store=store, s3_express=s3_express or None, registry=registry)
+    settings = Settings.load(store=store, s3_express=s3_express or None, registry=registry, claim_wait_s=wait)
     refuse_memory(settings.store_url())
     log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
     work = WorkItem(agent, repo, issue) if task is None else WorkItem.task(task, agent=agent, repo=repo)
@@ -87,38 +94,54 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
 
 
 async def _stream(run: Run, renderer: Renderer) -> int:
-    """Show a run to its end, or to a signal. Whatever ends it, the agent is let go of before this returns."""
+    """Show a run to its end. A signal ends it in good order; whatever does, the agent is gone when this returns."""
     outcome = _Outcome()
     async with anyio.create_task_group() as group:
-        group.start_soon(_stop_on_signals, outcome)
+        await group.start(_stop_on_signals, run, outcome)
         try:
-            with outcome.scope:
-                await _show(run, renderer, outcome)
+            await _show(run, renderer, outcome)
         except (EverturnError, ClaudeSDKError, OutputError) as error:
             outcome.error = error  # raised below: the group would wrap it
         finally:
             with anyio.CancelScope(shield=True):
                 await run.aclose()
         group.cancel_scope.cancel()
+    return _exit_code(run, outcome)
+
+
+def _exit_code(run: Run, outcome: _Outcome) -> int:
     if outcome.signal is not None:
-        complain(f"stopped by {outcome.signal.name}", "what the agent had said is stored; run it again to go on")
+        if isinstance(outcome.error, EverturnError):
+            complain(outcome.error.message, outcome.error.hint)
+            complain(f"stopped by {outcome.signal.name}", "run it again to go on")
+        else:
+            complain(f"stopped by {outcome.signal.name}", "what the agent had said is stored; run it again to go on")
         return 128 + outcome.signal
+    if run.missing_entries and isinstance(outcome.error, EverturnError):
+        complain(outcome.error.message, outcome.error.hint)
+        return EXIT_UNSTORED
     if outcome.error is not None:
         raise outcome.error
-    return 1 if outcome.result is None or outcome.result.is_error else 0
+    return EXIT_FAILED if outcome.result is None or outcome.result.is_error else EXIT_OK
 
 
 async def _show(run: Run, renderer: Renderer, outcome: _Outcome) -> None:
+    told = 0
     async for message in run:
+        for warning in run.warnings[told:]:
+            complain(warning, "see docs/runs.md", kind="warning")
+        told = len(run.warnings)
         with _telling_output_errors():
             renderer.show(message)
         if isinstance(message, ResultMessage):
             outcome.result = message
     summary = {
+        "run": run.run_id,
         "session": run.session_id,
         "resumed": run.resumed,
         "epoch": run.epoch,
         "cwd": str(run.cwd),
+        "stopped": run.stopped,
         "warnings": list(run.warnings),
     }
     with _telling_output_errors():
@@ -137,19 +160,17 @@ def _telling_output_errors() -> Iterator[None]:
 class _Outcome:
     """How a run ended."""
 
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     result: ResultMessage | None = None
     error: Exception | None = None
     signal: signal.Signals | None = None
 
 
-async def _stop_on_signals(outcome: _Outcome) -> None:
+async def _stop_on_signals(run: Run, outcome: _Outcome, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
-        async for (
-            number
-        ) in received:  # a second signal changes nothing: letting go of the agent takes seconds at most
+        task_status.started()
+        async for number in received:  # the second one makes it hurry
             outcome.signal = outcome.signal or signal.Signals(number)
-            outcome.scope.cancel()
+            run.stop(outcome.signal.name)
 
 
 def _text(name: str, text: str | None, file: Path | None) -> str | None:

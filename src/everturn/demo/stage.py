@@ -130,6 +130,8 @@ def _environment(settings: Settings, model_url: str | None) -> dict[str, str]:
         **environment,
         "EVERTURN_STORE": settings.store_url(),
         "EVERTURN_REGISTRY": settings.registry_url(),
+        "EVERTURN_CLAIM_TTL_S": "2",  # so that the second machine need not wait long for the first one's to run out
+        "EVERTURN_CLAIM_WAIT_S": "60",
         "GIT_AUTHOR_NAME": "Everturn demo",
         "GIT_AUTHOR_EMAIL": "demo@everturn.invalid",
         "GIT_COMMITTER_NAME": "Everturn demo",

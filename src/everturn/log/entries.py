@@ -175,7 +175,7 @@ def _opened_up(container: Any) -> list[Any]:
 
 def _key(key: Any) -> _Text:
     if type(key) is not str:
-        raise Invalid(f"an entry has the key {key!r}, which is not text", hint=_HINT)
+        raise Invalid(f"an entry has a key of type {type(key).__name__}, and not text", hint=_HINT)
     return _Text(f"{encode_basestring_ascii(key)}:")
 
 
@@ -188,7 +188,9 @@ def _scalar(value: Any) -> str:
         return str(value)
     if type(value) is float and not math.isnan(value):
         return repr(value) if math.isfinite(value) else ("1e999" if value > 0 else "-1e999")
-    raise Invalid(f"an entry holds {value!r}, which is not a JSON value", hint=_HINT)
+    # Its kind, not itself: what a transcript holds does not belong into messages.
+    what = repr(value) if type(value) is float else f"a value of type {type(value).__name__}"
+    raise Invalid(f"an entry holds {what}, which is not a JSON value", hint=_HINT)
 
 
 def _parse(text: str) -> Any:

@@ -138,6 +138,7 @@ class BlockingObjects:
         label: The store's URL, for messages.
         clock: What `wait` waits with.
         requests: How requests are made.
+        prepare: Is called before each request, and raises errors of ours if it cannot be made.
     """
 
     def __init__(
@@ -146,7 +147,9 @@ class BlockingObjects:
         label: str,
         clock: Clock | None = None,
         requests: Requests | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
+        self._prepare = prepare
         self._connect = store if callable(store) else partial(Clients, store, store, store)
         self._connecting = threading.Lock()
         self._connected: Clients | None = None
@@ -265,6 +268,8 @@ class BlockingObjects:
 
     @property
     def _clients(self) -> Clients:
+        if self._prepare is not None:
+            self._prepare()
         with self._connecting:
             if self._connected is None:
                 self._connected = self._connect()

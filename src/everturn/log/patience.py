@@ -56,12 +56,22 @@ class Patience:
         ids: For jitter.
         deadline_s: After this, nothing is tried again; what has begun may still end.
         backoff: How long to wait between tries.
+        latest: Tells a time of the clock that goes before the deadline if it is earlier. It may change meanwhile.
     """
 
-    def __init__(self, waiter: Waiter, clock: Clock, ids: Ids, deadline_s: float, backoff: Backoff = USUAL) -> None:
+    def __init__(
+        self,
+        waiter: Waiter,
+        clock: Clock,
+        ids: Ids,
+        deadline_s: float,
+        backoff: Backoff = USUAL,
+        latest: Callable[[], float] = lambda: math.inf,
+    ) -> None:
         self._waiter = waiter
         self._clock = clock
         self._deadline_s = deadline_s
+        self._latest = latest
         self._started = clock.elapsed()
         self._pauses = backoff.pauses(ids)
         self._outer: list[Patience | None] = []
@@ -74,7 +84,8 @@ class Patience:
     @property
     def left_s(self) -> float:
         """How long something may still be begun; less than nothing if time is up."""
-        return self._deadline_s - self.used_s
+        now = self._clock.elapsed()
+        return min(self._started + self._deadline_s, self._latest()) - now
 
     def check(self) -> None:
         """Raise `Unavailable` if time is up. For before a further step of something that has gone well so far."""

@@ -15,6 +15,7 @@ from obstore.store import S3Store
 
 from everturn.errors import Invalid
 from everturn.log.objects import Clients
+from everturn.log.roles import RoleCredentials
 from everturn.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,18 +27,24 @@ _ALGORITHMS = {"s3": "AES256", "kms": "aws:kms", "kms-dsse": "aws:kms:dsse", "c"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def s3_clients(bucket: str, prefix: str, settings: Settings) -> Clients:
+def s3_clients(bucket: str, prefix: str, settings: Settings, credentials: RoleCredentials | None = None) -> Clients:
     """Make clients that differ in their time-outs: an append begins nothing after its deadline, so that together
     they do not outlast the SDK's patience of 60 s. They try nothing twice: that is for `Requests` to decide.
 
     A download may take longer than other requests, as long as bytes keep coming. An upload sends first and hears
     last, so it can only be bounded as a whole, and a large one needs more than a small one.
 
+    Args:
+        bucket: The bucket.
+        prefix: The prefix in it; may be empty.
+        settings: Time-outs, where S3 is, how it encrypts.
+        credentials: What to use in place of the worker's own.
+
     Raises:
         Invalid: The bucket's name or a setting is wrong, or two settings do not go together.
     """
     endpoint = settings.aws_endpoint_url_s3 or settings.aws_endpoint_url
-    express = _is_express(bucket, endpoint, settings)
+    express = is_express(bucket, endpoint, settings)
     options: dict[str, Any] = {
         "checksum_algorithm": "SHA256",
         "s3_express": express,
@@ -45,7 +52,11 @@ def s3_clients(bucket: str, prefix: str, settings: Settings) -> Clients:
     }
     if endpoint:
         options["endpoint"] = endpoint
-    if settings.aws_profile:
+    if settings.aws_region:
+        options["region"] = settings.aws_region
+    if credentials is not None:
+        options["credential_provider"] = credentials
+    elif settings.aws_profile:
         options["credential_provider"] = _profile(settings.aws_profile)
 
     def client(timeouts: ClientConfig) -> S3Store:
@@ -76,7 +87,7 @@ def s3_clients(bucket: str, prefix: str, settings: Settings) -> Clients:
         ) from error
 
 
-def _is_express(bucket: str, endpoint: str | None, settings: Settings) -> bool:
+def is_express(bucket: str, endpoint: str | None, settings: Settings) -> bool:
     """Tell whether a bucket is a directory bucket (S3 Express): by its name, unless the setting says otherwise."""
     express = bucket.endswith("--x-s3") if settings.s3_express is None else settings.s3_express
     if not express:

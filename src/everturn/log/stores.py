@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import orjson
 from obstore import exceptions
@@ -20,7 +20,8 @@ from everturn.log.names import escape
 from everturn.log.objects import BlockingObjects, Clients, Objects
 from everturn.log.patience import Backoff
 from everturn.log.requests import Requests
-from everturn.log.s3 import s3_clients
+from everturn.log.roles import Assignment, RoleCredentials, SessionRole
+from everturn.log.s3 import is_express, s3_clients
 from everturn.settings import Settings
 
 FORMAT_KEY = "format.json"
@@ -32,29 +33,67 @@ _PAUSES_S = (0.1, 0.4, 1.6)
 _URL_HINT = "use s3://bucket/prefix, file:///folder or memory://"
 
 
-def connect(url: str, settings: Settings, keys: Keys | None = None) -> SealedObjects:
+def connect(
+    url: str,
+    settings: Settings,
+    keys: Keys | None = None,
+    *,
+    assignment: Assignment | None = None,
+    role: SessionRole | None = None,
+) -> SealedObjects:
     """Return the objects behind a URL. Nothing is asked of the store yet.
 
     Args:
         url: `s3://bucket/prefix`, `file:///folder` or `memory://`. The last is a new, empty store every time.
         settings: Time-outs, patience, where AWS is, and whether to encrypt.
         keys: Keys to encrypt with; go before the setting.
+        assignment: Whose work it is for. With the setting `session_role`, the objects of its scope are all that can
+            be reached then; without an assignment they are reached with the worker's own credentials.
+        role: What `role_of` returns, for who connects many times.
 
     Raises:
         Invalid: The URL is not one of these, settings do not go together, or the key file is not as it should be.
     """
     if keys is None and settings.encryption_key_file is not None:
         keys = KeyFile(settings.encryption_key_file)
-    return SealedObjects(locate(url, settings), keys, Ids())
+    credentials = None
+    if assignment is not None and (role := role or role_of(url, settings)):
+        credentials = role.credentials(assignment)
+    return SealedObjects(locate(url, settings, credentials=credentials), keys, Ids())
 
 
-def locate(url: str, settings: Settings, clock: Clock | None = None) -> BlockingObjects:
+def role_of(url: str, settings: Settings, clock: Clock | None = None) -> SessionRole | None:
+    """Return the role that gives credentials for one scope of a store; `None` if the settings ask for none.
+
+    Raises:
+        Invalid: They do, and access to such a store cannot be limited to a scope.
+    """
+    if settings.session_role is None:
+        return None
+    pieces, path = _pieces(url)
+    if pieces.scheme != "s3":
+        raise Invalid(
+            f"session_role is set, but access to {url} has no roles", hint="use s3://bucket/prefix, or unset it"
+        )
+    bucket = pieces.netloc
+    if is_express(bucket, settings.aws_endpoint_url_s3 or settings.aws_endpoint_url, settings):
+        raise Invalid(
+            f"session_role is set, but S3 Express gives access to the whole bucket {bucket!r} or to nothing of it",
+            hint="use an ordinary bucket, or unset session_role",
+        )
+    return SessionRole(settings, bucket, path.strip("/"), clock=clock)
+
+
+def locate(
+    url: str, settings: Settings, clock: Clock | None = None, credentials: RoleCredentials | None = None
+) -> BlockingObjects:
     """Return the objects behind a URL as they are stored; `connect` decrypts them.
 
     Args:
         url: See `connect`.
         settings: See `connect`.
         clock: For tests.
+        credentials: What to reach them with, in place of the worker's own.
 
     Raises:
         Invalid: See `connect`.
@@ -67,19 +106,14 @@ def locate(url: str, settings: Settings, clock: Clock | None = None) -> Blocking
         backoff=Backoff(settings.retry_start_s, settings.retry_limit_s),
         deadline_s=settings.retry_deadline_s,
     )
-    return BlockingObjects(_store(url, settings), url, clock, requests)
+    prepare = credentials.renew if credentials else None
+    return BlockingObjects(_store(url, settings, credentials), url, clock, requests, prepare)
 
 
-def _store(url: str, settings: Settings) -> MemoryStore | Callable[[], Clients]:
-    try:
-        pieces = urlsplit(url)
-    except ValueError as error:
-        raise Invalid(f"cannot make a store of {url!r}: {error}", hint=_URL_HINT) from None
-    path = unquote(pieces.path)
-    if pieces.query or pieces.fragment or "\0" in path:
-        raise Invalid(f"the store URL {url!r} has a query, a fragment or a NUL", hint=_URL_HINT)
+def _store(url: str, settings: Settings, credentials: RoleCredentials | None) -> MemoryStore | Callable[[], Clients]:
+    pieces, path = _pieces(url)
     if pieces.scheme == "s3" and _BUCKET.fullmatch(pieces.netloc):
-        clients = s3_clients(pieces.netloc, path.strip("/"), settings)
+        clients = s3_clients(pieces.netloc, path.strip("/"), settings, credentials)
         return lambda: clients
     if pieces.scheme == "file" and not pieces.netloc and path.startswith("/"):
         _check_folder(Path(path))
@@ -90,6 +124,18 @@ def _store(url: str, settings: Settings) -> MemoryStore | Callable[[], Clients]:
     raise Invalid(f"cannot make a store of {shown!r}", hint=_URL_HINT)
 
 
+def _pieces(url: str) -> tuple[SplitResult, str]:
+    """Return a store URL's pieces, and its path with nothing in it escaped."""
+    try:
+        pieces = urlsplit(url)
+    except ValueError as error:
+        raise Invalid(f"cannot make a store of {url!r}: {error}", hint=_URL_HINT) from None
+    path = unquote(pieces.path)
+    if pieces.query or pieces.fragment or "\0" in path:
+        raise Invalid(f"the store URL {url!r} has a query, a fragment or a NUL", hint=_URL_HINT)
+    return pieces, path
+
+
 async def admit(objects: Objects, scope: str, label: str) -> None:
     """Check that a store may be used: its format version is known and it honours create-if-absent.
 
@@ -98,13 +144,14 @@ async def admit(objects: Objects, scope: str, label: str) -> None:
     Raises:
         Invalid: The store has another format version, or overwrites what it was told only to create.
         Corrupt: There is a `format.json`, but it is not ours.
+        Denied: The credentials do not allow it, or the store is new and they do not allow to make it.
     """
     gate = await objects.get(FORMAT_KEY)
     if gate is not None:
         _check_version(gate.data, label)
-    await _probe(objects, _probe_key(scope), label)
+    await probe(objects, probe_key(scope), label)
     for pause_s in _PAUSES_S:
-        if gate is not None or await _create(objects, FORMAT_KEY, _FORMAT):
+        if gate is not None or await _found(objects, scope, label):
             return
         gate = await objects.get(FORMAT_KEY)
         if gate is not None:
@@ -112,6 +159,18 @@ async def admit(objects: Objects, scope: str, label: str) -> None:
         else:  # busy: somebody else is creating it
             await objects.wait(pause_s)
     raise Unavailable(f"{label} is busy", hint="it is safe to try again")
+
+
+async def _found(objects: Objects, scope: str, label: str) -> bool:
+    """Make a store of an empty place. `False`: somebody else is doing so."""
+    try:
+        return await _create(objects, FORMAT_KEY, _FORMAT)
+    except Denied:
+        await objects.delete([probe_key(scope)])
+        raise Denied(
+            f"{label} is no store yet, and these credentials may not make it one",
+            hint="open it once with credentials that may write its format.json (docs/credentials.md)",
+        ) from None
 
 
 async def visit(objects: Objects, label: str) -> None:
@@ -151,7 +210,7 @@ async def now_ms(objects: Objects, scope: str) -> int:
 
     Two requests: the scope's probe is written once more, and looked at.
     """
-    key = _probe_key(scope)
+    key = probe_key(scope)
     await objects.put(key, _PROBE)
     stored = await objects.get(key)
     if stored is None:
@@ -159,11 +218,22 @@ async def now_ms(objects: Objects, scope: str) -> int:
     return stored.modified_ms
 
 
-def _probe_key(scope: str) -> str:
+def probe_key(scope: str) -> str:
+    """Return the key of a scope's probe."""
     return f"probes/{escape(scope, 'scope')}.json"
 
 
-async def _probe(objects: Objects, key: str, label: str) -> None:
+async def probe(objects: Objects, key: str, label: str) -> None:
+    """Check that a store honours create-if-absent. The probe is there afterwards.
+
+    Args:
+        objects: The store.
+        key: The probe's; see `probe_key`.
+        label: The store's URL, for messages.
+
+    Raises:
+        Invalid: The store overwrites what it was told only to create. The probe is gone.
+    """
     if not await _create(objects, key, _PROBE):
         return
     if await _create(objects, key, _PROBE):

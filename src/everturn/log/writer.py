@@ -29,7 +29,7 @@ from everturn.log.grace import GRACE_S
 from everturn.log.names import Span, part
 from everturn.log.objects import Objects
 from everturn.log.patience import Patience
-from everturn.log.reader import Log, adjoining, list_spans, read, read_part, uncovered
+from everturn.log.reader import Log, adjoining, decode_object, list_spans, read, read_part, uncovered
 
 PASSES_BEFORE_LOOKING = 4
 WRITER_BYTES = 400  # of a name, once escaped: readers tell fences and truncations by how small they are
@@ -117,10 +117,14 @@ class LogWriter:
         """Return the patience for one append. Steps that belong to it may be taken before it, and share it."""
         return Patience(self._objects, self._clock, self._ids, self._deadline_s)
 
-    async def open(self, patience: Patience | None = None) -> Log:
+    async def open(self, patience: Patience | None = None, *, is_new: bool = False) -> Log:
         """Write the fence of this writer's epoch, then read the log.
 
         In this order: what is returned can no longer change behind the caller's back, but for guests.
+
+        Args:
+            patience: That of the operation this belongs to, if it has begun already.
+            is_new: Nobody else can know of this log yet. If that is so, the fence is all there is to write and read.
 
         Raises:
             Fenced: The log has seen a higher epoch already.
@@ -128,7 +132,11 @@ class LogWriter:
             Corrupt: Something in the log is missing or damaged.
         """
         patience = patience or self.patience()
+        if is_new and self._tail is None:
+            self._learn(0, self._clock.elapsed())
         fence = await self._append(encode(()), "fence", patience)
+        if is_new and fence == 1:
+            return Log(self._folder, (decode_object(self.written, self._folder, part(1)),), 1, 1, self._epoch)
         log = await patience.insist(partial(read, self._objects, self._folder, at_least=fence))
         if log.epoch > self._epoch:
             raise self._stopped("a newer claim", log.epoch)
@@ -165,7 +173,12 @@ class LogWriter:
         """
         if not entries:
             return self._tail or 0
-        return await self._append(encode(entries), "data", patience or self.patience())
+        try:
+            batch = encode(entries)
+        except Invalid as error:
+            self._observer.failed(self._folder, len(entries), error)
+            raise
+        return await self._append(batch, "data", patience or self.patience())
 
     async def truncate(self, *, after: int | None = None) -> int:
         """Append the mark that deletes everything before it, and return its number.

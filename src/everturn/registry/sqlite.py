@@ -1,25 +1,33 @@
-"""A registry in one SQLite file: the embedded default. Many processes of one machine may share it."""
+"""A registry in one SQLite file: the embedded default. Many processes of one machine may share it.
+
+Leases and ages are measured by the time since the machine started, which no jump of its clock changes. A row that was
+written before the machine started has no live claim, as its holder is gone; its age is told by the time of day.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from everturn.clock import Clock, Ids, SystemClock
-from everturn.errors import Corrupt, Denied, EverturnError, Fenced, Invalid, Unavailable
-from everturn.model import Claim, SessionRecord, WorkItem
-from everturn.telemetry import get_logger
+from everturn.clock import Clock, Ids
+from everturn.errors import Corrupt, Denied, EverturnError, Invalid, Unavailable
+from everturn.model import SessionAges, SessionRecord
+from everturn.registry.rows import Decide, RowRegistry, no_unicode
+from everturn.registry.rules import Row
+from everturn.telemetry import Metrics
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0
 BUSY_PAUSE_S = 0.05
+BATCH_ROWS = 500  # as many as one transaction changes, so that others need not wait for long
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS sessions (
+_VERSION_1 = """
+CREATE TABLE sessions (
     work_key     TEXT PRIMARY KEY,
     session_id   TEXT NOT NULL UNIQUE,
     epoch        INTEGER NOT NULL,
@@ -30,98 +38,139 @@ CREATE TABLE IF NOT EXISTS sessions (
     last_used_at REAL NOT NULL
 ) STRICT
 """
+# The times that count are seconds since the start of the machine, `boot`; those of day are for people.
+_VERSION_2 = (
+    "ALTER TABLE sessions ADD COLUMN agent TEXT",
+    "ALTER TABLE sessions ADD COLUMN run_id TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE sessions ADD COLUMN host TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE sessions ADD COLUMN held_until REAL",
+    "ALTER TABLE sessions ADD COLUMN tainted TEXT",
+    "ALTER TABLE sessions ADD COLUMN token TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE sessions ADD COLUMN in_use INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE sessions ADD COLUMN boot TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE sessions ADD COLUMN used_s REAL NOT NULL DEFAULT 0",
+    "ALTER TABLE sessions ADD COLUMN lease_end_s REAL NOT NULL DEFAULT 0",
+    # Only an issue's key, `<agent>@<repo>#<issue>`, names the agent, and no agent's name has a colon or an at sign.
+    """
+    UPDATE sessions SET agent = substr(work_key, 1, instr(work_key, '@') - 1)
+    WHERE work_key NOT LIKE 'task:%' AND instr(work_key, '@') > 1
+    """,
+)
+_RECORD = tuple(field.name for field in fields(SessionRecord))
+_COLUMNS = (*_RECORD, "token", "in_use", "boot", "used_s", "lease_end_s")
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM sessions"  # noqa: S608
+_SAVE = f"""
+INSERT INTO sessions ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMNS))})
+ON CONFLICT (work_key) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])}
+"""  # noqa: S608
+_DELETE = "DELETE FROM sessions WHERE work_key = ?"
 
-# One statement, so that two workers who claim at the same moment get two epochs.
-_CLAIM = """
-INSERT INTO sessions (work_key, session_id, epoch, worker, store, created_at, last_used_at)
-VALUES (:work_key, :session_id, 1, :worker, :store, :now, :now)
-ON CONFLICT (work_key) DO UPDATE SET epoch = epoch + 1, worker = :worker
-RETURNING session_id, epoch, store
-"""
-_BEGIN_ANEW = """
-UPDATE sessions SET session_id = :fresh, epoch = epoch + 1
-WHERE work_key = :work_key AND session_id = :session_id AND epoch = :epoch
-"""
-
-_CONFIRM = """
-UPDATE sessions SET cwd = ?, store = ?, last_used_at = ? WHERE work_key = ? AND session_id = ? AND epoch = ?
-"""
-_GET = """
-SELECT work_key, session_id, epoch, worker, store, cwd, created_at, last_used_at FROM sessions WHERE work_key = ?
-"""
-_DROP = "DELETE FROM sessions WHERE work_key = ? AND session_id = ?"
+Result = TypeVar("Result")
 
 
-class SqliteRegistry:
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """A point in time: of day, and since the start of the machine."""
+
+    now: float
+    elapsed: float
+    boot: str
+
+    @classmethod
+    def of(cls, clock: Clock) -> _Moment:
+        return cls(clock.now(), clock.elapsed(), clock.boot())
+
+    def read(self, values: tuple[Any, ...]) -> Row:
+        """Return the row of a line of the table, as it is at this moment."""
+        record = SessionRecord(*values[: len(_RECORD)])
+        token, in_use, boot, used_s, lease_end_s = values[len(_RECORD) :]
+        if boot and boot == self.boot:
+            unused_s, left_s = self.elapsed - used_s, lease_end_s - self.elapsed
+        else:
+            unused_s, left_s = self.now - record.last_used_at, (record.held_until or 0.0) - self.now
+            if boot and self.boot:
+                left_s = 0.0
+        return Row(record, token, bool(in_use), max(0.0, unused_s), None if record.held_until is None else left_s)
+
+    def line(self, row: Row) -> tuple[Any, ...]:
+        """Return the line of the table for a row."""
+        values = tuple(getattr(row.record, name) for name in _RECORD)
+        lease_end_s = self.elapsed + (row.left_s or 0.0)
+        return (*values, row.token, int(row.in_use), self.boot, self.elapsed - row.unused_s, lease_end_s)
+
+
+class SqliteRegistry(RowRegistry):
     """A `Registry` in one SQLite file. Each call opens the file anew, so it may be used from any thread or fork.
 
     Args:
         path: The file. It and its folder are made at the first claim.
+        ages: How old sessions may get; for ever if not given.
         clock: Tells when.
-        ids: Makes session ids.
+        ids: Makes session ids and tokens.
+        metrics: Where dropped sessions are counted.
     """
 
-    def __init__(self, path: Path, *, clock: Clock | None = None, ids: Ids | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        ages: SessionAges | None = None,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        super().__init__(ages=ages, clock=clock, ids=ids, metrics=metrics)
         self._path = path
-        self._clock = clock or SystemClock()
-        self._ids = ids or Ids()
-        self._log = get_logger()
 
-    def claim(self, work: WorkItem, worker: str, store: str = "") -> Claim:
-        """See `Registry.claim`."""
-        values = {
-            "work_key": work.key,
-            "session_id": self._ids.session_id(),
-            "worker": worker,
-            "store": store,
-            "now": self._clock.now(),
-        }
-        row = self._write(lambda connection: connection.execute(_CLAIM, values).fetchone())
-        claim = Claim(work, row[0], row[1], is_new=row[0] == values["session_id"], store=row[2])
-        self._log.info("claimed", work=work.key, session_id=claim.session_id, epoch=claim.epoch, worker=worker)
-        return claim
+    def find(self, session_id: str) -> SessionRecord | None:
+        """See `Registry.find`."""
+        return super().find(session_id) if self._path.exists() else None
 
-    def begin_anew(self, claim: Claim) -> Claim:
-        """See `Registry.begin_anew`."""
-        fresh = replace(claim, session_id=self._ids.session_id(), epoch=claim.epoch + 1, is_new=True)
-        values = {
-            "fresh": fresh.session_id,
-            "work_key": claim.work.key,
-            "session_id": claim.session_id,
-            "epoch": claim.epoch,
-        }
-        if not self._write(lambda connection: connection.execute(_BEGIN_ANEW, values).rowcount):
-            raise _overtaken(claim)
-        self._log.info(
-            "began_anew",
-            work=claim.work.key,
-            session_id=fresh.session_id,
-            instead_of=claim.session_id,
-            epoch=fresh.epoch,
-        )
-        return fresh
+    def _change(self, key: str, decide: Decide[Result]) -> Result:
+        (result,) = self._change_all([key], decide)
+        return result
 
-    def confirm(self, claim: Claim, cwd: str) -> None:
-        """See `Registry.confirm`."""
-        values = (cwd, claim.store, self._clock.now(), claim.work.key, claim.session_id, claim.epoch)
-        if not self._write(lambda connection: connection.execute(_CONFIRM, values).rowcount):
-            raise _overtaken(claim)
+    def _change_all(self, keys: list[str], decide: Decide[Result]) -> list[Result]:
+        results: list[Result] = []
+        for batch in (keys[start : start + BATCH_ROWS] for start in range(0, len(keys), BATCH_ROWS)):
+            results += self._write(partial(self._change_batch, batch, decide))
+        return results
 
-    def get(self, work: WorkItem) -> SessionRecord | None:
-        """See `Registry.get`."""
+    def _change_batch(self, keys: list[str], decide: Decide[Result], connection: sqlite3.Connection) -> list[Result]:
+        moment = _Moment.of(self._clock)  # the file is locked by now: nobody's later moment comes before it
+        results: list[Result] = []
+        for key in keys:
+            line = connection.execute(f"{_SELECT} WHERE work_key = ?", (key,)).fetchone()
+            before = None if line is None else moment.read(line)
+            after, result = decide(before, moment.now)
+            if after is None and before is not None:
+                connection.execute(_DELETE, (key,))
+            elif after is not None and after != before:
+                connection.execute(_SAVE, moment.line(after))
+            results.append(result)
+        return results
+
+    def _look(self, key: str) -> SessionRecord | None:
+        return super()._look(key) if self._path.exists() else None
+
+    def _rows(self) -> list[Row]:
         if not self._path.exists():
-            return None
-        row = self._write(lambda connection: connection.execute(_GET, (work.key,)).fetchone())
-        return None if row is None else SessionRecord(*row)
+            return []
 
-    def drop(self, work: WorkItem, session_id: str, reason: str) -> bool:
-        """See `Registry.drop`."""
-        values = (work.key, session_id)
-        dropped = self._write(lambda connection: connection.execute(_DROP, values).rowcount)
-        self._log.info("dropped", work=work.key, session_id=session_id, reason=reason, found=bool(dropped))
-        return bool(dropped)
+        def work(connection: sqlite3.Connection) -> list[Row]:
+            moment = _Moment.of(self._clock)
+            return [moment.read(line) for line in connection.execute(f"{_SELECT} ORDER BY work_key")]
 
-    def _write(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        return self._write(work)
+
+    def _key_of(self, session_id: str) -> str | None:
+        def work(connection: sqlite3.Connection) -> str | None:
+            found = connection.execute("SELECT work_key FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
+            return None if found is None else str(found[0])
+
+        return self._write(work)
+
+    def _write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Run one transaction, waiting for other processes.
 
         SQLite's own busy handler does not wait everywhere: not while the journal mode is changed, and not while the
@@ -130,70 +179,61 @@ class SqliteRegistry:
         deadline = self._clock.elapsed() + BUSY_TIMEOUT_S
         while True:
             try:
-                return self._try_write(work)
+                return self._try_write(work, max(0.0, deadline - self._clock.elapsed()))
             except sqlite3.OperationalError as error:
                 if not _is_busy(error) or self._clock.elapsed() > deadline:
                     raise self._translate(error) from error
                 self._clock.sleep(self._ids.jitter(BUSY_PAUSE_S))
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
                 raise self._translate(error) from error
 
-    def _try_write(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    def _try_write(self, work: Callable[[sqlite3.Connection], Result], timeout_s: float) -> Result:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
-            self._prepare(connection)
+        with closing(sqlite3.connect(self._path, timeout=timeout_s, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
+            if self._version(connection) == 0:
+                connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
+            self._prepare(connection)
             result = work(connection)
             connection.execute("COMMIT")
             return result
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _version(self, connection: sqlite3.Connection) -> int:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise Invalid(
                 f"the registry {self._path} has version {version}, this release knows version {SCHEMA_VERSION}",
                 hint="use a newer release of Everturn, or another file",
             )
-        connection.execute("PRAGMA synchronous = FULL")
-        if version < SCHEMA_VERSION:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        return int(version)
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Make the table, or bring it up to date, in the transaction that goes on to use it."""
+        version = self._version(connection)
+        if version == SCHEMA_VERSION:
+            return
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if tables - {"sessions"}:
+            raise Invalid(f"{self._path} is the database of another program", hint="name another file")
+        for statement in (*(() if tables else (_VERSION_1,)), *_VERSION_2):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _translate(self, error: Exception) -> EverturnError:
         text = str(error)
+        if isinstance(error, UnicodeEncodeError):
+            return no_unicode(error)
         if isinstance(error, PermissionError) or "readonly" in text or "unable to open" in text:
             return Denied(f"cannot use the registry {self._path}: {text}", hint="check the folder's permissions")
         if _is_busy(error):
             return Unavailable(f"the registry {self._path} is busy: {text}", hint="try again")
-        if "not a database" in text or "malformed" in text:
+        if any(sign in text for sign in ("not a database", "malformed", "no such", "duplicate column")):
             return Corrupt(
                 f"the registry {self._path} is damaged: {text}", hint="restore it from a copy, or move it away"
             )
         return Unavailable(f"the registry {self._path} failed: {text}", hint="check the disk")
 
 
-def _overtaken(claim: Claim) -> Fenced:
-    return Fenced(
-        f"{claim.work.key} was claimed again or dropped while epoch {claim.epoch} was running",
-        hint="stop; the work goes on elsewhere",
-    )
-
-
 def _is_busy(error: Exception) -> bool:
     return "locked" in str(error) or "busy" in str(error)
-
-
-def open_registry(url: str) -> SqliteRegistry:
-    """Return the registry behind a URL. Nothing is read or written yet.
-
-    Args:
-        url: `sqlite:///absolute/path.db`.
-
-    Raises:
-        Invalid: It is another kind of URL.
-    """
-    scheme, separator, path = url.partition("://")
-    if scheme != "sqlite" or not separator or not path.startswith("/"):
-        raise Invalid(f"cannot make a registry of {url!r}", hint="use sqlite:///absolute/path.db")
-    return SqliteRegistry(Path(path))

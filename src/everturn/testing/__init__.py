@@ -1,5 +1,6 @@
 """Tools for tests of durable runs: ours, and those of Everturn's users (docs/testing.md)."""
 
+from everturn.testing.aws import LoopbackAws
 from everturn.testing.directory_buckets import DirectoryBuckets
 from everturn.testing.express import LoopbackExpress
 from everturn.testing.faults import Fault, FaultyObjects
@@ -16,6 +17,7 @@ __all__ = [
     "Failure",
     "Fault",
     "FaultyObjects",
+    "LoopbackAws",
     "LoopbackExpress",
     "LoopbackS3",
     "ModelRequest",

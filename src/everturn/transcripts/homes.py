@@ -27,9 +27,11 @@ async def find_home(objects: Objects, layout: Layout, session_id: str, arriving:
     Raises:
         Conflict: Plain stores wrote it under several project keys, and not under this one.
     """
-    note = await objects.get(layout.home(session_id))
-    if note is not None:
-        return _project_key(note.data, layout.home(session_id))
+    noted = await noted_home(objects, layout, session_id)
+    return noted if noted is not None else await _unnoted_home(objects, layout, session_id, arriving)
+
+
+async def _unnoted_home(objects: Objects, layout: Layout, session_id: str, arriving: str) -> str | None:
     found = [
         project_key
         for project_key in names_in(await objects.list_folders(layout.projects))
@@ -45,19 +47,41 @@ async def find_home(objects: Objects, layout: Layout, session_id: str, arriving:
     return found[0] if found else None
 
 
-async def settle_home(objects: Objects, layout: Layout, session_id: str, arriving: str) -> str:
+async def noted_home(objects: Objects, layout: Layout, session_id: str) -> str | None:
+    """Return the project key that is noted for a session, or `None` if none is. One request.
+
+    A session of a claim has its note before anything else, so without one nothing of it is stored.
+    """
+    key = layout.home(session_id)
+    note = await objects.get(key)
+    return None if note is None else _project_key(note.data, key)
+
+
+async def settle_home(
+    objects: Objects, layout: Layout, session_id: str, arriving: str, *, is_new: bool = False
+) -> str:
     """Return the project key a session lives under, making it the arriving one if it has none.
 
     Durable on return. May be done twice: the note is created once, whoever comes first.
+
+    Args:
+        objects: The store.
+        layout: The scope's layout.
+        session_id: The session.
+        arriving: The project key it was asked for under.
+        is_new: Nobody can know the session yet, so it need not be looked for.
     """
-    home = await find_home(objects, layout, session_id, arriving) or arriving
-    key = layout.home(session_id)
-    if await objects.create(key, orjson.dumps({"v": 1, "project_key": home})):
+    noted = None if is_new else await noted_home(objects, layout, session_id)
+    if noted is not None:
+        return noted
+    home = None if is_new else await _unnoted_home(objects, layout, session_id, arriving)
+    home = home or arriving
+    if await objects.create(layout.home(session_id), orjson.dumps({"v": 1, "project_key": home})):
         return home
-    note = await objects.get(key)
-    if note is None:
-        raise Unavailable(f"the store is busy with {key}", hint="it is safe to try again")
-    return _project_key(note.data, key)
+    noted = await noted_home(objects, layout, session_id)
+    if noted is None:
+        raise Unavailable(f"the store is busy with {layout.home(session_id)}", hint="it is safe to try again")
+    return noted
 
 
 async def forget_home(objects: Objects, layout: Layout, session_id: str, project_key: str) -> None:

@@ -17,6 +17,7 @@ from everturn.log.background import start_thread
 from everturn.log.entries import encode
 from everturn.log.objects import run
 from everturn.log.patience import Patience
+from everturn.telemetry import carrying_run
 from everturn.transcripts.backlog import NEVER, Append, Backlog, Batch, Queue
 from everturn.transcripts.ledger import Ledger
 from everturn.transcripts.session_logs import Target
@@ -52,6 +53,7 @@ class Linger(Backlog):
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._at_exit = carrying_run(self._flush_at_exit)  # kept: what is taken back has to be what was given
 
     async def append(self, target: Target, entries: list[Any]) -> None:
         """Take entries, to be written soon. They are not durable on return, unless it was closed before.
@@ -102,7 +104,7 @@ class Linger(Backlog):
 
     def _watch(self) -> None:
         if self._thread is None and not self._closing:
-            atexit.register(self._flush_at_exit)
+            atexit.register(self._at_exit)
             self._thread = start_thread(self._write_when_due, "everturn-linger")
 
     def _write_when_due(self) -> None:
@@ -114,7 +116,7 @@ class Linger(Backlog):
                 if self._closing or not waiting:
                     self._thread = None
                     if not any(queue.batches for queue in self._queues.values()):
-                        atexit.unregister(self._flush_at_exit)
+                        atexit.unregister(self._at_exit)
                     return
                 target = min(waiting, key=lambda each: waiting[each])
                 left_s = waiting[target] - self._clock.elapsed()

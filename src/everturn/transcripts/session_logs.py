@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from everturn.settings import Settings
 from everturn.transcripts import listing
 from everturn.transcripts.deletion import delete_log
 from everturn.transcripts.holds import refuse_if_held
-from everturn.transcripts.homes import find_home, settle_home
+from everturn.transcripts.homes import find_home, noted_home, settle_home
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.marks import Marks
 from everturn.transcripts.observer import StoreObserver
@@ -86,6 +87,8 @@ class SessionLogs:
         self._handles: dict[Target, _Handle] = {}
         self._handles_lock = threading.Lock()
         self._homes: dict[str, str] = {}
+        self._taken: dict[Target, Log] = {}
+        self.latest = math.inf  # of the clock: appends try nothing again after it
         self._marks: dict[tuple[str, str, str | None], Marks] = {}
         self.summaries = SummaryKeeper(
             objects,
@@ -124,9 +127,14 @@ class SessionLogs:
             patience: That of the operation this append belongs to, if it has begun already.
         """
         patience = patience or self.patience()
-        place = await self._home_for(target, patience, entries)
+        try:
+            place = await self._home_for(target, patience, entries)
+        except EverturnError as error:  # no writer has it yet, to tell of it
+            self._observer.failed(self._folder(target), len(entries), error)
+            raise
         handle = self._handle(place)
         with handle.lock, _FenceNoting(self._observer):
+            self._taken.pop(place, None)
             await self._open_for_writing(place, handle, patience)
             left_over = handle.writer.unresolved
             try:
@@ -146,7 +154,7 @@ class SessionLogs:
     async def load(self, target: Target) -> list[SessionStoreEntry] | None:
         """Return all entries in order, or `None` if there are none."""
         place = await self._place(target)
-        log = await self._read(place)
+        log = self._taken.pop(place, None) or await self._read(place)
         if self._any_cwd and not log.exists:
             # The session may have been deleted by somebody, and begun anew in another home.
             self._homes.pop(target.session_id, None)
@@ -166,16 +174,29 @@ class SessionLogs:
     def patience(self) -> Patience:
         """Return the patience for one append."""
         backoff = Backoff(self._settings.retry_start_s, self._settings.retry_limit_s)
-        return Patience(self._objects, self._clock, self._ids, self._settings.append_deadline_s, backoff)
+        deadline_s = self._settings.append_deadline_s
+        return Patience(self._objects, self._clock, self._ids, deadline_s, backoff, lambda: self.latest)
 
-    async def take_over(self, target: Target) -> Log:
-        """Fence a session for our claim, and return what it holds from now on."""
+    async def is_known(self, target: Target) -> bool:
+        """Tell whether a claim has ever begun to store a session. One request."""
+        home = await noted_home(self._objects, self._layout, target.session_id)
+        if home is not None:
+            self._homes[target.session_id] = home
+        return home is not None
+
+    async def take_over(self, target: Target, *, is_new: bool) -> Log:
+        """Fence a session for our claim, and return what it holds from now on.
+
+        Nobody else can add to it now, so the next load, the agent's, is answered with it, unless we append first.
+        """
         patience = self.patience()
-        place = await self._home_for(target, patience)
+        place = await self._home_for(target, patience, is_new=is_new)
         handle = self._handle(place)
         with handle.lock, _FenceNoting(self._observer):
-            log = await handle.writer.open(patience)
+            log = await handle.writer.open(patience, is_new=is_new)
             self._opened(place, handle, log)
+            if log.exists:
+                self._taken[place] = log
         return log
 
     async def listed(
@@ -219,14 +240,18 @@ class SessionLogs:
     # --- Steps ----------------------------------------------------------------------------------------------------
 
     async def _home_for(
-        self, target: Target, patience: Patience, entries: list[SessionStoreEntry] | None = None
+        self,
+        target: Target,
+        patience: Patience,
+        entries: list[SessionStoreEntry] | None = None,
+        *,
+        is_new: bool = False,
     ) -> Target:
         """Return where to write to. A session that has no home yet gets one, unless the entries cannot be stored."""
         if self._any_cwd and target.session_id not in self._homes:
             encode(entries or ())
-            self._homes[target.session_id] = await patience.insist(
-                partial(settle_home, self._objects, self._layout, target.session_id, target.project_key)
-            )
+            settle = partial(settle_home, self._objects, self._layout, target.session_id, target.project_key)
+            self._homes[target.session_id] = await patience.insist(partial(settle, is_new=is_new))
         return await self._place(target)
 
     async def _place(self, target: Target) -> Target:
@@ -260,6 +285,7 @@ class SessionLogs:
 
     async def _delete_log(self, place: Target) -> None:
         await delete_log(self._objects, self._folder(place), partial(self._writer, place))
+        self._taken.pop(place, None)
         with self._handles_lock:  # with the writer goes what it had left unresolved
             self._handles.pop(place, None)
 

@@ -22,6 +22,7 @@ from claude_agent_sdk import (
 from everturn.clock import Clock, Ids, SystemClock
 from everturn.log.encryption import Keys
 from everturn.log.objects import Objects, run
+from everturn.log.roles import Assignment
 from everturn.log.stores import admit, connect
 from everturn.settings import Settings
 from everturn.transcripts import listing
@@ -36,6 +37,7 @@ from everturn.transcripts.sizes import size_warnings
 Result = TypeVar("Result")
 
 QUIET_ROUNDS = 6
+UNKNOWN_PROJECT = "unknown"  # for stores that find a session wherever it lives
 
 
 class TranscriptStore(SessionStore):
@@ -75,6 +77,7 @@ class TranscriptStore(SessionStore):
     ) -> None:
         self._layout = Layout(scope)
         self._settings = settings or Settings.load()
+        self._clock = clock or SystemClock()
         self.observer = observer or StoreObserver()
         self._logs = SessionLogs(
             objects,
@@ -82,11 +85,11 @@ class TranscriptStore(SessionStore):
             any_cwd=any_cwd,
             epoch=epoch,
             settings=self._settings,
-            clock=clock or SystemClock(),
+            clock=self._clock,
             ids=ids or Ids(),
             observer=self.observer,
         )
-        self._backlog = self._make_backlog(clock or SystemClock(), claimed=epoch > 0)
+        self._backlog = self._make_backlog(self._clock, claimed=epoch > 0)
         self.epoch = epoch
         self.size_warnings: tuple[str, ...] = ()
         self._in_flight = 0
@@ -126,7 +129,7 @@ class TranscriptStore(SessionStore):
             Unavailable: The store did not answer.
         """
         settings = settings or Settings.load()
-        objects = connect(url, settings, keys)
+        objects = connect(url, settings, keys, assignment=Assignment(scope))
         store = cls(objects, scope=scope, any_cwd=any_cwd, epoch=epoch, settings=settings)
         run(admit(objects, scope, url))
         return store
@@ -194,14 +197,25 @@ class TranscriptStore(SessionStore):
 
     # --- Beyond it ------------------------------------------------------------------------------------------------
 
-    async def take_over(self, project_key: str, session_id: str) -> bool:
+    async def is_known(self, session_id: str) -> bool:
+        """Tell whether anything of a session can be stored, by its note. One request; for a store with homes.
+
+        Every claim leaves that note before it stores anything, so a session without one is lost, or never was.
+        """
+        target = self._logs.target({"project_key": UNKNOWN_PROJECT, "session_id": session_id})
+        return await _in_thread(partial(self._logs.is_known, target))
+
+    async def take_over(self, project_key: str, session_id: str, *, is_new: bool = False) -> bool:
         """Fence a session for this store's claim, so that no older claim can write to it from here on.
+
+        The next `load` of the session is answered with what was read for this, if nothing is appended first.
 
         If it is so large that the agent command is known to choke on it, `size_warnings` says so afterwards.
 
         Args:
             project_key: Where the session will live if it is new.
             session_id: The session.
+            is_new: The claim has just made the session, so that it need not be looked for.
 
         Returns:
             Whether there is a conversation to resume: something that was said, not only the agent's notes to itself.
@@ -210,7 +224,7 @@ class TranscriptStore(SessionStore):
             Fenced: A newer claim has been here already.
         """
         target = self._logs.target({"project_key": project_key, "session_id": session_id})
-        return await _in_thread(partial(self._take_over, target))
+        return await _in_thread(partial(self._take_over, target, is_new=is_new))
 
     def marks(self, key: SessionKey) -> Marks:
         """Return the marks of what this store knows to be stored of a log. With a claim only; empty without."""
@@ -223,6 +237,11 @@ class TranscriptStore(SessionStore):
         """
         if self._backlog is not None:
             self._backlog.take_again(self._logs.target(key))
+
+    async def is_begun(self, session_id: str) -> bool:
+        """Tell whether anything was said in a session. Reads it whole; for a store with homes."""
+        entries = await self.load({"project_key": UNKNOWN_PROJECT, "session_id": session_id})
+        return any(is_said(entry) for entry in entries or ())
 
     async def settled(self) -> None:
         """Wait until everything that the SDK has taken from the agent so far is stored, or has failed.
@@ -243,6 +262,10 @@ class TranscriptStore(SessionStore):
     def unstored_entries(self) -> int:
         """How many entries were handed over and are not known to be in the store."""
         return self.observer.ledger.missing_entries
+
+    def give_up_after(self, seconds: float) -> None:
+        """Have appends, those under way too, try nothing again after this time: a run that ends has little of it."""
+        self._logs.latest = self._clock.elapsed() + seconds
 
     async def drain(self) -> None:
         """Store now what lingers, and what could not be stored so far. On return all entries are durable.
@@ -302,8 +325,8 @@ class TranscriptStore(SessionStore):
         await self.drain()
         return await _in_thread(work)
 
-    async def _take_over(self, target: Target) -> bool:
-        log = await self._logs.take_over(target)
+    async def _take_over(self, target: Target, *, is_new: bool) -> bool:
+        log = await self._logs.take_over(target, is_new=is_new)
         self.size_warnings = tuple(size_warnings(log))
         self.observer.too_large(self.size_warnings)
         return any(is_said(entry) for part in log.parts for entry in part.entries())

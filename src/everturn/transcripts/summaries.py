@@ -20,6 +20,7 @@ from everturn.errors import Corrupt
 from everturn.log.background import start_thread
 from everturn.log.objects import Objects, Stored, run
 from everturn.log.reader import Log, log_exists, read
+from everturn.telemetry import carrying_run
 from everturn.transcripts.layout import Layout
 
 SessionName = tuple[str, str]  # project key, session id
@@ -67,6 +68,7 @@ class SummaryKeeper:
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._at_exit = carrying_run(self._flush_at_exit)  # kept: what is taken back has to be what was given
 
     def begin(self, name: SessionName, tail: int) -> None:
         """Take note that a session's main log is empty up to this number."""
@@ -147,7 +149,7 @@ class SummaryKeeper:
 
     def _watch(self) -> None:
         if self._thread is None and not self._closing:
-            atexit.register(self._flush_at_exit)
+            atexit.register(self._at_exit)
             self._thread = start_thread(self._write_after_pauses, "everturn-summaries")
 
     def _write_after_pauses(self) -> None:
@@ -156,7 +158,7 @@ class SummaryKeeper:
                 waiting = [state.touched for state in self._states.values() if state.dirty and not state.failed]
                 if self._closing or not waiting:
                     self._thread = None
-                    atexit.unregister(self._flush_at_exit)
+                    atexit.unregister(self._at_exit)
                     return
                 left_s = min(waiting) + self._pause_s - self._clock.elapsed()
                 if left_s > 0:

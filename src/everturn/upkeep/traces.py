@@ -42,7 +42,7 @@ class Trace:
     """
 
     def __init__(self, path: Path, clock: Clock | None = None) -> None:
-        self._path = path
+        self.path = path
         self._clock = clock or SystemClock()
         self._log = get_logger()
         self._lock = threading.Lock()
@@ -91,7 +91,7 @@ class Trace:
             return
         try:
             if self._file is None:
-                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             while line:
                 line = line[os.write(self._file, line) :]
         except OSError as error:
@@ -99,7 +99,7 @@ class Trace:
 
     def _stop(self, why: str) -> None:
         self._stopped = True
-        self._log.warning("trace_stopped", path=str(self._path), error=why)
+        self._log.warning("trace_stopped", path=str(self.path), error=why)
 
 
 async def upload(

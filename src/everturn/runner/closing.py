@@ -1,0 +1,196 @@
+"""How a run lets go: what its agent said is stored, compared and accounted for, then the claim is released.
+
+In this order, whatever ended the run, and within its grace period. A step that fails does not keep the next one from
+being taken: the claim, above all, must not stay behind. What could not be done is kept in the run's folder on this
+machine, for the next start here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+from claude_agent_sdk import SessionKey, project_key_for_directory
+
+from everturn.errors import EverturnError, Fenced, Unavailable
+from everturn.host.folders import RunFolder
+from everturn.runner.dispatch import in_thread
+from everturn.runner.handle import Progress
+from everturn.runner.interruption import Interruption
+from everturn.runner.lease import Lease
+from everturn.runner.parts import Parts
+from everturn.runner.stopping import Stop
+from everturn.runner.tasks import spawn
+from everturn.telemetry import get_logger
+from everturn.transcripts import TranscriptStore
+from everturn.upkeep.healing import Healing, heal
+from everturn.upkeep.traces import Trace
+
+LEAST_S = 1.0  # for each step, however little of the grace period is left
+TRACE_FILE = "trace.jsonl"
+
+
+@dataclass
+class Holdings:
+    """What a run has, and has to let go of.
+
+    Attributes:
+        folder: Its folder on this machine.
+        trace: Its trace, in that folder.
+        lease: Its claim.
+        store: Its transcript.
+    """
+
+    folder: RunFolder | None = None
+    trace: Trace | None = None
+    lease: Lease | None = None
+    store: TranscriptStore | None = None
+
+
+class Closing:
+    """Lets go of what a run has.
+
+    Args:
+        parts: What runs are made of.
+        held: What this one has.
+        progress: What its handle shows.
+        stop: The wish that it ends, if there was one.
+        interruption: Cuts steps short when the run is to hurry.
+    """
+
+    def __init__(
+        self, parts: Parts, held: Holdings, progress: Progress, stop: Stop, interruption: Interruption
+    ) -> None:
+        self._parts = parts
+        self._held = held
+        self._progress = progress
+        self._stop = stop
+        self._interruption = interruption
+        self._keep = False  # the folder: something in it is still needed
+        self._log = get_logger()
+
+    async def let_go(self) -> Exception | None:
+        """Let go of everything. Never raises; returns what the caller of the run must know.
+
+        On return the agent is gone, what it said is stored (or the session is tainted, or the local copy kept), and
+        the claim is released, or runs out.
+        """
+        problem: Exception | None = None
+        if self._held.store is not None:
+            problem = await self._make_whole(self._held.store)
+            await self._step("summaries", self._held.store.aclose)
+        if self._held.trace is not None and self._held.lease is not None:
+            await self._step("trace", self._upload_trace)
+        if self._held.lease is not None:
+            await self._step("release", self._release)
+        if self._held.folder is not None:
+            await self._step("folder", partial(in_thread, partial(self._held.folder.close, keep=self._keep)))
+        self._tell_how_long()
+        return problem
+
+    async def _make_whole(self, store: TranscriptStore) -> Exception | None:
+        if isinstance(self._stop.error, Fenced):  # the transcript is somebody else's now
+            return None
+        if not await self._step("flush", store.drain):
+            self._keep = True
+        if (fenced := _fenced(store)) is not None:
+            return fenced
+        found: list[Healing] = []
+        if not await self._step("compare", partial(self._compare, store, found)):
+            self._keep = True
+        healing = found[0] if found else None
+        if (fenced := _fenced(store)) is not None:
+            return fenced
+        if healing is not None and healing.whole:
+            return None
+        self._progress.missing_entries = max(1, store.unstored_entries if healing is None else healing.missing)
+        return await self._taint(() if healing is None else healing.reasons)
+
+    async def _compare(self, store: TranscriptStore, found: list[Healing]) -> None:
+        assert self._held.folder is not None
+        assert self._progress.cwd is not None
+        assert self._progress.session_id is not None
+        project = project_key_for_directory(self._progress.cwd)
+        key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
+        found.append(await heal(store, key, self._held.folder.project(self._progress.session_id), final=True))
+
+    async def _taint(self, reasons: tuple[str, ...]) -> Exception:
+        """Note that the transcript in the store is not whole, so that a resume says so."""
+        lease, parts = self._held.lease, self._parts
+        self._keep = True
+        told = "; ".join(reasons) or "the store could not be reached at its end"
+        if lease is not None:
+            parts.metrics.tainted_sessions.inc()
+            self._log.error("session_tainted", reason=told)
+            await self._step("taint", partial(in_thread, partial(parts.registry.taint, lease.claim, told)))
+        return Unavailable(
+            f"the conversation in the store is not whole: {told}",
+            hint="what is missing is kept on this machine, and stored when the work item is next run here",
+        )
+
+    async def _upload_trace(self) -> None:
+        assert self._held.trace is not None
+        assert self._held.lease is not None
+        self._held.trace.close()
+        if not self._parts.settings.upload_traces:
+            return
+        work = self._held.lease.claim.work
+        upload = partial(self._parts.stores.upload_trace, work.key, self._progress.run_id, self._held.trace.path)
+        try:
+            await in_thread(upload)
+        except EverturnError:
+            self._keep = True
+            raise
+
+    async def _release(self) -> None:
+        assert self._held.lease is not None
+        await in_thread(self._held.lease.end)
+        try:
+            await in_thread(partial(self._parts.registry.release, self._held.lease.claim))
+        except Fenced:  # it was somebody else's already
+            return
+
+    async def _step(self, name: str, what: Callable[[], Awaitable[None]]) -> bool:
+        """Take a step, and tell whether it came to its end.
+
+        It is waited for while there is time. A thread cannot be stopped that waits for a store or a registry, so the
+        step is taken in a task of its own, which is left to itself when time is up.
+        """
+        failed: list[EverturnError] = []
+        over = anyio.Event()
+        spawn(_carried_out(what, failed, over))
+        with self._interruption.unless_hurried(max(LEAST_S, self._stop.left_s), LEAST_S):
+            await over.wait()
+        if not over.is_set():
+            self._log.warning("closing_cut_short", step=name)
+        for error in failed:
+            self._log.warning("closing_failed", step=name, error=str(error))
+        return over.is_set() and not failed
+
+    def _tell_how_long(self) -> None:
+        took_s = self._stop.took_s
+        if took_s is None:
+            return
+        self._parts.metrics.shutdown_seconds.observe(took_s)
+        if took_s > self._parts.settings.shutdown_grace_s:
+            self._parts.metrics.shutdowns_overrun.inc()
+            self._log.error("shutdown_overrun", seconds=round(took_s, 3))
+
+
+def _fenced(store: TranscriptStore) -> Fenced | None:
+    return store.observer.fenced
+
+
+async def _carried_out(what: Callable[[], Awaitable[None]], failed: list[EverturnError], over: anyio.Event) -> None:
+    try:
+        await what()
+    except EverturnError as error:
+        failed.append(error)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the next step has to be taken
+        failed.append(
+            Unavailable(f"{type(error).__name__}: {error}", hint="this should not happen; please report it")
+        )
+    finally:
+        over.set()

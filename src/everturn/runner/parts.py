@@ -1,0 +1,36 @@
+"""What runs are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from everturn.clock import Clock
+from everturn.host.folders import RunFolders
+from everturn.registry import Registry
+from everturn.runner.dispatch import Stores
+from everturn.settings import Settings
+from everturn.telemetry import Metrics
+from everturn.workdirs import Workdirs
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What runs are made of; all runs of a process share them.
+
+    Attributes:
+        registry: Who owns which session.
+        stores: Where transcripts go.
+        workdirs: Where repositories are checked out.
+        folders: Where each run keeps what it needs on this machine.
+        settings: How long things may take, and who we are.
+        clock: Tells the time.
+        metrics: What is counted.
+    """
+
+    registry: Registry
+    stores: Stores
+    workdirs: Workdirs
+    folders: RunFolders
+    settings: Settings
+    clock: Clock
+    metrics: Metrics

@@ -1,0 +1,62 @@
+"""A task of its own in the caller's event loop, under asyncio and trio, and a way into that loop from elsewhere.
+
+A run lives in such a task: it has to let go of its agent in good order whatever its caller does, be that to cancel,
+to look away, or to forget it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import sniffio
+
+_running: set[Any] = set()  # the event loop itself only remembers tasks weakly
+
+
+class Loop:
+    """The event loop that is running now."""
+
+    def __init__(self) -> None:
+        self._call = _caller()
+
+    def call(self, what: Callable[[], object]) -> None:
+        """Have something done in the loop, soon. From any thread, and from a signal handler.
+
+        If the loop has ended, it is left undone.
+        """
+        with suppress(RuntimeError):
+            self._call(what)
+
+
+def spawn(work: Coroutine[Any, Any, None]) -> None:
+    """Begin a task that belongs to nobody. The work must not raise.
+
+    When the event loop ends, the task is cancelled and waited for.
+    """
+    if sniffio.current_async_library() == "trio":
+        import trio  # noqa: PLC0415  # not installed unless it is in use
+
+        async def run() -> None:
+            with suppress(trio.Cancelled):
+                await work
+
+        trio.lowlevel.spawn_system_task(run, context=contextvars.copy_context())
+        return
+    import asyncio  # noqa: PLC0415  # beside its sibling
+
+    task = asyncio.get_running_loop().create_task(work)
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+
+
+def _caller() -> Callable[[Callable[[], object]], object]:
+    if sniffio.current_async_library() == "trio":
+        import trio  # noqa: PLC0415
+
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    import asyncio  # noqa: PLC0415
+
+    return asyncio.get_running_loop().call_soon_threadsafe

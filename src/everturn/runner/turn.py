@@ -1,0 +1,106 @@
+"""One turn with an agent: it is started, told, heard, and let go of."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import anyio
+from claude_agent_sdk import ClaudeSDKError, Message
+
+from everturn.agent import Agent, says_not_found
+from everturn.runner.dispatch import in_thread
+from everturn.runner.interruption import Interruption
+from everturn.runner.stopping import Stop
+
+INTERRUPT_S = 5.0  # for the agent to end its turn
+INTERRUPT_SHARE = 0.3  # and the most of the grace period it may take
+KILL_SHARE = 0.4  # of the grace period: what is kept for flushing and comparing after the agent is gone
+LOOK_S = 0.1
+
+
+class ConversationLost(Exception):
+    """The agent command does not have the conversation that it was to resume."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn.
+
+    Attributes:
+        agent: The agent; not started yet.
+        stop: The wish that the run ends.
+        interruption: Breaks work off when it comes.
+        grace_s: How long letting go may take.
+        hasten: Called when the run is to stop, before anything else.
+        end_agent: Ends the agent at once, with all it has started. Blocks.
+        take: Is given each message, and may wait.
+        post: Is given what the agent says after it was interrupted.
+    """
+
+    agent: Agent
+    stop: Stop
+    interruption: Interruption
+    grace_s: float
+    hasten: Callable[[], None]
+    end_agent: Callable[[], None]
+    take: Callable[[Message], Awaitable[None]]
+    post: Callable[[Message], None]
+
+    async def hold(self, prompt: str) -> None:
+        """Hold the turn, to its end or until the run is to stop. On return the agent is gone.
+
+        Raises:
+            ConversationLost: See there.
+            ClaudeSDKError: The agent failed.
+        """
+        try:
+            with self.interruption.unless_stopped():
+                await self._talk(prompt)
+            if self.stop.reason is not None:
+                self.hasten()
+            if self.stop.reason is not None and not self.agent.ended:
+                await self._hear_out()
+        except ClaudeSDKError as error:
+            if says_not_found(error):
+                raise ConversationLost from error
+            if self.stop.reason is None:  # otherwise it is how the agent took being ended
+                raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._let_go()
+
+    async def _talk(self, prompt: str) -> None:
+        await self.agent.__aenter__()
+        await self.agent.say(prompt)
+        async with aclosing(self.agent.messages()) as messages:
+            async for message in messages:
+                if says_not_found(message):
+                    raise ConversationLost
+                await self.take(message)
+
+    async def _hear_out(self) -> None:
+        """Interrupt the agent, and hear what it still says: its last frames precede its result."""
+        with self.interruption.unless_hurried(min(INTERRUPT_S, INTERRUPT_SHARE * self.grace_s)):
+            await self.agent.interrupt()
+            async with aclosing(self.agent.messages()) as messages:
+                async for message in messages:
+                    self.post(message)
+
+    async def _let_go(self) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._end_agent_in_time)
+            await self.agent.__aexit__()
+            group.cancel_scope.cancel()
+
+    async def _end_agent_in_time(self) -> None:
+        """End the agent by force if it takes too long to go by itself."""
+        patience_s = (1 - KILL_SHARE) * self.grace_s
+        begun = anyio.current_time()
+        while not self.stop.hurry:
+            left_s = min(self.stop.left_s - KILL_SHARE * self.grace_s, begun + patience_s - anyio.current_time())
+            if left_s <= 0:
+                break
+            await anyio.sleep(min(LOOK_S, left_s))
+        await in_thread(self.end_agent)

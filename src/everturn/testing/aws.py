@@ -1,0 +1,144 @@
+"""S3, IAM and STS on loopback that refuse what no policy allows: ministack, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+from urllib.request import urlopen
+
+from everturn.testing.s3 import REGION, LoopbackS3
+
+START_S = 30.0
+ACCOUNT = "000000000000"
+
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class LoopbackAws:
+    """A running server. Signatures are verified; identity, trust and session policies decide.
+
+    Attributes:
+        root: The same server as the owner of the account sees it, who may do everything.
+    """
+
+    root: LoopbackS3
+
+    @classmethod
+    @contextmanager
+    def start(cls, python: str | Path) -> Iterator[Self]:
+        """Run a server until the block ends.
+
+        Args:
+            python: A Python that has ministack (`pip install ministack`). An environment of its own is best: it pins
+                versions of what others use, too.
+
+        Raises:
+            RuntimeError: There is no such Python, or it has no ministack.
+        """
+        if not Path(python).exists():
+            raise RuntimeError(f"there is no {python} to run ministack with; in our repository `make test` makes it")
+        with tempfile.TemporaryDirectory() as home, socket.create_server(("127.0.0.1", 0)) as listener:
+            root = LoopbackS3(f"http://127.0.0.1:{listener.getsockname()[1]}")
+            process = subprocess.Popen(
+                [python, str(Path(__file__).with_name("aws_server.py")), str(listener.fileno())],
+                env=_environment(home, root),
+                stdin=subprocess.PIPE,
+                pass_fds=[listener.fileno()],
+            )
+            listener.close()
+            try:
+                _wait_until_it_answers(root, process)
+                yield cls(root)
+            finally:
+                _stop(process)
+
+    def user(self, *statements: dict[str, Any]) -> dict[str, str]:
+        """Make a user who may do what the statements say, and return the variables that make AWS clients be that."""
+        name = f"user-{next(_numbers)}"
+        iam = self.client("iam")
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=_policy(*statements))
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        own = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+        return {**self.root.environment, **own}
+
+    def role(self, *statements: dict[str, Any], trust: dict[str, Any] | None = None) -> str:
+        """Make a role and return its ARN.
+
+        Args:
+            statements: What it may do.
+            trust: Who may assume it; everybody who may assume roles, with session tags, if not given.
+        """
+        name = f"role-{next(_numbers)}"
+        anybody = {
+            "Effect": "Allow",
+            "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+            "Action": ["sts:AssumeRole", "sts:TagSession"],
+        }
+        iam = self.client("iam")
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=_policy(trust or anybody))
+        iam.put_role_policy(RoleName=name, PolicyName="all", PolicyDocument=_policy(*statements))
+        return f"arn:aws:iam::{ACCOUNT}:role/{name}"
+
+    def client(self, service: str) -> Any:
+        """Return a boto3 client that may do everything.
+
+        Args:
+            service: `iam`, `sts`, `s3`.
+        """
+        import boto3  # noqa: PLC0415
+
+        variables = self.root.environment
+        return boto3.client(
+            service,
+            endpoint_url=self.root.url,
+            region_name=REGION,
+            aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+        )
+
+
+def _environment(home: str, root: LoopbackS3) -> dict[str, str]:
+    return {
+        **root.environment,
+        "PATH": "/usr/bin:/bin",
+        "HOME": home,
+        "TMPDIR": home,
+        "AUTH": "true",
+        "SERVICES": "s3,iam,sts",
+        "LOG_LEVEL": "ERROR",
+        "MINISTACK_ACCOUNT_ID": ACCOUNT,
+    }
+
+
+def _policy(*statements: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
+def _wait_until_it_answers(root: LoopbackS3, process: subprocess.Popen[bytes]) -> None:
+    """Connect, and be served once the server is up; nobody listens any more if it has died."""
+    try:
+        with urlopen(f"{root.url}/_ministack/health", timeout=START_S):  # noqa: S310
+            return
+    except OSError as error:
+        how = "did not start" if process.poll() is None else f"ended with status {process.returncode}"
+        raise RuntimeError(f"the AWS server {how}; does its Python have ministack?") from error
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,147 @@
+"""Workers and agents that are no real ones, in folders with difficult names, and a way to see all their processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from polling import wait_until
+
+SESSION = "11111111-2222-4333-8444-555555555555"
+RUN = "run-1"
+QUOTED = """it's a "state" $HOME folder"""
+# A loop of short steps, as a tool that works for long.
+LOOP = "while :; do sleep 0.05; done"
+# What an agent may start: in the background, in a session of its own, orphaned, without its environment, deaf to SIGTERM.
+TOOLS = """
+loop() { exec sh -c '%(loop)s' "$here" "$1"; }
+here=$(dirname "$0")
+loop background &
+nohup sh -c '%(loop)s' "$here" nohup >/dev/null 2>&1 &
+setsid sh -c '%(loop)s' "$here" setsid &
+(setsid sh -c '%(loop)s' "$here" orphan &)
+(setsid env -i /bin/sh -c 'PATH=/bin:/usr/bin; %(loop)s' "$here" bare &)
+(setsid sh -c 'trap "" TERM HUP INT; %(loop)s' "$here" deaf &)
+""" % {"loop": LOOP}
+TOOL_COUNT = 6
+
+
+class Stage:
+    """A folder with a worker, its runs, an agent and the agent's home.
+
+    Args:
+        folder: Where all of it is. What has this in its command line is ours.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs = folder / QUOTED / "runs"
+        self.config_dir = folder / "config dir"
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir(parents=True)
+
+    def agent(self, body: str) -> Path:
+        """Write an agent command: a shell script that says `ready` when it has begun."""
+        path = self.folder / QUOTED / "the agent"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o700)
+        return path
+
+    def busy_agent(self, then: str = LOOP) -> Path:
+        """Write an agent that starts all kinds of tools, and then does something."""
+        return self.agent(f"trap '' TERM\n{TOOLS}\necho ready\n{then}")
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "TMPDIR": str(self.temporary),
+            "CLAUDE_CONFIG_DIR": str(self.config_dir),
+            "LANG": "C.UTF-8",
+        }
+
+    @contextlib.contextmanager
+    def worker(self, agent: Path, *arguments: str, **plan: Any) -> Iterator[Worker]:
+        """Start a worker with an agent. At the end of the block nothing of them may be left; what is, is killed."""
+        defaults = {"run_id": RUN, "session_id": SESSION, "epoch": 1, "lease_s": 600.0, "portable": False}
+        whole = {**defaults, "runs": str(self.runs), "agent": str(agent), "arguments": arguments, **plan}
+        environment = {**self.environment(), **whole.pop("environment", {})}
+        program = Path(__file__).with_name(whole.pop("program", "worker.py"))
+        apart = whole.pop("start_new_session", False)
+        process = subprocess.Popen(
+            [sys.executable, str(program), json.dumps(whole)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={name: value for name, value in environment.items() if value},
+            start_new_session=apart,
+            text=True,
+        )
+        try:
+            yield Worker(process)
+            process.kill()
+            process.wait()
+            self.wait_until_empty()
+        finally:
+            for left in [process, *self.processes()]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    left.kill()
+            process.communicate()
+
+    def processes(self) -> list[psutil.Process]:
+        """Return all processes that have this folder in their command line, and are alive."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if str(self.folder) in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def tools(self) -> list[str]:
+        """Return the kinds of tools that are alive."""
+        return sorted(process.cmdline()[-1] for process in self.processes() if process.cmdline()[1:2] == ["-c"])
+
+    def wait_until_empty(self, timeout_s: float = 5.0) -> None:
+        wait_until(lambda: not self.processes(), "all processes are gone", timeout_s)
+
+    def notes(self, run_id: str = RUN) -> dict[str, Any]:
+        """Return what the guard has noted so far."""
+        path = self.runs / run_id / "agent.json"
+        found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+        return found
+
+
+class Worker:
+    """A worker that runs.
+
+    Args:
+        process: It.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def line(self) -> str:
+        """Return the next line on its standard output, which is that of the agent, too."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def wait_for(self, wanted: str) -> str:
+        """Return the first line that holds some text."""
+        while wanted not in (line := self.line()):
+            assert line or self.process.poll() is None, self.process.communicate()[1]
+        return line
+
+    def tell(self, word: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()

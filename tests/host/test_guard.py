@@ -1,0 +1,402 @@
+"""The guard: nothing of what an agent starts outlives its run. Real processes, agents that are scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from everturn.clock import SystemClock
+from everturn.host import guard
+from everturn.host.agents import end_old_agents
+from everturn.host.folders import RunFolders
+from host.stage import LOOP, RUN, SESSION, TOOL_COUNT, Stage, Worker
+from polling import wait_until
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path / "stage")
+
+
+def started(stage: Stage, worker: Worker) -> None:
+    worker.wait_for("ready")
+    wait_until(lambda: len(stage.tools()) == TOOL_COUNT, "all tools run")
+
+
+def seconds_until_empty(stage: Stage) -> float:
+    begin = time.monotonic()
+    stage.wait_until_empty()
+    return time.monotonic() - begin
+
+
+def test_a_killed_worker_takes_everything_with_it(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    with stage.worker(stage.busy_agent()) as worker:
+        started(stage, worker)
+        worker.process.kill()
+        gone_s = seconds_until_empty(stage)
+    with capsys.disabled():
+        print(f"\nafter a kill of the worker everything was gone in {gone_s * 1000:.0f} ms")
+    notes = stage.notes()
+    assert (notes["ended"], notes["code"], notes["left"]) == ("worker", guard.KILLED, [])
+
+
+def test_nothing_is_left_to_be_reaped(stage: Stage) -> None:
+    with stage.worker(stage.busy_agent()) as worker:
+        started(stage, worker)
+        below = psutil.Process(worker.process.pid).children(recursive=True)
+        worker.process.kill()
+        stage.wait_until_empty()
+        wait_until(lambda: not any(process.is_running() for process in below), "zombies are gone as well")
+
+
+def test_an_agent_whose_worker_is_paused_ends_with_its_lease(stage: Stage) -> None:
+    with stage.worker(stage.busy_agent(), lease_s=2.0) as worker:
+        started(stage, worker)
+        worker.process.send_signal(signal.SIGSTOP)
+        wait_until(
+            lambda: [process.pid for process in stage.processes()] == [worker.process.pid], "the agent is gone"
+        )
+        assert stage.notes()["ended"] == "lease"
+        worker.process.send_signal(signal.SIGCONT)
+        worker.tell("end")
+        assert worker.wait_for("ended")
+
+
+def test_a_lease_that_is_extended_keeps_the_agent(stage: Stage) -> None:
+    with stage.worker(stage.busy_agent(), lease_s=2.0) as worker:
+        started(stage, worker)
+        deadline_s = time.monotonic() + 4
+        while time.monotonic() < deadline_s:
+            worker.tell("lease")
+            worker.wait_for("extended")
+            time.sleep(0.2)
+        assert len(stage.tools()) == TOOL_COUNT
+
+
+def test_an_agent_whose_run_folder_is_deleted_ends(stage: Stage) -> None:
+    with stage.worker(stage.busy_agent()) as worker:
+        started(stage, worker)
+        (stage.runs / RUN / "lease").unlink()
+        wait_until(lambda: not stage.tools(), "the agent is gone")
+
+
+def test_what_an_agent_leaves_running_ends_with_it(stage: Stage) -> None:
+    with stage.worker(stage.busy_agent(then="cat >/dev/null; exit 7")) as worker:
+        started(stage, worker)
+        worker.tell("close")
+        assert json.loads(worker.wait_for("closed"))["code"] == 7
+        assert stage.tools() == []
+    assert stage.notes()["ended"] == "exit"
+
+
+def test_what_an_agent_leaves_running_may_end_by_itself_first(stage: Stage) -> None:
+    farewell = stage.folder / "farewell"
+    body = (
+        f"sh -c 'trap \"touch {farewell}; exit\" TERM; {LOOP}' {stage.folder} polite & echo ready; sleep 0.3; exit 0"
+    )
+    with stage.worker(stage.agent(body)) as worker:
+        worker.wait_for("ready")
+        wait_until(farewell.exists, "the leftover process was asked to end")
+
+
+def test_the_worker_ends_its_agent_at_once(stage: Stage) -> None:
+    with stage.worker(stage.busy_agent()) as worker:
+        started(stage, worker)
+        worker.tell("end")
+        worker.wait_for("ended")
+        assert stage.tools() == []
+        assert worker.process.wait() == 0
+    assert list(stage.runs.iterdir()) == [stage.runs / ".lock"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_guard_that_is_asked_to_stop_asks_the_agent(stage: Stage, number: int) -> None:
+    agent = stage.agent(f"trap 'exit 3' TERM; echo ready; {LOOP}")
+    with stage.worker(agent) as worker:
+        pid = json.loads(worker.wait_for("started"))["pid"]
+        worker.wait_for("ready")
+        os.kill(pid, number)
+        worker.tell("close")
+        assert json.loads(worker.wait_for("closed"))["code"] == 3
+
+
+def test_an_agent_that_does_not_listen_is_killed_after_two_seconds(stage: Stage) -> None:
+    with stage.worker(stage.busy_agent()) as worker:
+        pid = json.loads(worker.wait_for("started"))["pid"]
+        started(stage, worker)
+        begin = time.monotonic()
+        os.kill(pid, signal.SIGTERM)
+        worker.tell("close")
+        assert json.loads(worker.wait_for("closed"))["code"] == guard.KILLED
+        assert 1.5 < time.monotonic() - begin < 4.5
+        assert stage.tools() == []
+
+
+def test_a_second_signal_hurries(stage: Stage) -> None:
+    with stage.worker(stage.busy_agent()) as worker:
+        pid = json.loads(worker.wait_for("started"))["pid"]
+        started(stage, worker)
+        begin = time.monotonic()
+        os.kill(pid, signal.SIGTERM)
+        time.sleep(0.05)
+        os.kill(pid, signal.SIGTERM)
+        worker.tell("close")
+        worker.wait_for("closed")
+        assert time.monotonic() - begin < 1.5
+
+
+def test_the_agent_dies_with_its_guard_and_its_tools_are_found_by_their_marker(stage: Stage) -> None:
+    with stage.worker(stage.busy_agent()) as worker:
+        pid = json.loads(worker.wait_for("started"))["pid"]
+        started(stage, worker)
+        cli_pid = stage.notes()["cli_pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not psutil.pid_exists(cli_pid), "the agent command is gone")
+        left = stage.tools()
+        assert end_old_agents(SESSION, 1, timeout_s=5) == []
+        ended = end_old_agents(SESSION, 2, timeout_s=5)
+        assert len(left) == TOOL_COUNT
+        # One has no environment: nobody knows any more that it was the agent's.
+        assert stage.tools() == ["bare"]
+        assert len(ended) >= TOOL_COUNT - 1
+        for process in stage.processes():
+            process.kill()
+
+
+@pytest.mark.parametrize("ending", ["exit 0", "exit 41", "kill -9 $$", "kill -15 $$"])
+def test_the_exit_code_is_the_agents(stage: Stage, ending: str) -> None:
+    codes = {"exit 0": 0, "exit 41": 41, "kill -9 $$": 137, "kill -15 $$": 143}
+    assert launched(stage, stage.agent(ending)).returncode == codes[ending]
+
+
+def test_an_agent_that_cannot_be_started_is_told_in_one_line(stage: Stage) -> None:
+    done = launched(stage, stage.folder / "nothing here")
+    assert done.returncode == guard.NOT_STARTED
+    [line] = done.stderr.decode().splitlines()
+    assert "nothing here cannot be started: No such file or directory" in line
+    assert stage.notes()["ended"] == "not_started"
+
+
+def test_arguments_and_bytes_reach_the_agent_unchanged_and_fast(stage: Stage) -> None:
+    odd = ["a b", "", "it's", '"', "$HOME", "\n", "--", "é\udcff", "*"]
+    echo = """printf '%s\\0' "$@" >&2; exec cat"""
+    data = os.urandom(30_000_000)
+    begin = time.monotonic()
+    done = launched(stage, stage.agent(echo), *odd, data=data)
+    took_s = time.monotonic() - begin
+    assert done.stdout == data
+    assert [os.fsdecode(argument) for argument in done.stderr.split(b"\0")] == [*odd, ""]
+    assert took_s < 10
+
+
+def test_the_agent_alone_holds_its_output(stage: Stage) -> None:
+    # It closes its output and goes on: whoever reads sees the end at once.
+    with stage.worker(stage.agent("exec >&-; exec <&-; " + LOOP)):
+        wait_until(lambda: stage.notes().get("cli_pid"), "the agent runs")
+        pid = stage.notes()["pid"]
+        wait_until(lambda: os.readlink(f"/proc/{pid}/fd/1") == os.devnull, "the guard has let go of the output")
+        assert os.readlink(f"/proc/{pid}/fd/0") == os.devnull
+
+
+def test_the_agent_gets_ordinary_signals_and_the_marker_and_no_terminal(stage: Stage) -> None:
+    look = "grep -E '^(SigIgn|SigBlk)' /proc/self/status; echo $EVERTURN_RUN; ps -o tty= -p $$"
+    done = launched(stage, stage.agent(look))
+    ignored, blocked = (int(line.split()[1], 16) for line in sorted(done.stdout.decode().splitlines()[:2])[::-1])
+    ours = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1) | 1 << (signal.SIGTERM - 1)
+    assert (ignored & ours, blocked) == (0, 0)
+    assert done.stdout.decode().splitlines()[2:] == [f"{RUN}:{SESSION}:1", "?"]
+
+
+def test_without_a_lease_or_a_worker_nothing_is_started(stage: Stage) -> None:
+    assert launched(stage, stage.agent("touch started"), lease_s=-1.0).returncode == guard.KILLED
+    folder = RunFolders(stage.runs, clock=SystemClock()).open("run-2")
+    folder.extend_lease(SystemClock().elapsed() + 60)
+    launcher = folder.launcher(stage.agent("touch started"), session_id=SESSION, epoch=1)
+    config = json.loads((folder.path / "guard.json").read_text())
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    (folder.path / "guard.json").write_text(json.dumps({**config, "worker_pid": gone.pid, "worker_started": "1"}))
+    assert subprocess.run([launcher], cwd=stage.folder, check=False).returncode == guard.KILLED
+    assert not (stage.folder / "started").exists()
+    folder.close()
+
+
+# --- The transcript ----------------------------------------------------------------------------------------------
+
+
+def test_the_transcript_is_kept_with_those_of_subagents_and_no_others(stage: Stage) -> None:
+    with stage.worker(stage.agent(f"echo ready; {LOOP}")) as worker:
+        worker.wait_for("ready")
+        write_sessions(stage.config_dir)
+        worker.process.kill()
+        stage.wait_until_empty()
+    assert_kept(stage)
+    assert stage.notes()["kept"] is True
+    assert stage.config_dir.exists()
+
+
+def test_a_temporary_folder_of_a_resumed_session_is_removed_if_its_worker_died(stage: Stage) -> None:
+    resumed = stage.temporary / "claude-resume-x1"
+    agent = stage.agent(f"export CLAUDE_CONFIG_DIR={resumed}; echo ready; {LOOP}")
+    with stage.worker(agent, environment={"CLAUDE_CONFIG_DIR": str(resumed)}) as worker:
+        worker.wait_for("ready")
+        write_sessions(resumed)
+        (resumed / ".credentials.json").write_text("{}")
+        worker.process.kill()
+        stage.wait_until_empty()
+    assert_kept(stage)
+    assert list(stage.temporary.iterdir()) == []
+
+
+def test_a_folder_that_only_looks_temporary_stays(stage: Stage) -> None:
+    mine = stage.folder / "claude-resume-mine"
+    with stage.worker(stage.agent(f"echo ready; {LOOP}"), environment={"CLAUDE_CONFIG_DIR": str(mine)}) as worker:
+        worker.wait_for("ready")
+        write_sessions(mine)
+        worker.process.kill()
+        stage.wait_until_empty()
+    assert_kept(stage)
+    assert mine.exists()
+
+
+def test_what_a_killed_guard_has_not_kept_the_next_start_keeps(stage: Stage) -> None:
+    resumed = stage.temporary / "claude-resume-x1"
+    with stage.worker(stage.agent(f"echo ready; {LOOP}"), environment={"CLAUDE_CONFIG_DIR": str(resumed)}) as worker:
+        pid = json.loads(worker.wait_for("started"))["pid"]
+        worker.wait_for("ready")
+        write_sessions(resumed)
+        worker.process.send_signal(signal.SIGSTOP)  # or it would end its agent in an orderly way
+        os.kill(pid, signal.SIGKILL)
+        worker.process.kill()
+        worker.process.wait()
+        [folder] = RunFolders(stage.runs, clock=SystemClock()).leftovers()
+        folder.end_agent(timeout_s=5)
+        assert_kept(stage)
+        assert folder.facts == {"work": RUN}
+        folder.close()
+    assert list(stage.temporary.iterdir()) == []
+
+
+def test_a_transcript_that_cannot_be_linked_is_copied_and_what_is_no_file_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_sessions(tmp_path / "config")
+    (tmp_path / "config/projects/-p" / SESSION / "link.jsonl").symlink_to("/etc/passwd")
+    for _ in range(2):
+        guard.keep_transcript(str(tmp_path / "config"), SESSION, str(tmp_path / "kept"))
+    assert files_below(tmp_path / "kept") == EXPECTED
+
+
+def test_nothing_to_keep_is_no_error(tmp_path: Path) -> None:
+    guard.keep_transcript(str(tmp_path / "none"), SESSION, str(tmp_path / "kept"))
+    assert not (tmp_path / "kept").exists()
+
+
+# --- Where there is no /proc -------------------------------------------------------------------------------------
+
+
+def test_with_what_every_system_has_the_agent_and_its_group_end_with_the_worker(stage: Stage) -> None:
+    with stage.worker(stage.busy_agent(), portable=True) as worker:
+        started(stage, worker)
+        worker.process.kill()
+        # What has left the group and lost its parent cannot be found without Linux.
+        wait_until(lambda: stage.tools() == ["bare", "deaf", "orphan"], "the others are gone")
+        wait_until(lambda: len(stage.processes()) == 3, "the agent and the guard are gone")
+        for process in stage.processes():
+            process.kill()
+
+
+def test_with_what_every_system_has_a_lease_ends_an_agent_and_the_code_is_passed_on(stage: Stage) -> None:
+    agent = stage.agent(f"echo ready; {LOOP}")
+    with stage.worker(agent, portable=True, lease_s=1.0) as worker:
+        worker.wait_for("ready")
+        worker.tell("close")
+        assert json.loads(worker.wait_for("closed"))["code"] == guard.KILLED
+        assert stage.notes()["ended"] == "lease"
+
+
+# --- What it takes -----------------------------------------------------------------------------------------------
+
+EXPECTED = {
+    f"-p/{SESSION}.jsonl": "main\n",
+    f"-p/{SESSION}/subagents/agent-1.jsonl": "sub\n",
+    f"-p/{SESSION}/subagents/deep/agent-2.jsonl": "deep\n",
+    f"-q/{SESSION}.jsonl": "elsewhere\n",
+}
+
+
+def write_sessions(config_dir: Path) -> None:
+    for name, text in {**EXPECTED, "-p/other.jsonl": "no\n", "-p/other/subagents/agent-3.jsonl": "no\n"}.items():
+        path = config_dir / "projects" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def assert_kept(stage: Stage) -> None:
+    assert files_below(stage.runs / RUN / "transcript") == EXPECTED
+
+
+def files_below(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def launched(
+    stage: Stage, agent: Path, *arguments: str, data: bytes = b"", lease_s: float = 600.0
+) -> subprocess.CompletedProcess[bytes]:
+    """Start an agent under a guard as a child of this process, and wait for its end."""
+    clock = SystemClock()
+    folder = RunFolders(stage.runs, clock=clock).open(RUN)
+    folder.extend_lease(clock.elapsed() + lease_s)
+    launcher = folder.launcher(agent, session_id=SESSION, epoch=1)
+    done = subprocess.run(
+        [launcher, *arguments],
+        input=data,
+        capture_output=True,
+        cwd=stage.folder,
+        env=stage.environment(),
+        timeout=60,
+        check=False,
+    )
+    folder.close(keep=True)
+    assert stage.processes() == []
+    return done
+
+
+@pytest.mark.slow
+def test_a_guard_costs_little_time(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    agent = stage.agent("exit 0")
+    clock = SystemClock()
+    folder = RunFolders(stage.runs, clock=clock).open(RUN)
+    folder.extend_lease(clock.elapsed() + 600)
+    launcher = folder.launcher(agent, session_id=SESSION, epoch=1)
+    times: dict[Path, list[float]] = {agent: [], launcher: []}
+    for _ in range(15):
+        for command, taken in times.items():
+            begin = time.perf_counter()
+            subprocess.run([command], env=stage.environment(), check=True)
+            taken.append(time.perf_counter() - begin)
+    plain_s, guarded_s = (sorted(taken)[len(taken) // 2] for taken in times.values())
+    with capsys.disabled():
+        print(
+            f"\na whole run of an agent that does nothing: {plain_s * 1000:.1f} ms, guarded {guarded_s * 1000:.1f} ms"
+        )
+    folder.close()
+    assert guarded_s - plain_s < 0.5
+
+
+def test_the_guard_imports_nothing_of_everturn() -> None:
+    code = f"import sys; exec(open({guard.__file__!r}).read(), {{'__name__': 'guard'}}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert not {"everturn", "typing", "pathlib", "subprocess", "contextlib"} & set(done.stdout.split())
