@@ -191,12 +191,6 @@ class RunFolder:
         if the agent had written anything."""
         return self.path / "transcript"
 
-    def project(self, session_id: str) -> Path:
-        """Return the folder of projects, in the kept transcript, that has a session; one that is not there if none
-        has."""
-        found = sorted(self.transcript.glob(f"*/{session_id}.jsonl"))
-        return found[0].parent if found else self.transcript / "none"
-
     def end_agent(self, timeout_s: float) -> None:
         """End the agent and everything it has started, and keep its transcript. It need not have been started.
 

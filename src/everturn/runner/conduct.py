@@ -36,7 +36,7 @@ from everturn.runner.stopping import CANCELLED, LOST, Stop
 from everturn.runner.turn import ConversationLost, Turn
 from everturn.telemetry import RunContext, get_logger, name_session
 from everturn.transcripts import TranscriptStore
-from everturn.upkeep.healing import heal
+from everturn.upkeep.healing import folder_of, heal
 from everturn.upkeep.traces import Trace
 
 STORE_SHARE = 0.6  # of the grace period: how long appends go on being tried when the run is to stop
@@ -267,7 +267,7 @@ class Conduct:
         project = project_key_for_directory(self._progress.cwd)
         key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
         try:
-            await heal(store, key, agent.config_dir / "projects" / project, final=False)
+            await heal(store, key, folder_of(agent.config_dir / "projects", key), final=False)
         except EverturnError as error:  # it is looked at again when the agent has gone
             self._log.warning("not_compared", error=str(error))
 
