@@ -108,17 +108,18 @@ ACTS: dict[str, Callable[[Registry, Claim], object]] = {
     "taint": lambda registry, made: registry.taint(made, "3 entries are missing"),
     "drop": lambda registry, made: registry.drop(WORK, made.session_id, "gone"),
 }
-TROUBLES: dict[str, list[Trouble]] = {
-    "lost answer": [lose_answer],
-    "two lost answers": [lose_answer, lose_answer],
-    "lost request": [hang_up],
-    "throttled": [THROTTLED, THROTTLED],
-    "broken": [BROKEN],
-    "lost answer, then broken": [lose_answer, BROKEN],
-}
+SLOW = pytest.mark.slow
+TROUBLES = [
+    pytest.param([lose_answer], id="lost answer"),
+    pytest.param([lose_answer, lose_answer], id="two lost answers", marks=SLOW),
+    pytest.param([hang_up], id="lost request", marks=SLOW),
+    pytest.param([THROTTLED, THROTTLED], id="throttled"),
+    pytest.param([BROKEN], id="broken", marks=SLOW),
+    pytest.param([lose_answer, BROKEN], id="lost answer, then broken", marks=SLOW),
+]
 
 
-@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES.keys())
+@pytest.mark.parametrize("trouble", TROUBLES)
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS.keys())
 def test_what_is_lost_on_the_way_is_done_once(
     registry: DynamoDbRegistry, place: DynamoPlace, act: Callable[[Registry, Claim], object], trouble: list[Trouble]
@@ -466,7 +467,14 @@ def test_a_refusal_says_why_and_is_not_tried_again(
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("trouble", [THROTTLED, BROKEN, hang_up], ids=["throttled", "broken", "hung up"])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        pytest.param(THROTTLED, id="throttled", marks=SLOW),
+        pytest.param(BROKEN, id="broken"),
+        pytest.param(hang_up, id="hung up", marks=SLOW),
+    ],
+)
 @EACH
 def test_a_registry_that_goes_on_failing_is_unavailable_after_a_while(
     place: DynamoPlace, act: Callable[[Registry, Claim], object], trouble: Trouble

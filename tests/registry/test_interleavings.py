@@ -121,7 +121,7 @@ class Workers(RuleBasedStateMachine):
     @precondition(lambda self: self.epochs)
     @rule(data=st.data(), worker=st.sampled_from(WORKERS))
     def drop(self, data: st.DataObject, worker: str) -> None:
-        session_id = data.draw(st.sampled_from(sorted(self.epochs)))
+        session_id = data.draw(st.sampled_from(list(self.epochs)))
         for work in WORKS:
             if self.registries[worker].drop(work, session_id, "no conversation found"):
                 self.forgotten.add(session_id)

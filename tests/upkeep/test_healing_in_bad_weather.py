@@ -43,7 +43,6 @@ class World:
         self.epoch = 0
         self.number = 0
         self.written: dict[str | None, list[Any]] = {}
-        self.unmirrored: list[Any] = []
         self.store = self.open(0)
 
     def open(self, epoch: int) -> TranscriptStore:
@@ -113,7 +112,6 @@ class World:
         notes = [entry for entry in self.written.get(subpath, ()) if entry["type"] == "mode"]
         if notes:
             self.write(subpath, notes[-1:])
-            self.unmirrored += notes[-1:]
 
     def write(self, subpath: str | None, entries: list[Any]) -> None:
         self.written.setdefault(subpath, []).extend(entries)
@@ -140,24 +138,28 @@ class World:
         await self.assert_complete()
 
     async def assert_complete(self) -> None:
-        """What is stored is what was written, in order, but for what is never handed over."""
+        """What is stored is what was written, in order, but for notes that say nothing new."""
         for subpath, written in self.written.items():
             stored: list[Any] = list(await self.open(0).load(_key(subpath)) or ())
-            rest = iter(stored)
-            expected = next(rest, None)
-            for entry in written:
-                if entry == expected:
-                    expected = next(rest, None)
-                else:
-                    assert entry["type"] in NOT_MIRRORED or entry in self.unmirrored
-            assert expected is None
+            assert without_echoes(stored) == without_echoes(written)
+
+
+def without_echoes(entries: list[Any]) -> list[Any]:
+    """Leave out what is never handed over, and notes that say what the last one of their kind has said."""
+    last: dict[str, Any] = {}
+    kept = []
+    for entry in entries:
+        if entry["type"] not in NOT_MIRRORED and last.get(entry["type"]) != entry:
+            kept.append(entry)
+        last[entry["type"]] = entry
+    return kept
 
 
 def _key(subpath: str | None) -> SessionKey:
     return KEY if subpath is None else {**KEY, "subpath": subpath}
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(12))
 def test_whatever_the_agent_has_written_is_stored_in_order_and_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -21,7 +21,7 @@ from claude_agent_sdk import (
 
 from everturn.agent import Agent, session_of
 from everturn.errors import Conflict, EverturnError, Fenced, NotFound, Unavailable
-from everturn.host.agents import end_old_agents, find_cli
+from everturn.host.agents import end_old_agents, find_cli, mark_of
 from everturn.host.folders import RunFolder
 from everturn.model import Holder
 from everturn.runner.closing import TRACE_FILE, Closing, Holdings
@@ -36,7 +36,7 @@ from everturn.runner.stopping import CANCELLED, LOST, Stop
 from everturn.runner.turn import ConversationLost, Turn
 from everturn.telemetry import RunContext, get_logger, name_session
 from everturn.transcripts import TranscriptStore
-from everturn.upkeep.healing import heal
+from everturn.upkeep.healing import folder_of, heal
 from everturn.upkeep.traces import Trace
 
 STORE_SHARE = 0.6  # of the grace period: how long appends go on being tried when the run is to stop
@@ -66,6 +66,7 @@ class Conduct:
         self._log = get_logger()
         self._held = Holdings()
         self._context = RunContext(request.work.key, progress.run_id)
+        self._mark = mark_of(parts.settings.registry_url(), request.work.key)
         self._result: ResultMessage | None = None
         self._begun = 0.0
         self._heard = False
@@ -116,14 +117,15 @@ class Conduct:
             await _stoppable(partial(self._parts.workdirs.check, work))
         await in_thread(partial(self._parts.stores.admit, work.key))
         self._cli = find_cli(self._request.options.cli_path)
+        await in_thread(self._parts.folders.check)
         self._held.folder = await in_thread(partial(self._parts.folders.open, self._progress.run_id))
         self._held.trace = Trace(self._held.folder.path / TRACE_FILE)
         lease = await self._claim(self._held.folder)
         if self._settings.sweep_on_start:  # now, as it would have taken a stale session from under the claim
             self._parts.sweeper.begin()
         claim = lease.claim
-        if not claim.is_new:
-            await in_thread(partial(end_old_agents, claim.session_id, claim.epoch, timeout_s=END_AGENTS_S))
+        end_old = partial(end_old_agents, claim.session_id, claim.epoch, work=self._mark)
+        await in_thread(partial(end_old, timeout_s=END_AGENTS_S))
         self._progress.cwd = await self._directory()
         past = Past(self._parts, self._progress, lease)
         self._held.store = await self._dispatcher.take_over(lease, self._progress, past.look_after)
@@ -202,7 +204,7 @@ class Conduct:
             session_id=session_id,
             resume=resume,
             cwd=progress.cwd or Path(),
-            cli=folder.launcher(self._cli, session_id=session_id, epoch=epoch),
+            cli=folder.launcher(self._cli, session_id=session_id, epoch=epoch, work=self._mark),
         )
         grace_s = self._settings.shutdown_grace_s
         turn = Turn(
@@ -270,7 +272,7 @@ class Conduct:
         project = project_key_for_directory(self._progress.cwd)
         key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
         try:
-            await heal(store, key, agent.config_dir / "projects" / project, final=False)
+            await heal(store, key, folder_of(agent.config_dir / "projects", key), final=False)
         except EverturnError as error:  # it is looked at again when the agent has gone
             self._log.warning("not_compared", error=str(error))
 

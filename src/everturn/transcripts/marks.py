@@ -5,15 +5,15 @@ entries are durable and can no longer change, so what was read once and what was
 would return, for as long as the claim lasts. Of each entry a mark is kept, until it is met on the other side. What
 is left over after that is little: what the file has not got yet, and what the store has not got yet.
 
-An entry with a uuid is met by the one with the same uuid. Notes have none, and look alike, so a note is met by an
-equal one behind the same uuid; only one that is left over is met by an equal one elsewhere.
+An entry with a uuid is met by the one with the same uuid. Notes have none, and look alike, so those behind the same
+uuid are met in their order; only one that is left over is met by an equal one elsewhere.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -119,7 +119,7 @@ class Marks:
     place: Place
     lost: int
     _unmet: set[bytes]  # entries with a uuid that are stored, and not met in the file
-    _unmet_notes: dict[bytes, list[bytes]]  # the same for notes: behind what they stand
+    _unmet_notes: dict[bytes, list[bytes]]  # the same for notes, in order, by what they stand behind
     _behind: tuple[bytes, bytes]  # the last entry with a uuid that is stored, and that in the file
     _waiting: list[Waiting]  # met in the file, and not known to be stored
     _kinds: set[str]  # the types of what is stored
@@ -165,10 +165,9 @@ class Marks:
             for entry in entries:
                 if type_of(entry) not in (METADATA, *NOT_MIRRORED):
                     self._meet(entry)
-            # Notes that may not have been handed over come last: they must not take the marks of the others.
-            self._strike_out(lambda each: not each.repeats and self._is_met(each))
-            self._strike_out(self._is_met)
-            self._strike_out(lambda each: self._is_met(each, anywhere=True))
+            self._strike_out({each.number for each in self._waiting if each.digest in self._unmet})
+            self._strike_out(self._notes_in_order())
+            self._strike_out(self._notes_anywhere())
 
     def inside(self) -> list[Any]:
         """Return the local entries that the store is not known to have though it has gone on behind them.
@@ -200,7 +199,7 @@ class Marks:
                 self._metadata = digest(entry)
                 continue
             if uuid_of(entry) is None:
-                self._unmet_notes.setdefault(digest(entry), []).append(stored)
+                self._unmet_notes.setdefault(stored, []).append(digest(entry))
             else:
                 stored = digest(entry)
                 self._unmet.add(stored)
@@ -221,23 +220,44 @@ class Marks:
         self._waiting.append(Waiting(self._count, entry, print_, behind, repeats))
         self._count += 1
 
-    def _strike_out(self, is_met: Callable[[Waiting], bool]) -> None:
-        self._waiting = [each for each in self._waiting if not is_met(each)]
+    def _strike_out(self, met: set[int]) -> None:
+        """Take what was met from both sides. Of notes the marks are taken already."""
+        self._unmet -= {each.digest for each in self._waiting if each.number in met}
+        self._waiting = [each for each in self._waiting if each.number not in met]
+        self._last_met = max(self._last_met, *met) if met else self._last_met
 
-    def _is_met(self, each: Waiting, *, anywhere: bool = False) -> bool:
-        """Strike out the mark that an entry is met by, if there is one."""
-        if each.is_note:
-            places = self._unmet_notes.get(each.digest, [])
-            met = bool(places) if anywhere else each.behind in places
-            if met:
-                places.remove(places[0] if anywhere else each.behind)
-            if not places:
-                self._unmet_notes.pop(each.digest, None)
-        else:
-            met = each.digest in self._unmet
-            self._unmet.discard(each.digest)
-        if met:
-            self._last_met = max(self._last_met, each.number)
+    def _notes_in_order(self) -> set[int]:
+        """Let stored notes meet the local ones that stand behind the same entry, one after the other."""
+        met: set[int] = set()
+        waiting: dict[bytes, list[Waiting]] = {}
+        for each in self._waiting:
+            if each.is_note:
+                waiting.setdefault(each.behind, []).append(each)
+        for behind, notes in waiting.items():
+            at, left = 0, []
+            for print_ in self._unmet_notes.pop(behind, []):
+                found = next((index for index in range(at, len(notes)) if notes[index].digest == print_), None)
+                if found is None:
+                    left.append(print_)
+                else:
+                    met.add(notes[found].number)
+                    at = found + 1
+            if left:
+                self._unmet_notes[behind] = left
+        return met
+
+    def _notes_anywhere(self) -> set[int]:
+        """Let local notes that are left over meet any that is stored, and was left over too."""
+        notes = [each for each in self._waiting if each.is_note]
+        met: set[int] = set()
+        for behind, prints in list(self._unmet_notes.items()) if notes else ():
+            for print_ in list(prints):
+                found = next((each for each in notes if each.digest == print_ and each.number not in met), None)
+                if found is not None:
+                    met.add(found.number)
+                    prints.remove(print_)
+            if not prints:
+                del self._unmet_notes[behind]
         return met
 
     def _is_no_loss(self, each: Waiting) -> bool:
