@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
 
 from claude_agent_sdk import ClaudeAgentOptions
@@ -20,6 +21,8 @@ from everturn.testing import InstantAgent
 
 CASES = ("new", "stale", "lost", "resumed")
 STALE_S = 25 * 3600.0
+
+Times = dict[str, float]
 
 
 class Worker:
@@ -45,7 +48,7 @@ class Worker:
             "lost": lambda work: self._know(work, 0.0),
         }
 
-    async def dispatch(self, case: str, work: WorkItem) -> dict[str, float]:
+    async def dispatch(self, case: str, work: WorkItem) -> Times:
         """Dispatch a work item, and return how long it took from the call to the agent's start, and from the claim to
         the fence."""
         if case in self._prepare:
@@ -74,15 +77,26 @@ class Worker:
 
 async def dispatches(rounds: int, store: str | None) -> dict[str, Any]:
     """Dispatch each case once in each round, in another order each time; one round before them warms up."""
-    found: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
+    found: dict[str, list[Times]] = {case: [] for case in CASES}
     with tempfile.TemporaryDirectory(prefix="everturn-bench-") as folder:
         worker = Worker(Path(folder), store)
         for number in range(rounds + 1):
             for case in turned(CASES, number):
                 took = await worker.dispatch(case, WorkItem.task(f"{case}-{number}"))
                 if number:
-                    found[case].append({name: round(seconds, 6) for name, seconds in took.items()})
-    return {"cases": found}
+                    found[case].append(took)
+    return {"cases": {case: _figures(times, found["new"]) for case, times in found.items()}}
+
+
+def _figures(times: list[Times], new: list[Times]) -> dict[str, Any]:
+    """Return the median, between what most lie, and how many times as long a start took as that of the new one of its
+    round."""
+    figures: dict[str, Any] = {"count": len(times)}
+    for name in ("start_s", "fence_s"):
+        tenths = quantiles((took[name] for took in times), n=10, method="inclusive")
+        figures[name] = {"median": tenths[4], "low": tenths[0], "high": tenths[8]}
+    pairs = zip(times, new, strict=True)
+    return {**figures, "times_new": median(took["start_s"] / beside["start_s"] for took, beside in pairs)}
 
 
 def _dispatched_s() -> float:

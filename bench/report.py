@@ -170,8 +170,9 @@ def _dispatches(found: Summary) -> Table:
     rows = []
     for store in DISPATCH_STORES:
         for case, label in DISPATCHES.items():
-            times = (_ms(found.dispatch(store, case, figure)) for figure in ("start_s", "fence_s"))
-            rows.append((store, label, *times, f"{found.dispatch_ratio(store, case):.3f}"))
+            figures = found.dispatch(store, case)
+            times = (_ms(Spread(**figures[name])) for name in ("start_s", "fence_s"))
+            rows.append((store, label, *times, f"{figures['times_new']:.3f}"))
     head = ("store", "session", "to the agent's start, ms", "claim to fence, ms", "start: times a new one's")
     return Table(f"Dispatch: {found.results['sizes']['dispatches']} of each kind", head, rows)
 

@@ -103,18 +103,11 @@ class Summary:
             *self._dispatch_goals(),
         ]
 
-    def dispatch(self, store: str, case: str, figure: str) -> Spread:
-        """Return how long a kind of dispatch took: the median, and between what most of them lie."""
-        found = quantiles(self._dispatches(store, case, figure), n=10, method="inclusive")
-        return Spread(found[4], found[0], found[8])
-
-    def dispatch_ratio(self, store: str, case: str) -> float:
-        """Return how many times as long a dispatch takes to its agent's start as that of a new one beside it."""
-        times, new = (self._dispatches(store, which, "start_s") for which in (case, "new"))
-        return median(time / beside for time, beside in zip(times, new, strict=True))
-
-    def _dispatches(self, store: str, case: str, figure: str) -> list[float]:
-        return [took[figure] for row in self.samples[f"dispatch {store}"] for took in row["cases"][case]]
+    def dispatch(self, store: str, case: str) -> Row:
+        """Return the figures of a kind of dispatch."""
+        (row,) = self.samples[f"dispatch {store}"]
+        figures: Row = row["cases"][case]
+        return figures
 
     def _dispatch_goals(self) -> list[Goal]:
         ids = {"stale": "with an id that is too old", "lost": "with an id that is not in the store"}
@@ -123,7 +116,7 @@ class Summary:
             _at_most(
                 f"start of the agent {text}, store {where}: times that without an id",
                 1.1,
-                self.dispatch_ratio(store, case),
+                self.dispatch(store, case)["times_new"],
             )
             for case, text in ids.items()
             for store, where in stores.items()

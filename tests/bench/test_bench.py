@@ -159,12 +159,13 @@ def test_freeing_at_once_ends_with_the_block() -> None:
     assert usual_ms == compaction.FREE_AFTER_MS
 
 
-def test_every_kind_of_dispatch_is_measured_as_often_as_the_others(measured: Row, found: Summary) -> None:
+def test_every_kind_of_dispatch_is_measured_as_often_as_the_others(found: Summary) -> None:
     for store in DISPATCH_STORES:
-        (row,) = measured["samples"][f"dispatch {store}"]
-        assert {case: len(times) for case, times in row["cases"].items()} == dict.fromkeys(CASES, TINY.dispatches)
-        assert all(0 < took["fence_s"] < took["start_s"] for times in row["cases"].values() for took in times)
-        assert found.dispatch_ratio(store, "new") == 1.0
+        for case in CASES:
+            figures = found.dispatch(store, case)
+            assert figures["count"] == TINY.dispatches
+            assert 0 < figures["fence_s"]["median"] < figures["start_s"]["median"]
+        assert found.dispatch(store, "new")["times_new"] == 1.0
 
 
 # --- What is made of it -------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 from everturn.registry import DynamoDbRegistry
 from everturn.settings import Settings
 from everturn.testing import LoopbackS3
+from polling import WAIT_S
 
 _numbers = count(1)
 
@@ -22,11 +23,12 @@ class Wire:
     """WSGI middleware around moto, one request after the other.
 
     Attributes:
-        asked: What was asked for, as `claim GetItem`, or `PUT homes`, `LIST sessions`, by the folder in the store.
+        asked: What was asked for, as `registry GetItem`, or `PUT homes`, `LIST sessions`, by the folder in the store.
     """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self._meeting: tuple[set[str], threading.Barrier] | None = None
         self._turn = threading.Lock()
         self._app: Any = None
         self._server: LoopbackS3 | None = None
@@ -49,13 +51,23 @@ class Wire:
         store = f"s3://{self._server.fresh_bucket()}/agents"
         return {"store": store, "registry": f"dynamodb://{table}?region=us-east-1"}
 
+    def hold_until_all_have_come(self, *names: str) -> None:
+        """Answer the next requests of these names only when all of them have arrived."""
+        self._meeting = (set(names), threading.Barrier(len(names), action=self._go_on, timeout=WAIT_S))
+
+    def _go_on(self) -> None:
+        self._meeting = None
+
     def _wrap(self, app: Any) -> Any:
         self._app = app
         return self._answer
 
     def _answer(self, request: dict[str, Any], start: Any) -> Iterable[bytes]:
+        name, meeting = _named(request), self._meeting
+        self.asked.append(name)
+        if meeting is not None and name in meeting[0]:
+            meeting[1].wait()
         with self._turn:
-            self.asked.append(_named(request))
             return list(self._app(request, start))
 
 
