@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,12 +13,13 @@ from claude_agent_sdk import (
     ClaudeAgentOptions,
     ResultMessage,
     SessionKey,
+    SessionListSubkeysKey,
     SessionStoreEntry,
     StreamEvent,
     SystemMessage,
 )
 
-from everturn import EverturnError, NotFound, Runtime, TranscriptStore, WorkItem
+from everturn import EverturnError, NotFound, Runtime, TranscriptStore, Unavailable, WorkItem
 from everturn.testing import InstantAgent, ModelRequest, Reply, ScriptedModel, cli_environment
 from everturn.testing.instant_agent import Phase
 from runner.stage import DELTA, PROMPT, WORK, Desk, counted, finish, kinds
@@ -67,6 +69,22 @@ def test_without_a_limit_a_session_is_resumed_after_a_year(desk: Desk, monkeypat
     run = desk.run()
     finish(run)
     assert (run.resumed, run.session_id) == (True, first.session_id)
+
+
+def test_each_agent_has_a_limit_of_its_own(desk: Desk) -> None:
+    ages = {"hasty": {"max_session_age_ms": 60_000}, "patient": {"max_session_age_ms": None}}
+    file = desk.folder / "ages.json"
+    file.write_text(json.dumps(ages))
+    resumed = {}
+    for agent in ("hasty", "patient", "other"):
+        work = WorkItem.task(f"by-{agent}", agent=agent)
+        for hours_ago in (None, 2, 48):
+            if hours_ago is not None:
+                desk.use(work, hours_ago=hours_ago)
+            run = desk.run(work, runtime=desk.runtime(agents_file=file))
+            finish(run)
+            resumed[agent, hours_ago] = run.resumed
+    assert {key for key, value in resumed.items() if value} == {("patient", 2), ("patient", 48), ("other", 2)}
 
 
 # --- Lost ---------------------------------------------------------------------------------------------------------
@@ -207,6 +225,36 @@ class ForgetfulStore(TranscriptStore):
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         return None
+
+
+def test_a_store_that_has_nothing_after_all_is_a_conversation_that_is_not_found(desk: Desk, begun: str) -> None:
+    failures = counted(FAILURES)
+    run = desk.run(runtime=Runtime(desk.runtime().settings, make_store=ForgetfulStore))
+    shutil.rmtree(desk.folder.parent / ".claude")  # the agent would find its own copy
+    assert kinds(finish(run)) == ["everturn_began_anew", *ANSWERED]
+    assert [(start.session_id == begun, start.resumed) for start in desk.agent.starts[1:]] == [
+        (True, True),
+        (False, False),
+    ]
+    assert failures() == 1
+
+
+class SilentStore(TranscriptStore):
+    """A store that stops answering when the agent is about to be started."""
+
+    async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
+        raise Unavailable("the store does not answer", hint="wait")
+
+
+def test_a_store_that_is_away_is_no_lost_conversation(desk: Desk, begun: str) -> None:
+    failures = counted(FAILURES)
+    run = desk.run(runtime=Runtime(desk.runtime().settings, make_store=SilentStore))
+    with pytest.raises(Unavailable, match="does not answer"):
+        finish(run)
+    assert (len(desk.agent.starts), failures()) == (1, 0)
+    again = desk.run()
+    finish(again)
+    assert (again.resumed, again.session_id) == (True, begun)
 
 
 @pytest.mark.cli

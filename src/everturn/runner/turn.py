@@ -14,6 +14,7 @@ from everturn.runner.dispatch import in_thread
 from everturn.runner.interruption import Interruption
 from everturn.runner.stopping import Stop
 
+LAST_WORDS_S = 5.0  # to hear why an agent does not listen
 INTERRUPT_S = 5.0  # for the agent to end its turn
 INTERRUPT_SHARE = 0.3  # and the most of the grace period it may take
 KILL_SHARE = 0.4  # of the grace period: what is kept for flushing and comparing after the agent is gone
@@ -74,11 +75,12 @@ class Turn:
     async def _talk(self, prompt: str) -> None:
         await self.agent.__aenter__()
         unheard = await self._say(prompt)
-        async with aclosing(self.agent.messages()) as messages:
-            async for message in messages:
-                if says_not_found(message):
-                    raise ConversationLost
-                await self.take(message)
+        with anyio.move_on_after(None if unheard is None else LAST_WORDS_S):
+            async with aclosing(self.agent.messages()) as messages:
+                async for message in messages:
+                    if says_not_found(message):
+                        raise ConversationLost
+                    await self.take(message)
         if unheard is not None:
             raise unheard
 
