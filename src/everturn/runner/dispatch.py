@@ -50,8 +50,8 @@ class Stores(Protocol):
 class Dispatcher:
     """Claims work items and fences their transcripts.
 
-    Of the store that takes at most three requests, besides reading the conversation itself, which the agent then need
-    not do again; the registry takes one or two more.
+    That takes at most three requests to the store, besides reading the conversation itself, which the agent then need
+    not do again, and two to the registry; one more if the session is lost.
 
     Args:
         registry: Who owns which session.
