@@ -139,7 +139,7 @@ class Closing:
         work = self._held.lease.claim.work
         upload = partial(self._parts.stores.upload_trace, work.key, self._progress.run_id, self._held.trace.path)
         try:
-            await in_thread(upload)
+            await in_thread(partial(upload, timeout_s=self._left_s))
         except EverturnError:
             self._keep = True
             raise
@@ -156,18 +156,26 @@ class Closing:
         """Take a step, and tell whether it came to its end.
 
         It is waited for while there is time. A thread cannot be stopped that waits for a store or a registry, so the
-        step is taken in a task of its own, which is left to itself when time is up.
+        step is taken in a task of its own, which is left to itself when time is up. It does not go on for long then:
+        the end of the event loop waits for it.
         """
         failed: list[EverturnError] = []
         over = anyio.Event()
         spawn(_carried_out(what, failed, over))
-        with self._interruption.unless_hurried(max(LEAST_S, self._stop.left_s), LEAST_S):
+        with self._interruption.unless_hurried(self._left_s, LEAST_S):
             await over.wait()
         if not over.is_set():
             self._log.warning("closing_cut_short", step=name)
+            if self._held.store is not None:
+                self._held.store.give_up_after(LEAST_S)
         for error in failed:
             self._log.warning("closing_failed", step=name, error=str(error))
         return over.is_set() and not failed
+
+    @property
+    def _left_s(self) -> float:
+        """How long the next step may take."""
+        return LEAST_S if self._stop.hurry else max(LEAST_S, self._stop.left_s)
 
     def _tell_how_long(self) -> None:
         took_s = self._stop.took_s

@@ -94,7 +94,9 @@ class Past:
         trace = folder.path / TRACE_FILE
         if not self._parts.settings.upload_traces or not trace.exists():
             return
-        await in_thread(partial(self._parts.stores.upload_trace, scope, folder.run_id, trace, late=True))
+        timeout_s = self._parts.settings.retry_deadline_s
+        upload = partial(self._parts.stores.upload_trace, scope, folder.run_id, trace, timeout_s=timeout_s, late=True)
+        await in_thread(upload)
         await in_thread(trace.unlink)
 
     def _is_old(self, folder: RunFolder) -> bool:
