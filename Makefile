@@ -4,10 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SERVER := .venv-bench
+TOOLS  := .tools
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test test-fast simulate bench bench-quick record lint format clean
+.PHONY: help demo demo-s3 test test-fast simulate bench bench-quick record promtool lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,19 +30,29 @@ demo: $(STAMP) ## Kill a worker in the middle of a turn and watch another one fi
 demo-s3: $(STAMP) ## The same against an S3 server on loopback
 	@$(BIN)/python -m everturn.testing -- $(BIN)/everturn demo --store s3://everturn-demo/runs $(ARGS)
 
-test: $(STAMP) ## Run every test
+# Prometheus's own tool, for the tests of the alert rules. Debian's package is unpacked, not installed: that needs no
+# root, starts no service and brings nothing else along. Without the tool all other tests run, and those fail and say so.
+promtool: ## Get promtool, unless it is there
+	@command -v promtool >/dev/null || test -x $(TOOLS)/promtool || { \
+	  echo "Getting promtool, for the tests of the alert rules ..." && \
+	  rm -rf $(TOOLS)/package && mkdir -p $(TOOLS)/package && cd $(TOOLS)/package && \
+	  { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; } >log 2>&1 && \
+	  dpkg-deb --extract prometheus_*.deb . && mv usr/bin/promtool .. && cd .. && rm -rf package; } || \
+	  echo "promtool is missing ($(TOOLS)/package/log): install prometheus, or see https://prometheus.io/download" >&2
+
+test: $(STAMP) $(SERVER)/.installed promtool ## Run every test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-test-fast: $(STAMP) ## Run the fast tests, under a minute
+test-fast: $(STAMP) promtool ## Run the fast tests, under a minute
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 STEPS ?= 200000
 simulate: $(STAMP) ## Simulate the log in bad weather: STEPS=5000000 requests, or SEED=123 again
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--steps $(STEPS) --workers $(WORKERS)) $(ARGS)
 
-# The benchmark's S3 server has an environment of its own: it pins other versions than ours.
+# The AWS server of the benchmark and of some tests has an environment of its own: it pins other versions than ours.
 $(SERVER)/.installed: bench/server-requirements.txt
-	@echo "Setting up $(SERVER), for the benchmark's S3 server ..."
+	@echo "Setting up $(SERVER), for an AWS server on loopback ..."
 	@rm -rf $(SERVER) && $(PYTHON) -m venv $(SERVER)
 	@$(SERVER)/bin/python -m pip install --quiet --disable-pip-version-check -r bench/server-requirements.txt
 	@touch $@
@@ -66,5 +77,5 @@ format: $(STAMP) ## Put the code into shape
 	@$(BIN)/ruff format .
 
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) $(SERVER) build dist .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) $(SERVER) $(TOOLS) build dist .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

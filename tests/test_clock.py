@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 
@@ -23,6 +24,23 @@ def test_sleeping_by_a_manual_clock_moves_it_and_takes_no_time() -> None:
     clock.sleep(3600)
     assert time.monotonic() - before_s < 60
     assert (clock.now(), clock.elapsed()) == (3700.0, 3700.0)
+
+
+def test_a_manual_clock_that_is_set_right_jumps_and_no_time_has_passed() -> None:
+    clock = ManualClock(100.0)
+    clock.jump(-60)
+    clock.advance(1)
+    assert (clock.now(), clock.elapsed()) == (41.0, 101.0)
+
+
+def test_a_machine_that_was_not_started_anew_says_the_same_of_its_start() -> None:
+    assert SystemClock().boot() == SystemClock().boot()
+    assert (ManualClock().boot(), ManualClock(boot="later").boot()) == ("manual", "later")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says")
+def test_linux_names_each_of_its_starts() -> None:
+    assert str(uuid.UUID(SystemClock().boot())) == SystemClock().boot()
 
 
 def test_two_manual_clocks_are_apart() -> None:

@@ -389,6 +389,7 @@ def refused(run: Run, error: type[Exception], match: str) -> None:
         {"fork_session": True},
         {"resume_session_at": "11111111-1111-4111-8111-111111111111"},
         {"enable_file_checkpointing": True},
+        {"user": "nobody"},
     ],
     ids=lambda given: next(iter(given)),
 )

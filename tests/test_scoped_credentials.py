@@ -220,8 +220,13 @@ def test_the_sdks_own_conformance_suite_passes(site: Site) -> None:
 
 
 @pytest.mark.parametrize("ours", OURS)
-def test_a_trace_can_be_left(site: Site, ours: str) -> None:
-    assert run(site.objects(ours).create(key_in("traces", ours), b"trace"))
+def test_a_trace_can_be_left_and_is_not_taken_away(site: Site, ours: str) -> None:
+    objects, key = site.objects(ours), key_in("traces", ours)
+    assert run(objects.get(key)) is None
+    assert run(objects.create(key, b"trace"))
+    assert not run(objects.create(key, b"another"))
+    assert run(objects.get(key)) is not None
+    assert_refused(partial(run, objects.delete([key])), "delete")
 
 
 # --- Who may assume the role, and for whom ----------------------------------------------------------------------
@@ -324,6 +329,22 @@ def test_with_keys_that_aws_does_not_know_there_is_no_run(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     assert "no credentials to assume" in str(refused_run(site, tmp_path))
+
+
+def test_the_workers_own_credentials_may_be_a_profile(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+    lines = [f"{name.lower().replace('aws_region', 'region')} = {os.environ[name]}" for name in names]
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text("\n".join(["[profile worker]", *lines]))
+    for name in names:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_PROFILE", "worker")
+    TranscriptStore.open(site.url, scope="task:1", settings=site.settings())
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(Invalid, match="nobody"):
+        TranscriptStore.open(site.url, scope="task:1", settings=site.settings())
 
 
 def test_while_sts_is_down_there_is_no_run(site: Site, tmp_path: Path) -> None:

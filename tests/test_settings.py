@@ -164,7 +164,9 @@ def test_an_empty_file_and_a_folder_of_that_name_say_nothing(config: Path) -> No
     assert Settings.load() == plain
 
 
-@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"])
+@pytest.mark.parametrize(
+    "name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_STS", "AWS_PROFILE", "AWS_REGION"]
+)
 def test_aws_variables_are_read_under_their_usual_names(
     name: str, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,3 +190,100 @@ def test_an_inherited_environment_is_a_copy(monkeypatch: pytest.MonkeyPatch) -> 
     assert copy["SOME_VARIABLE"] == "1"
     copy["SOME_VARIABLE"] = "2"
     assert inherited_environment()["SOME_VARIABLE"] == "1"
+
+
+# --- Settings by agent ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def agents(folder: Path) -> Path:
+    return folder / "agents.json"
+
+
+def test_without_an_agents_file_all_agents_have_the_same_limit(folder: Path) -> None:
+    ages = Settings.load().session_ages()
+    assert ages.limit_s("fixer") == ages.limit_s(None) == 86400
+    assert Settings.load(max_session_age_ms=1500).session_ages().limit_s("fixer") == 1.5
+
+
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_null_means_for_ever(where: str, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if where == "file":
+        config.write_text('max_session_age_ms = "null"\n')
+    else:
+        monkeypatch.setenv("EVERTURN_MAX_SESSION_AGE_MS", "null")
+    settings = Settings.load()
+    assert settings.max_session_age_ms is None
+    assert settings.session_ages().limit_s("fixer") is None
+
+
+@pytest.mark.parametrize("value", ["true", "1.0", "-1", '"soon"', "[]"])
+def test_a_wrong_age_in_the_file_is_refused(value: str, config: Path) -> None:
+    config.write_text(f"max_session_age_ms = {value}\n")
+    with pytest.raises(Invalid, match="the setting max_session_age_ms is wrong"):
+        Settings.load()
+
+
+def test_agents_have_limits_of_their_own(agents: Path) -> None:
+    agents.write_text(
+        '{"fixer": {"max_session_age_ms": 3600000}, "reviewer": {"max_session_age_ms": null}, "plain": {}}'
+    )
+    ages = Settings.load(max_session_age_ms=60_000).session_ages()
+    assert [ages.limit_s(agent) for agent in ("fixer", "reviewer", "plain", "other", None)] == [
+        3600,
+        None,
+        60,
+        60,
+        60,
+    ]
+
+
+def test_another_agents_file_can_be_named(agents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agents.write_text('{"fixer": {"max_session_age_ms": 1000}}')
+    named = tmp_path / "fleet.json"
+    named.write_text('{"fixer": {"max_session_age_ms": 0}}')
+    monkeypatch.setenv("EVERTURN_AGENTS_FILE", str(named))
+    assert Settings.load().session_ages().limit_s("fixer") == 0
+
+
+def test_an_agents_file_that_is_named_has_to_be_there(folder: Path) -> None:
+    with pytest.raises(Invalid, match=r"fleet\.json cannot be read: No such file") as caught:
+        Settings.load(agents_file="fleet.json")
+    assert "agents_file" in caught.value.hint
+
+
+def test_a_folder_named_agents_json_says_nothing_unless_it_is_named(agents: Path) -> None:
+    agents.mkdir()
+    assert Settings.load().session_ages().by_agent == {}
+    with pytest.raises(Invalid, match=r"agents\.json cannot be read"):
+        Settings.load(agents_file="agents.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "agents.json is no object of agents"),
+        ("null", "agents.json is no object of agents"),
+        ('{"fixer": 5}', "agents.json gives the agent 'fixer' no object of settings"),
+        ('{"fixer": null}', "agents.json gives the agent 'fixer' no object of settings"),
+        ('{"fixer": {"max_age": 5}}', "agents.json gives the agent 'fixer' the unknown setting 'max_age'"),
+        *(
+            (
+                f'{{"ok": {{}}, "fixer": {{"max_session_age_ms": {value}}}}}',
+                "agents.json gives the agent 'fixer' a wrong max_session_age_ms: ",
+            )
+            for value in ("-1", "1.5", "1.0", "true", '"5"', "[]", "NaN", "-Infinity")
+        ),
+        ('{"fixer": {}, "fixer": {}}', "agents.json cannot be read: 'fixer' is there twice"),
+        ('{"fixer": ', "agents.json cannot be read: "),
+        ("", "agents.json cannot be read: "),
+        ("\udcff", "agents.json cannot be read: "),
+        ("[" * 100_000, "agents.json cannot be read: "),
+    ],
+)
+def test_a_wrong_agents_file_is_refused_by_name(content: str, message: str, agents: Path) -> None:
+    agents.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(Invalid) as caught:
+        Settings.load()
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint

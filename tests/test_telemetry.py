@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ import structlog
 from claude_agent_sdk import ClaudeAgentOptions, SessionKey, SessionStoreEntry
 from prometheus_client import CollectorRegistry
 
-from everturn import Invalid, Run, Runtime, Settings, TranscriptStore, Unavailable, WorkItem
+from everturn import Invalid, Run, Runtime, Settings, TranscriptStore, WorkItem
 from everturn.log.background import start_thread
 from everturn.log.objects import Objects
 from everturn.log.patience import patience_left_s
-from everturn.telemetry import FIRST_FIELDS, Metrics, RunContext, get_logger
+from everturn.telemetry import FIRST_FIELDS, Metrics, RunContext, get_logger, name_session
 from everturn.testing import Fault, FaultyObjects, Reply, ScriptedModel, Text, ToolUse, cli_environment
 from log.troubled import SLOW_DOWN, Troubled, troubled_server
 
@@ -129,6 +130,26 @@ def test_what_is_stored_when_the_program_ends_is_logged_as_the_runs(tmp_path: Pa
     assert (line["event"], *whose(line)) == ("part_written", "task-1", "run-1", OURS.session_id, 0)
 
 
+def test_a_thread_that_was_begun_before_the_claim_says_the_session_of_now(lines: Any) -> None:
+    begun, named = threading.Event(), threading.Event()
+
+    def work() -> None:
+        get_logger().info("claiming")
+        begun.set()
+        named.wait()
+        get_logger().info("claimed")
+
+    with RunContext("task:mill", "run-1").bound():
+        thread = start_thread(work, "test")
+        begun.wait()
+        name_session("session", 4)
+        named.set()
+    assert thread is not None
+    thread.join()
+    name_session("nobody's", 5)  # outside of any run: nothing
+    assert [whose(line)[2:] for line in lines()] == [(None, None), ("session", 4)]
+
+
 # --- What a line looks like --------------------------------------------------------------------------------------
 
 
@@ -203,12 +224,11 @@ def throttle_now_and_then(trouble: Troubled) -> None:
     trouble.rule = lambda request: SLOW_DOWN if request["REQUEST_METHOD"] == "PUT" and next(asked) % 7 == 5 else None
 
 
-async def run_once(runtime: Runtime, context: RunContext, **prompts: Any) -> Run:
-    with context.bound():  # around the run: it is driven by this task
-        run = runtime.run(WORK, **prompts)
-        async for _ in run:
-            pass
-        return run
+async def run_once(runtime: Runtime, **prompts: Any) -> Run:
+    run = runtime.run(WORK, **prompts)
+    async for _ in run:
+        get_logger().info("the caller's")
+    return run
 
 
 @pytest.mark.cli
@@ -231,15 +251,9 @@ def test_every_line_of_a_run_says_whose_it_is_and_none_has_anything_of_the_trans
         throttle_now_and_then(trouble)
         options = ClaudeAgentOptions(setting_sources=[], permission_mode="bypassPermissions", cwd=tmp_path)
         prompts = {"prompt": SAID["prompt"], "resume_prompt": SAID["resume prompt"], "options": options}
-        spoilt = Runtime(settings, make_store=SpoiltStore)
-        with pytest.raises(Unavailable, match="1 entries of this turn are not known to be stored"):
-            anyio.run(lambda: run_once(spoilt, RunContext(WORK.key, "run-1"), **prompts))
-        count = len(lines())
-        record = spoilt.registry.get(WORK)
-        assert record is not None
-        second = RunContext(WORK.key, "run-2", record.session_id, 2)
-        runtime = Runtime(settings, make_store=TroubledStore)
-        assert anyio.run(lambda: run_once(runtime, second, **prompts)).resumed
+        first = anyio.run(lambda: run_once(Runtime(settings, make_store=SpoiltStore), **prompts))
+        second = anyio.run(lambda: run_once(Runtime(settings, make_store=TroubledStore), **prompts))
+    assert (first.resumed, second.resumed) == (False, True)
 
     said = "".join(str(request.messages) for request in model.requests)
     for what in ("prompt", "resume prompt", "answer", "tool input", "tool result"):
@@ -251,11 +265,15 @@ def test_every_line_of_a_run_says_whose_it_is_and_none_has_anything_of_the_trans
         *("claimed", "run_started", "part_written", "run_ended", "compacted"),
         *("store_throttles", "summary_failed", "append_failed"),
     }
-    for line in lines()[:count]:
-        assert line["task_id"] == WORK.key
-        assert line["run_id"] == "run-1"
-    for line in lines()[count:]:
-        assert whose(line) == (WORK.key, "run-2", record.session_id, 2), line
+    assert {whose(line) for line in lines() if line["event"] == "the caller's"} == {("missing",) * 4}
+    ours = [line for line in lines() if line["event"] != "the caller's"]
+    for number, run in ((1, first), (2, second)):
+        of_run = [line for line in ours if line["run_id"] == run.run_id]
+        claimed = [line["event"] for line in of_run].index("claimed")
+        assert {whose(line) for line in of_run[:claimed]} <= {(WORK.key, run.run_id, None, None)}
+        for line in of_run[claimed:]:
+            assert whose(line) == (WORK.key, run.run_id, run.session_id, number), line
+    assert {line["run_id"] for line in ours} == {first.run_id, second.run_id}
 
 
 # --- Counters ----------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ _OURS: dict[str, Any] = {
     "fork_session": False,
     "resume_session_at": None,
     "enable_file_checkpointing": False,
+    "user": None,  # another user could not reach the run's folder
 }
 _OUR_ARGUMENTS = {"resume", "session-id", "continue", "fork-session", "no-session-persistence"}
 _NOT_FOUND = "No conversation found"

@@ -162,7 +162,7 @@ def open_transcripts(settings: Settings, scope: str, *, only_look: bool = False)
     """
     if not only_look:
         return TranscriptStore.open(settings.store_url(), scope=scope, any_cwd=True, settings=settings)
-    objects = connect(settings.store_url(), settings)
+    objects = connect(settings.store_url(), settings, assignment=Assignment(scope))
     return TranscriptStore(objects, scope=scope, any_cwd=True, settings=settings)
 
 

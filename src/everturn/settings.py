@@ -6,12 +6,13 @@ A setting comes from the keyword it is given, else from the environment (`EVERTU
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,8 +24,12 @@ from everturn.errors import Invalid
 from everturn.model import SessionAges
 
 CONFIG_FILE = "everturn.toml"
+AGENTS_FILE = "agents.json"
+AGE = "max_session_age_ms"
 PREFIX = "EVERTURN_"
 RUN_MARKER = "EVERTURN_RUN"  # no setting: it says, to every process below an agent, whose it is
+
+_AGENTS_HINT = f'as in {{"fixer": {{"{AGE}": 3600000}}}}; see docs/settings.md'
 
 
 def _state_folder() -> Path:
@@ -135,11 +140,19 @@ class Settings(BaseSettings):
     aws_region: str | None = Field(
         None,
         validation_alias=AliasChoices("aws_region", "AWS_REGION", "AWS_DEFAULT_REGION"),
-        description="as in AWS: where the registry's table is, and whose STS is asked for session_role",
+        description="as in AWS: of the bucket, the registry's table, and STS",
     )
     aws_profile: str | None = Field(
         None, validation_alias=_alias("AWS_PROFILE"), description="as in AWS; needs boto3"
     )
+
+    @field_validator(AGE, mode="before")
+    @classmethod
+    def _whole_or_none(cls, value: object) -> object:
+        """TOML has no null, so it is a word there; and neither `true` nor `1.0` is meant to be a millisecond."""
+        if isinstance(value, bool | float):
+            raise ValueError("it has to be a whole number of milliseconds, or null")  # noqa: TRY004
+        return None if value == "null" else value
 
     @classmethod
     def settings_customise_sources(
@@ -161,8 +174,8 @@ class Settings(BaseSettings):
             given: Settings that go before all others; those that are `None` are left out.
 
         Raises:
-            Invalid: A value has the wrong type, a variable or a key of `everturn.toml` is unknown, or the file is not
-                TOML.
+            Invalid: A value has the wrong type, a variable or a key of `everturn.toml` is unknown, the file is not
+                TOML, or there is something wrong with the agents file.
         """
         known = {PREFIX + name.upper() for name, field in cls.model_fields.items() if field.validation_alias is None}
         for name in os.environ:
@@ -171,7 +184,7 @@ class Settings(BaseSettings):
                     f"there is no setting {name}", hint="check its spelling; docs/settings.md lists them all"
                 )
         try:
-            return cls(**{name: value for name, value in given.items() if value is not None})
+            settings = cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(piece) for piece in first["loc"])
@@ -181,6 +194,8 @@ class Settings(BaseSettings):
             ) from None
         except ValueError as error:
             raise Invalid(f"{CONFIG_FILE} cannot be read: {error}", hint="it has to be TOML") from None
+        settings.session_ages()
+        return settings
 
     def store_url(self) -> str:
         """Return the URL of the object store."""
@@ -191,8 +206,16 @@ class Settings(BaseSettings):
         return self.registry or f"sqlite://{self.state.absolute() / 'registry.db'}"
 
     def session_ages(self) -> SessionAges:
-        """Return how old sessions may get."""
-        return SessionAges(self.max_session_age_ms)
+        """Return how old sessions may get, by agent if there is an agents file. Reads that file.
+
+        Raises:
+            Invalid: The file is not there, cannot be read, or says something that we do not understand.
+        """
+        file = self.agents_file
+        if file is None and not Path(AGENTS_FILE).is_file():
+            return SessionAges(self.max_session_age_ms)
+        agents = _read_agents(file or Path(AGENTS_FILE))
+        return SessionAges(self.max_session_age_ms, {name: values[AGE] for name, values in agents.items() if values})
 
     def runs_path(self) -> Path:
         """Return the folder in which each run keeps what it needs on this machine."""
@@ -201,6 +224,43 @@ class Settings(BaseSettings):
     def workdirs_path(self) -> Path:
         """Return the folder for checkouts."""
         return (self.workdirs or self.state / "workdirs").absolute()
+
+
+def _read_agents(file: Path) -> dict[str, dict[str, int | None]]:
+    """Return what a file says of each agent. There is one thing to say so far."""
+    agents = _read_json(file)
+    if not isinstance(agents, dict):
+        raise Invalid(f"{file} is no object of agents", hint=_AGENTS_HINT)
+    for agent, values in agents.items():
+        if not isinstance(values, dict):
+            raise Invalid(f"{file} gives the agent {agent!r} no object of settings", hint=_AGENTS_HINT)
+        for key, value in values.items():
+            if key != AGE:
+                raise Invalid(f"{file} gives the agent {agent!r} the unknown setting {key!r}", hint=_AGENTS_HINT)
+            if value is not None and (type(value) is not int or value < 0):
+                raise Invalid(
+                    f"{file} gives the agent {agent!r} a wrong {key}: {value!r}",
+                    hint="give a whole number of milliseconds, not below 0, or null for ever",
+                )
+    return agents
+
+
+def _read_json(file: Path) -> object:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except OSError as error:
+        raise Invalid(f"{file} cannot be read: {error.strerror}", hint="check the setting agents_file") from None
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"{file} cannot be read: {error}", hint="it has to be JSON") from None
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Refuse an object that says two things under one name."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there twice")
+    return dict(pairs)
 
 
 def inherited_environment() -> dict[str, str]:

@@ -124,9 +124,12 @@ def default_metrics() -> Metrics:
     return Metrics(REGISTRY)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunContext:
     """What every log line of a run says: whose it is.
+
+    One object for the whole run: a thread that was begun before the session was known, or before it was exchanged for
+    another one, says the right one all the same.
 
     Attributes:
         task_id: The key of the work item.
@@ -157,6 +160,13 @@ class RunContext:
 
 
 _current_run: ContextVar[RunContext | None] = ContextVar("everturn-run", default=None)
+
+
+def name_session(session_id: str, epoch: int) -> None:
+    """Have the lines of the run that is bound say from now on which session, under which claim, it is at work on."""
+    context = _current_run.get()
+    if context is not None:
+        context.session_id, context.epoch = session_id, epoch
 
 
 def carrying_run(work: Callable[[], None]) -> Callable[[], None]:

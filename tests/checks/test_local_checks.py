@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from everturn.checks.doctor import checks_of_settings
 from everturn.checks.findings import Check, Finding, examine
 from everturn.checks.registry import registry
 from everturn.clock import Ids, ManualClock, SystemClock
-from everturn.model import WorkItem
-from everturn.registry import open_registry
+from everturn.model import Holder, WorkItem
+from everturn.registry import DynamoDbRegistry, open_registry
 from everturn.settings import Settings
+from everturn.testing import LoopbackS3
 
 
 def found(findings: Iterable[Finding]) -> dict[str, Finding]:
@@ -31,14 +32,14 @@ def statuses(findings: dict[str, Finding]) -> dict[str, str]:
 
 
 def looked(url: str) -> dict[str, Finding]:
-    return found(registry(url))
+    return found(registry(Settings.load(registry=url), Ids()))
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A registry with a session in it."""
     path = tmp_path / "registry.db"
-    open_registry(f"sqlite://{path}").claim(WorkItem.task("tap"), "worker")
+    open_registry(f"sqlite://{path}").claim(WorkItem.task("tap"), Holder("worker"), ttl_s=30)
     return path
 
 
@@ -66,7 +67,9 @@ def test_a_registry_that_somebody_writes_to_is_waited_for(file: Path) -> None:
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         other.execute("DELETE FROM sessions")
-        asked = Check("registry.open", lambda: registry(f"sqlite://{file}"), timeout_s=0.5)
+        asked = Check(
+            "registry.open", lambda: registry(Settings.load(registry=f"sqlite://{file}"), Ids()), timeout_s=0.5
+        )
         findings = examine([asked], SystemClock())
         other.execute("ROLLBACK")
     assert findings[-1].status == "fail"
@@ -102,6 +105,28 @@ def test_a_registry_of_another_kind_fails_and_its_password_is_not_shown() -> Non
 def test_a_registry_inside_a_file_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert statuses(looked(f"sqlite://{tmp_path}/file/registry.db")) == {"open": "fail"}
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A table of DynamoDB on loopback."""
+    with LoopbackS3.start() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        name = f"doctor-{Ids().token()}"  # moto keeps its tables by process, not by server
+        DynamoDbRegistry(name, settings=Settings.load()).create_table()
+        yield name
+
+
+def test_a_registry_on_a_server_is_well_and_stays_empty(table: str) -> None:
+    findings = looked(f"dynamodb://{table}")
+    assert statuses(findings) == {}
+    assert findings.keys() == {"open", "write"}
+    assert open_registry(f"dynamodb://{table}", settings=Settings.load()).records() == []
+
+
+def test_a_table_that_does_not_exist_fails(table: str) -> None:
+    assert statuses(looked("dynamodb://nowhere")) == {"open": "fail"}
 
 
 # --- folders ---
@@ -185,12 +210,12 @@ def test_where_settings_come_from_is_told_and_what_they_are_is_not(
     monkeypatch.setenv("EVERTURN_LOG_LEVEL", "error")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     environment = {"EVERTURN_LOG_LEVEL": "error", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
-    settings = Settings.load(store="memory://", session_role="arn:aws:iam::1:role/r")
+    settings = Settings.load(store="memory://")
     checks = checks_of_settings(settings, frozenset({"store"}), environment, None, SystemClock(), Ids())
-    load, role, store = (
+    load, store = (
         found(check.look())
         for check in checks
-        if check.name in ("settings.load", "store.role", "store.reachable")
+        if check.name in ("settings.load", "store.reachable")
     )  # fmt: skip
     for words in (
         "worker from everturn.toml",
@@ -199,4 +224,4 @@ def test_where_settings_come_from_is_told_and_what_they_are_is_not(
     ):
         assert words in load["load"].message
     assert "very-secret" not in load["load"].message
-    assert statuses({**role, **store}) == {"role": "warn", "reachable": "fail"}
+    assert statuses(store) == {"reachable": "fail"}

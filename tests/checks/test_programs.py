@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from everturn.checks import programs
 from everturn.checks.findings import Finding
+from everturn.host.agents import find_cli
 from polling import is_alive, wait_until
 
 SYSTEM = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
@@ -32,7 +34,7 @@ def program(folder: Path, name: str, *lines: str) -> Path:
 
 
 def said(environment: Mapping[str, str], command: Path, timeout_s: float = 10.0) -> Finding:
-    return only(programs.agent(environment, command, timeout_s))
+    return only(programs.agent(environment, threading.Event(), command, timeout_s))
 
 
 def test_what_is_looked_for_is_what_is_asked_for_when_it_is_installed() -> None:
@@ -56,10 +58,10 @@ def test_an_sdk_older_than_the_tested_one_is_a_warning(version: str, status: str
 
 
 @pytest.mark.cli
-def test_the_agent_command_is_the_one_that_the_sdk_starts() -> None:
-    found = only(programs.agent(SYSTEM))
+def test_the_agent_command_is_the_one_that_runs_start() -> None:
+    found = only(programs.agent(SYSTEM, threading.Event()))
     assert found.status == "pass"
-    assert str(programs.find_agent({})) in found.message
+    assert str(find_cli(None)) in found.message
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_credentials_for_the_model_are_looked_for_and_not_shown(tmp_path: Path) 
 
 
 def test_a_missing_git_fails(tmp_path: Path) -> None:
-    found = only(programs.git({"PATH": str(tmp_path)}))
+    found = only(programs.git({"PATH": str(tmp_path)}, threading.Event()))
     assert found.status == "fail"
     assert "install git" in found.mend
 
@@ -138,7 +140,10 @@ def test_a_git_is_judged_by_its_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, status: str
 ) -> None:
     program(tmp_path / "bin", "git", line)
-    assert only(programs.git({"PATH": f"{tmp_path / 'bin'}{os.pathsep}/usr/bin:/bin"})).status == status
+    assert (
+        only(programs.git({"PATH": f"{tmp_path / 'bin'}{os.pathsep}/usr/bin:/bin"}, threading.Event())).status
+        == status
+    )
 
 
 def test_nothing_is_left_of_the_programs_that_were_asked(tmp_path: Path) -> None:

@@ -20,13 +20,14 @@ from everturn.checks.findings import failed, passed, warned
 from everturn.cli.doctor import report
 from everturn.log.objects import run
 from everturn.log.stores import admit, connect
-from everturn.model import WorkItem
+from everturn.model import Holder, WorkItem
 from everturn.registry import open_registry
 from everturn.settings import Settings
 from everturn.testing import cli_environment
 from polling import wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
+EVERTURN = str(Path(sys.executable).with_name("everturn"))
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
@@ -53,24 +54,25 @@ class Doctor:
 
     def among(self, mount: str, *arguments: str | Path, code: int = 0) -> dict[str, dict[str, Any]]:
         """The same with mounts of its own, which go with it."""
-        command = shlex.join(
-            [str(Path(sys.executable).with_name("everturn")), "doctor", "--json", *map(str, arguments)]
-        )
-        environment = {
-            **cli_environment("http://127.0.0.1:1", self.everturn.home, tmpdir=self.everturn.tmp),
-            "EVERTURN_STATE": str(self.everturn.state),
-        }
-        return self._read(
-            subprocess.run(
-                [*NAMESPACE, "sh", "-ec", f"{mount}\nexec {command}"],
-                cwd=self.everturn.desk,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=TIMEOUT_S,
-            ),
-            code,
+        command = shlex.join([EVERTURN, "doctor", "--json", *map(str, arguments)])
+        return self._read(self._run([*NAMESPACE, "sh", "-ec", f"{mount}\nexec {command}"]), code)
+
+    def without_privileges(self, *arguments: str | Path, code: int = 0) -> dict[str, dict[str, Any]]:
+        """The same as somebody who is held to the rights of files, even if root runs the tests."""
+        return self._read(self._run(["unshare", "--user", EVERTURN, "doctor", "--json", *arguments]), code)
+
+    def _run(self, command: list[str | Path]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.everturn.desk,
+            env={
+                **cli_environment("http://127.0.0.1:1", self.everturn.home, tmpdir=self.everturn.tmp),
+                "EVERTURN_STATE": str(self.everturn.state),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
         )
 
     def _read(self, done: subprocess.CompletedProcess[str], code: int) -> dict[str, dict[str, Any]]:
@@ -109,12 +111,13 @@ def test_a_machine_in_use_stays_as_it_is(doctor: Doctor) -> None:
     state = doctor.everturn.state
     settings = Settings.load(state=state)
     run(admit(connect(settings.store_url(), settings), "scope", "store"))
-    open_registry(settings.registry_url()).claim(WorkItem.task("tap"), "worker")
+    open_registry(settings.registry_url()).claim(WorkItem.task("tap"), Holder("worker"), ttl_s=30)
     before = sorted(state.rglob("*")), doctor.everturn.files()
     assert wrong(doctor("--scope", "scope")) == {}
     assert (sorted(state.rglob("*")), doctor.everturn.files()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_every_finding_is_documented(doctor: Doctor) -> None:
     rows = set(re.findall(r"^\| `([a-z_.]+)` \|", (DOCS / "doctor.md").read_text(), re.MULTILINE))
@@ -129,12 +132,17 @@ def test_every_finding_is_documented(doctor: Doctor) -> None:
 # --- machines that are not ---
 
 
+@pytest.mark.slow
 @pytest.mark.cli
-def test_settings_that_are_wrong_do_not_stop_the_other_checks(doctor: Doctor) -> None:
-    doctor.everturn.variables["EVERTURN_CLAIM_TTL_S"] = "soon"
+@pytest.mark.parametrize("kind", ["a variable", "the file of agents"])
+def test_settings_that_are_wrong_do_not_stop_the_other_checks(doctor: Doctor, kind: str) -> None:
+    if kind == "a variable":
+        doctor.everturn.variables["EVERTURN_CLAIM_TTL_S"] = "soon"
+    else:
+        (doctor.everturn.desk / "agents.json").write_text('{"reviewer": {"max_session_age_ms": -1}}')
     findings = doctor(code=2)
     assert wrong(findings) == {"settings.load": "fail"}
-    assert "claim_ttl_s" in findings["settings.load"]["message"]
+    assert ("claim_ttl_s" if kind == "a variable" else "agents.json") in findings["settings.load"]["message"]
     assert {"programs.git", "machine.clock"} < findings.keys()
     assert not [name for name in findings if name.startswith(("store.", "registry."))]
 
@@ -181,6 +189,19 @@ def test_a_store_that_is_mounted_read_only_fails(doctor: Doctor) -> None:
 @pytest.mark.slow
 @pytest.mark.cli
 @mounts
+def test_folders_that_this_user_may_not_write_to_fail(doctor: Doctor) -> None:
+    place = doctor.everturn.folder / "place"
+    place.mkdir(mode=0o500)
+    url = f"sqlite://{place / 'registry.db'}"
+    findings = doctor.without_privileges("--store", place.as_uri(), "--registry", url, code=2)
+    assert wrong(findings) == {"store.write": "fail", "registry.open": "fail"}
+    for name in ("store.write", "registry.open"):
+        assert "give this user the right to write there" in findings[name]["mend"]
+
+
+@pytest.mark.slow
+@pytest.mark.cli
+@mounts
 def test_a_state_folder_that_is_full_fails_and_so_does_what_lies_in_it(doctor: Doctor) -> None:
     doctor.everturn.state.mkdir()
     place = shlex.quote(str(doctor.everturn.state))
@@ -193,6 +214,7 @@ def test_a_state_folder_that_is_full_fails_and_so_does_what_lies_in_it(doctor: D
     assert "programs.git" not in failures
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 @mounts
 def test_a_state_folder_that_no_program_can_be_started_from_fails(doctor: Doctor) -> None:
@@ -209,7 +231,7 @@ def test_a_state_folder_that_no_program_can_be_started_from_fails(doctor: Doctor
 def test_a_registry_in_a_place_that_is_mounted_read_only_fails(doctor: Doctor) -> None:
     folder = doctor.everturn.folder / "fleet"
     url = f"sqlite://{folder / 'registry.db'}"
-    open_registry(url).claim(WorkItem.task("tap"), "worker")
+    open_registry(url).claim(WorkItem.task("tap"), Holder("worker"), ttl_s=30)
     place = shlex.quote(str(folder))
     findings = doctor.among(
         f"mount --bind {place} {place}; mount -o remount,bind,ro {place}", "--registry", url, code=2
@@ -218,6 +240,7 @@ def test_a_registry_in_a_place_that_is_mounted_read_only_fails(doctor: Doctor) -
     assert "writ" in findings["registry.open"]["mend"]
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_whoever_stops_it_is_told_and_nothing_is_left(doctor: Doctor) -> None:
     machine = doctor.everturn
@@ -233,6 +256,7 @@ def test_whoever_stops_it_is_told_and_nothing_is_left(doctor: Doctor) -> None:
     assert "interrupted" in complaint
     assert output == ""
     assert not machine.state.exists()
+    assert machine.processes() == []
 
 
 # --- how it looks ---

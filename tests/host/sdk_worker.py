@@ -9,7 +9,6 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import anyio
 from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, ResultMessage
@@ -18,10 +17,7 @@ from everturn import TranscriptStore
 from everturn.clock import SystemClock
 from everturn.host.agents import find_cli
 from everturn.host.folders import RunFolders
-
-
-def say(**values: Any) -> None:
-    print(json.dumps(values), flush=True)
+from host.stage import say
 
 
 async def main() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,30 @@ import psutil
 
 from polling import wait_until
 
-SESSION = "11111111-2222-4333-8444-555555555555"
-RUN = "run-1"
+# Agents are found on the whole host, and tests run in several processes.
+SESSION = str(uuid.uuid4())
+RUN = f"run-{SESSION[:8]}"
+TESTS = str(Path(__file__).parents[1])
 QUOTED = """it's a "state" $HOME folder"""
 # A loop of short steps, as a tool that works for long.
 LOOP = "while :; do sleep 0.05; done"
-# What an agent may start: in the background, in a session of its own, orphaned, without its environment, deaf to SIGTERM.
-TOOLS = """
-loop() { exec sh -c '%(loop)s' "$here" "$1"; }
+# What an agent may start: in the background, in a session of its own, orphaned, without an environment, deaf.
+TOOLS = f"""
 here=$(dirname "$0")
-loop background &
-nohup sh -c '%(loop)s' "$here" nohup >/dev/null 2>&1 &
-setsid sh -c '%(loop)s' "$here" setsid &
-(setsid sh -c '%(loop)s' "$here" orphan &)
-(setsid env -i /bin/sh -c 'PATH=/bin:/usr/bin; %(loop)s' "$here" bare &)
-(setsid sh -c 'trap "" TERM HUP INT; %(loop)s' "$here" deaf &)
-""" % {"loop": LOOP}
+sh -c '{LOOP}' "$here" background &
+nohup sh -c '{LOOP}' "$here" nohup >/dev/null 2>&1 &
+setsid sh -c '{LOOP}' "$here" setsid &
+(setsid sh -c '{LOOP}' "$here" orphan &)
+(setsid env -i /bin/sh -c 'PATH=/bin:/usr/bin; {LOOP}' "$here" bare &)
+(setsid sh -c 'trap "" TERM HUP INT; {LOOP}' "$here" deaf &)
+"""
 TOOL_COUNT = 6
+
+
+def say(**values: Any) -> None:
+    """Tell the test something, from a worker's process."""
+    sys.stdout.write(json.dumps(values) + "\n")
+    sys.stdout.flush()
 
 
 class Stage:
@@ -82,7 +90,7 @@ class Stage:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={name: value for name, value in environment.items() if value},
+            env={**{name: value for name, value in environment.items() if value}, "PYTHONPATH": TESTS},
             start_new_session=apart,
             text=True,
         )
@@ -99,16 +107,18 @@ class Stage:
 
     def processes(self) -> list[psutil.Process]:
         """Return all processes that have this folder in their command line, and are alive."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if str(self.folder) in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+        return [process for process, _ in self._command_lines()]
 
     def tools(self) -> list[str]:
         """Return the kinds of tools that are alive."""
-        return sorted(process.cmdline()[-1] for process in self.processes() if process.cmdline()[1:2] == ["-c"])
+        return sorted(line[-1] for _, line in self._command_lines() if line[1:2] == ["-c"])
+
+    def _command_lines(self) -> Iterator[tuple[psutil.Process, list[str]]]:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                line = process.cmdline()
+                if str(self.folder) in " ".join(line) and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process, line
 
     def wait_until_empty(self, timeout_s: float = 5.0) -> None:
         wait_until(lambda: not self.processes(), "all processes are gone", timeout_s)
@@ -129,16 +139,19 @@ class Worker:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-
-    def line(self) -> str:
-        """Return the next line on its standard output, which is that of the agent, too."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        self._passed: list[str] = []
 
     def wait_for(self, wanted: str) -> str:
-        """Return the first line that holds some text."""
-        while wanted not in (line := self.line()):
+        """Return the first line that holds some text, each line once. Worker and agent share the standard output, so
+        their lines come in any order."""
+        assert self.process.stdout is not None
+        for line in self._passed:
+            if wanted in line:
+                self._passed.remove(line)
+                return line
+        while wanted not in (line := self.process.stdout.readline().strip()):
             assert line or self.process.poll() is None, self.process.communicate()[1]
+            self._passed.append(line)
         return line
 
     def tell(self, word: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,12 +26,12 @@ PROMPT = "Count the sheep."
 AGAIN = "Count them again."
 SHEEP = 4
 FLOCK = (
-    'echo flock; step() { while :; do sleep 0.1; done; }; '
+    "echo flock; step() { while :; do sleep 0.1; done; }; "
     'nohup sh -c "while :; do sleep 0.1; done" sheep >/dev/null 2>&1 & '
     'setsid sh -c "while :; do sleep 0.1; done" sheep & '
-    '(setsid nohup sh -c "trap \'\' TERM HUP; while :; do sleep 0.1; done" sheep >/dev/null 2>&1 &) ; '
+    "(setsid nohup sh -c \"trap '' TERM HUP; while :; do sleep 0.1; done\" sheep >/dev/null 2>&1 &) ; "
 )
-IN_A_TOOL = FLOCK + 'exec sh -c "for i in $(seq 600 | tr \'\\n\' \' \'); do sleep 0.1; done" sheep'
+IN_A_TOOL = FLOCK + "exec sh -c \"for i in $(seq 600 | tr '\\n' ' '); do sleep 0.1; done\" sheep"
 QUICK_TOOL = FLOCK + "echo counted"
 
 
@@ -89,8 +90,6 @@ def field(tmp_path: Path) -> Iterator[Field]:
 def answer(request: ModelRequest) -> Reply:
     """Count in a tool that takes long, or a quick one, or have a subagent do it, as the prompt asks."""
     said = request.last_user_text()
-    if request.tool_results() and AGAIN not in said:
-        return Reply(Text("Seven."))
     if "quickly" in said:
         return Reply(ToolUse("Bash", {"command": QUICK_TOOL}))
     if "delegate" in said:
@@ -98,7 +97,9 @@ def answer(request: ModelRequest) -> Reply:
         return Reply(ToolUse("Agent", order))
     if "say" in said:
         return Reply(Text("Seven, slowly. " * 10), chunk_delay_s=0.1)
-    return Reply(ToolUse("Bash", {"command": IN_A_TOOL}))
+    if any(prompt in said for prompt in (PROMPT, AGAIN, "SUBAGENT")):
+        return Reply(ToolUse("Bash", {"command": IN_A_TOOL}))
+    return Reply(Text("Seven."))
 
 
 def in_the_tool(field: Field) -> None:
@@ -119,7 +120,7 @@ def everything(worker: Worker) -> list[psutil.Process]:
 def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     def told(line: str) -> None:
         with capsys.disabled():
-            print(f"\n{line}")
+            sys.stdout.write(f"\n{line}\n")
 
     return told
 
@@ -143,17 +144,22 @@ def test_a_killed_worker_of_a_resumed_session_leaves_nothing_but_the_transcript(
     with field.worker("Count quickly.", run_id="first") as worker:
         worker.wait_for('"ended"')
         assert field.sheep() == []
-    with field.worker(AGAIN, resume=True, epoch=2) as worker:
+    with field.worker("Count quickly.", run_id="second", resume=True, epoch=2) as worker:
+        worker.wait_for('"ended"')
+    with field.worker(AGAIN, resume=True, epoch=3) as worker:
         wait_until(lambda: any(field.stage.temporary.glob("claude-resume-*")), "the session is resumed")
         in_the_tool(field)
         worker.process.kill()
         seconds_until_empty(field)
     assert list(field.stage.temporary.glob("claude-resume-*")) == []
-    [(_, before)] = field.kept("first").items()
-    [(_, entries)] = field.kept().items()
-    uuids = [entry["uuid"] for entry in before if "uuid" in entry]
-    assert uuids == [entry["uuid"] for entry in entries if entry.get("uuid") in uuids]
-    assert AGAIN in str(entries)
+    [first], [second], [third] = (
+        [[entry["uuid"] for entry in entries if "uuid" in entry] for entries in field.kept(run_id).values()]
+        for run_id in ("first", "second", RUN)
+    )
+    assert first == second[: len(first)]
+    assert second == third[: len(second)]
+    assert len(first) < len(second) < len(third)
+    assert AGAIN in str(field.kept())
 
 
 def test_what_a_subagent_has_said_is_kept_as_well(field: Field) -> None:
@@ -204,7 +210,7 @@ def test_ctrl_c_reaches_the_worker_and_not_the_agent(field: Field) -> None:
 
 
 def test_the_sdks_own_way_to_stop_an_agent_works_through_the_guard(field: Field) -> None:
-    with field.worker() as worker:
+    with field.worker():
         in_the_tool(field)
         guard_pid = field.stage.notes()["pid"]
         os.kill(guard_pid, signal.SIGTERM)

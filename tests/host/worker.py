@@ -1,7 +1,7 @@
 """A worker for tests: it opens a run folder and starts an agent under a guard, as a process of its own.
 
-`python worker.py PLAN`. It says on standard output what it has done, one JSON object a line. Then it waits; told `end` on
-its standard input it ends as it should, told `close` it closes the agent's standard input first.
+`python worker.py PLAN`. It says on standard output what it has done, one JSON object a line. Then it waits for words
+on its standard input: `close` closes that of the agent, `lease` extends the lease, `end` ends the run.
 """
 
 from __future__ import annotations
@@ -10,14 +10,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from everturn.clock import SystemClock
 from everturn.host.folders import RunFolders
-
-
-def say(**values: Any) -> None:
-    print(json.dumps(values), flush=True)
+from host.stage import say
 
 
 def main() -> None:

@@ -11,7 +11,13 @@ from threading import Event
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    UnauthorizedSSOTokenError,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,9 +123,10 @@ def test_the_policy_allows_a_scopes_folders_by_their_exact_names_and_nothing_els
     folders = ("sessions", "homes", "summaries", "catalogs", "damaged")
     written = {f"{place}/{folder}/{segment}/*" for folder in folders}
     written.add(f"{place}/probes/{segment}.json")
+    traces = f"{place}/traces/{segment}/*"
     assert allowed == {
-        "s3:GetObject": written | {f"{place}/holds/{segment}/*", f"{place}/format.json"},
-        "s3:PutObject": written | {f"{place}/traces/{segment}/*"},
+        "s3:GetObject": written | {traces, f"{place}/holds/{segment}/*", f"{place}/format.json"},
+        "s3:PutObject": written | {traces},
         "s3:DeleteObject": written,
         "s3:ListBucket": {"arn:aws:s3:::bucket"},
     }
@@ -132,7 +139,7 @@ def test_listing_is_allowed_below_the_scopes_folders_only() -> None:
             "s3:prefix": [
                 *(
                     f"agents/{folder}/task-1/*"
-                    for folder in ("sessions", "homes", "summaries", "catalogs", "damaged", "holds")
+                    for folder in ("sessions", "homes", "summaries", "catalogs", "damaged", "traces", "holds")
                 ),
                 "agents/format.json",
             ]
@@ -164,9 +171,9 @@ def test_no_scope_brings_a_wildcard_or_a_variable_into_its_policy(scope: str) ->
     assert len(policy) <= MAX_POLICY_CHARS
 
 
-def test_every_scope_has_a_policy_that_sts_takes_if_the_prefix_is_of_usual_length() -> None:
-    made = role(prefix="agents/production")
-    assert max(len(made.policy("x" * length)) for length in range(1, 241)) <= MAX_POLICY_CHARS
+def test_a_policy_is_as_short_as_sts_takes_it_unless_names_are_very_long() -> None:
+    made = role(prefix="platform/agents/production")
+    assert max(len(made.policy("x" * length)) for length in range(1, 201)) <= MAX_POLICY_CHARS
     with pytest.raises(Invalid, match="2048 is the most"):
         role(prefix="x" * 400).policy("x" * 240)
 
@@ -358,6 +365,7 @@ def test_nobody_waits_for_a_renewal_while_the_old_credentials_last(sts: FakeSts,
         (answer("Throttling"), Unavailable, "Throttling"),
         (answer("InternalFailure", 500), Unavailable, "InternalFailure"),
         (NoCredentialsError(), Denied, "no credentials to assume"),
+        (UnauthorizedSSOTokenError(), Denied, "no credentials to assume"),
         (NoRegionError(), Invalid, "region"),
         (EndpointConnectionError(endpoint_url="https://sts.example"), Unavailable, r"sts\.example"),
     ],
@@ -369,6 +377,14 @@ def test_what_sts_says_becomes_an_error_of_ours(
     with pytest.raises(kind, match=match) as caught:
         credentials(sts).renew()
     assert type(caught.value) is kind
+
+
+def test_what_sts_repeats_of_a_request_is_not_told(sts: FakeSts) -> None:
+    sts.failure = answer("SignatureDoesNotMatch", 403)
+    sts.failure.response["Error"]["Message"] = "They differ.\n\nx-amz-security-token:secret"
+    with pytest.raises(Denied, match=r"SignatureDoesNotMatch: They differ\. \(") as caught:
+        credentials(sts).renew()
+    assert "secret" not in str(caught.value)
 
 
 def test_without_credentials_no_request_is_made_to_the_store(sts: FakeSts) -> None:

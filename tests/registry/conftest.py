@@ -24,9 +24,15 @@ def sqlite_place(path: Path) -> SqlitePlace:
 
 
 @pytest.fixture(scope="session")
-def dynamo() -> Iterator[Dynamo]:
+def dynamo_server() -> Iterator[Dynamo]:
     with Dynamo.start() as started:
         yield started
+
+
+@pytest.fixture
+def dynamo(dynamo_server: Dynamo) -> Dynamo:
+    dynamo_server.reset(None)
+    return dynamo_server
 
 
 @pytest.fixture

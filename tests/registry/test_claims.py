@@ -350,6 +350,14 @@ def test_confirm_after_a_drop_or_a_release_is_fenced(registry: Registry) -> None
         registry.confirm(released, "/srv/a")
 
 
+def test_what_is_not_unicode_is_refused_and_changes_nothing(registry: Registry) -> None:
+    made = claim(registry)
+    before = known(registry)
+    with pytest.raises(Invalid):
+        registry.confirm(made, "/srv/\udcff")
+    assert known(registry) == before
+
+
 # --- Beginning anew -------------------------------------------------------------------------------------------------
 
 

@@ -104,3 +104,10 @@ def test_batches_hold_everything_in_order_and_are_of_the_size_that_was_asked(siz
     found = list(batches(entries, limit))
     assert [entry for batch in found for entry in batch] == entries
     assert all(len(batch) == 1 or sum(len(json.dumps(entry)) for entry in batch) <= limit for batch in found)
+
+
+def test_a_note_that_was_added_later_does_not_hide_that_the_conversation_has_gone_on() -> None:
+    mode = {"type": "mode"}
+    first, elsewhere, here = ({"type": "user", "uuid": name} for name in ("u1", "u9", "u2"))
+    assert align([first, mode, mode, here], [first, mode, elsewhere, mode]).diverged
+    assert not align([first, mode, mode, here], [first, mode, mode]).diverged

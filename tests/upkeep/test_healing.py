@@ -19,7 +19,7 @@ from everturn.telemetry import default_metrics
 from everturn.testing import Fault, FaultyObjects
 from everturn.transcripts import backlog
 from everturn.transcripts.marks import METADATA
-from everturn.upkeep.healing import Healing, heal, salvage
+from everturn.upkeep.healing import Healing, folder_of, heal, salvage
 from upkeep.shelf import MODE, SESSION, said, write
 
 KEY: SessionKey = {"project_key": "-home-a", "session_id": SESSION}
@@ -152,6 +152,20 @@ def test_what_the_agent_repeats_in_its_own_file_alone_is_no_loss(bench: Bench) -
         write(bench.path, said(1), tools, said(2), tools, own, said(3))
         assert await bench.heal() == WHOLE
         assert len(await bench.stored()) == 4
+
+    anyio.run(main)
+
+
+def test_a_repeated_note_does_not_take_the_place_of_one_that_was_handed_over(bench: Bench) -> None:
+    plan = {**MODE, "mode": "plan"}
+
+    async def main() -> None:
+        await bench.take_over()
+        await bench.mirror(said(1), MODE, said(2), plan, MODE, said(3))
+        write(bench.path, said(1), MODE, said(2), MODE, plan, MODE, said(3))
+        assert await bench.heal() == WHOLE
+        write(bench.path, said(1), MODE, MODE, said(2), plan, MODE, said(3))
+        assert await bench.heal() == WHOLE
 
     anyio.run(main)
 
@@ -466,3 +480,25 @@ def test_the_notes_with_which_an_agent_has_closed_are_no_loss_once_the_conversat
         assert await bench.stored() == talk(1, 3)
 
     anyio.run(main)
+
+
+def test_a_session_that_was_deleted_is_not_brought_back_from_what_a_dead_run_has_left(bench: Bench) -> None:
+    async def main() -> None:
+        await die(bench, talk(1, 2), talk(1, 4))
+        await bench.open(0).delete(KEY)
+        await bench.take_over(2)
+        found = await salvage(bench.store, KEY, bench.local)
+        assert (found.appended, found.missing) == (0, 4)
+        assert found.reasons == ("4 entries of main are missing: they were deleted",)
+        assert await bench.stored() == []
+
+    anyio.run(main)
+
+
+def test_the_files_are_found_where_the_agent_has_put_them(tmp_path: Path) -> None:
+    usual, other = tmp_path / KEY["project_key"], tmp_path / "-private-home-a"
+    assert folder_of(tmp_path, KEY) == usual
+    write(other / f"{SESSION}.jsonl", said(1))
+    assert folder_of(tmp_path, KEY) == other
+    write(usual / f"{SESSION}.jsonl", said(1))
+    assert folder_of(tmp_path, KEY) == usual

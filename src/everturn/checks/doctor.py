@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 from everturn.checks import folders, machine, programs, store
-from everturn.checks.findings import Check, Finding, passed, warned
+from everturn.checks.findings import Check, Finding, passed
 from everturn.checks.registry import registry
 from everturn.clock import Clock, Ids
 from everturn.settings import CONFIG_FILE, PREFIX, Settings
 
 
-def checks_of_machine(environment: Mapping[str, str], agent_folder: Path, clock: Clock) -> list[Check]:
+def checks_of_machine(
+    environment: Mapping[str, str], agent_folder: Path, clock: Clock, stop: threading.Event
+) -> list[Check]:
     """Return the checks that need no settings.
 
     Args:
         environment: The variables of this process.
         agent_folder: Where the agent command keeps its settings.
         clock: Tells the time.
+        stop: Once it is set, programs that were started are ended.
     """
     return [
         Check("programs.python", programs.python),
         Check("programs.sdk", programs.sdk),
-        Check("programs.agent", partial(programs.agent, environment), 2 * programs.AGENT_TIMEOUT_S),
+        Check("programs.agent", partial(programs.agent, environment, stop), 2 * programs.AGENT_TIMEOUT_S),
         Check("programs.login", partial(programs.login, environment, agent_folder)),
-        Check("programs.git", partial(programs.git, environment)),
+        Check("programs.git", partial(programs.git, environment, stop)),
         Check("machine.clock", partial(machine.wall_clock, clock)),
         Check("machine.files", machine.open_files),
         Check("machine.temporary", machine.temporary),
@@ -61,8 +65,7 @@ def checks_of_settings(
         Check("settings.load", partial(_sources, settings, given, environment)),
         Check("store.key_file", partial(store.key_file, settings)),
         Check("store.reachable", partial(store.store, settings, scope, clock, ids), store.TIMEOUT_S),
-        Check("store.role", partial(_role, settings)),
-        Check("registry.open", partial(registry, settings.registry_url())),
+        Check("registry.open", partial(registry, settings, ids)),
         Check("state.folder", state),
         Check("workdirs.folder", workdirs),
     ]
@@ -77,9 +80,3 @@ def _sources(settings: Settings, given: frozenset[str], environment: Mapping[str
         groups.setdefault(source, []).append(name)
     told = "; ".join(f"{', '.join(names)} from {source}" for source, names in groups.items())
     yield passed("settings.load", told or "all are at their defaults")
-
-
-def _role(settings: Settings) -> Iterator[Finding]:
-    if settings.session_role is not None:
-        message = "whether session_role can be assumed is not tried; the store is looked at with your own credentials"
-        yield warned("store.role", message, "a run that cannot assume it does not start")

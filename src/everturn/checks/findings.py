@@ -70,7 +70,10 @@ def failed(name: str, message: str, mend: str) -> Finding:
 
 
 def examine(
-    checks: Sequence[Check], clock: Clock, told: Callable[[int], None] = lambda _steps: None
+    checks: Sequence[Check],
+    clock: Clock,
+    told: Callable[[int], None] = lambda _steps: None,
+    stop: threading.Event | None = None,
 ) -> list[Finding]:
     """Run checks beside each other and return what they find, in their order.
 
@@ -81,15 +84,20 @@ def examine(
         checks: What to look at.
         clock: Measures.
         told: Is told of each check that is done.
+        stop: Is set at the end, for checks that wait for others.
     """
-    begun = [_Examination(check, clock) for check in checks]
+    begun: list[_Examination] = []
+    findings: list[Finding] = []
     try:
-        findings: list[Finding] = []
+        for check in checks:
+            begun.append(_Examination(check, clock))  # noqa: PERF401  # an interrupt may come at any of them
         for examination in begun:
             findings += examination.findings()
             told(1)
         return findings
     finally:
+        if stop is not None:
+            stop.set()
         _stop(begun, clock)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +17,7 @@ import claude_agent_sdk
 
 from everturn.checks.findings import Finding, failed, passed, warned
 from everturn.errors import NotFound
+from everturn.host.agents import find_cli
 from everturn.workdirs.git import Git
 
 NEEDED_PYTHON = (3, 11)
@@ -26,6 +26,7 @@ TESTED_AGENT = (2, 1, 327)
 NEEDED_AGENT = (2, 0, 0)
 NEEDED_GIT = (2, 24)  # the first that knows --end-of-options
 GIT_TIMEOUT_S = 15.0
+PAUSE_S = 0.1
 AGENT_TIMEOUT_S = 30.0  # a large program, from a cold disk
 
 Version = tuple[int, ...]
@@ -33,14 +34,6 @@ Version = tuple[int, ...]
 _VERSION = re.compile(r"(?<![\w.])(\d+(?:\.\d+)+)")
 _LENGTH = 4096
 _KEPT = ("PATH", "TMPDIR", "LANG", "SYSTEMROOT")
-_PLACES = (
-    ".npm-global/bin/claude",
-    "/usr/local/bin/claude",
-    ".local/bin/claude",
-    "node_modules/.bin/claude",
-    ".yarn/bin/claude",
-    ".claude/local/claude",
-)
 _LOGINS = (
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",
@@ -75,23 +68,24 @@ def sdk(installed: str = claude_agent_sdk.__version__) -> Iterator[Finding]:
 
 
 def agent(
-    environment: Mapping[str, str], command: Path | None = None, timeout_s: float = AGENT_TIMEOUT_S
+    environment: Mapping[str, str],
+    stop: threading.Event,
+    command: Path | None = None,
+    timeout_s: float = AGENT_TIMEOUT_S,
 ) -> Iterator[Finding]:
     """Look at the agent command.
 
     Args:
         environment: The variables of this process.
-        command: Where it is; looked for where the SDK looks if not given.
+        stop: Once it is set, the command is ended within a moment.
+        command: Where it is; the one that runs start if not given.
         timeout_s: How long it may take to tell its version.
     """
     name = "programs.agent"
     mend = "install the wheel of claude-agent-sdk for this platform, which brings it, or put claude on the PATH"
-    command = command or find_agent(environment)
-    if command is None:
-        yield failed(name, "there is no agent command (claude)", mend)
-        return
+    command = command or find_cli(None)
     try:
-        output = _version_told_by(command, environment, timeout_s)
+        output = _version_told_by(command, environment, stop, timeout_s)
     except OSError as error:
         yield failed(name, f"{command} cannot be started: {error.strerror}", mend)
         return
@@ -131,11 +125,16 @@ def login(environment: Mapping[str, str], folder: Path) -> Iterator[Finding]:
         )
 
 
-def git(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Look at git, run as a run does."""
+def git(environment: Mapping[str, str], stop: threading.Event) -> Iterator[Finding]:
+    """Look at git, run as a run does.
+
+    Args:
+        environment: The variables of this process.
+        stop: Once it is set, git is ended within a moment.
+    """
     name = "programs.git"
     try:
-        output = Git(environment, GIT_TIMEOUT_S).run(["version"], Path("/"))
+        output = Git(environment, GIT_TIMEOUT_S).run(["version"], Path("/"), stop)
     except NotFound as error:
         yield failed(name, error.message, error.hint)
         return
@@ -146,18 +145,6 @@ def git(environment: Mapping[str, str]) -> Iterator[Finding]:
         yield failed(name, f"{dotted(version)} is too old", f"install git {dotted(NEEDED_GIT)} or newer")
     else:
         yield passed(name, dotted(version))
-
-
-def find_agent(environment: Mapping[str, str]) -> Path | None:
-    """Return the agent command that the SDK starts: its own, else one on the PATH, else one in the usual places."""
-    bundled = Path(claude_agent_sdk.__file__).parent / "_bundled" / "claude"
-    if bundled.is_file():
-        return bundled
-    on_path = shutil.which("claude", path=environment.get("PATH"))
-    if on_path:
-        return Path(on_path)
-    home = Path(environment.get("HOME", "/"))
-    return next((home / place for place in _PLACES if (home / place).is_file()), None)
 
 
 def version_in(text: str) -> Version | None:
@@ -171,9 +158,10 @@ def dotted(version: Version) -> str:
     return ".".join(map(str, version))
 
 
-def _version_told_by(command: Path, environment: Mapping[str, str], timeout_s: float) -> str | None:
+def _version_told_by(
+    command: Path, environment: Mapping[str, str], stop: threading.Event, timeout_s: float
+) -> str | None:
     """Return what a program prints when asked for its version; `None` if it does not end. Nothing of it is left."""
-    late = threading.Event()
     with TemporaryDirectory(prefix="everturn-doctor-", ignore_cleanup_errors=True) as home:
         kept = {name: environment[name] for name in _KEPT if name in environment}
         process = subprocess.Popen(
@@ -185,27 +173,42 @@ def _version_told_by(command: Path, environment: Mapping[str, str], timeout_s: f
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-        def end() -> None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-        def give_up() -> None:
-            late.set()
-            end()
-
-        alarm = threading.Timer(timeout_s, give_up)
-        alarm.daemon = True
-        alarm.start()
-        try:
-            with process:
-                assert process.stdout is not None
-                output = process.stdout.read(_LENGTH)  # no more: it may print for ever
-                if len(output) == _LENGTH:
-                    end()
-        finally:
-            alarm.cancel()
+        with process, _watched(process, stop, timeout_s) as late:
+            assert process.stdout is not None
+            output = process.stdout.read(_LENGTH)  # no more: it may print for ever
+            if len(output) == _LENGTH:
+                _kill(process)
+            process.wait()
     return None if late.is_set() else output.decode(errors="replace")
+
+
+@contextmanager
+def _watched(process: subprocess.Popen[bytes], stop: threading.Event, timeout_s: float) -> Iterator[threading.Event]:
+    """Kill a process that takes too long, or once it is no longer wanted. Yields an event that tells if it was."""
+    done, late = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        left_s = timeout_s
+        while left_s > 0 and not stop.is_set():
+            if done.wait(PAUSE_S):
+                return
+            left_s -= PAUSE_S
+        late.set()
+        _kill(process)
+
+    watcher = threading.Thread(target=watch, name="check-watcher", daemon=True)
+    watcher.start()
+    try:
+        yield late
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and those that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _short(text: str) -> str:

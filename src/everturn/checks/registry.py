@@ -3,48 +3,64 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from everturn.checks.findings import Finding, failed, passed
 from everturn.checks.folders import locks, scratch, space
-from everturn.errors import EverturnError
+from everturn.clock import Ids
+from everturn.errors import EverturnError, Held
 from everturn.model import Holder, WorkItem
-from everturn.registry import open_registry
+from everturn.registry import Registry, open_registry
+from everturn.settings import Settings
 
 BUSY_TIMEOUT_S = 10.0
+CLAIM_TTL_S = 60.0
 
 _NOBODY = WorkItem.task("everturn-doctor")
 _MEND = "put the registry on a local disk; for several machines, one that they reach over the network"
 
 
-def registry(url: str) -> Iterator[Finding]:
+def registry(settings: Settings, ids: Ids) -> Iterator[Finding]:
     """Look at the registry. Nothing that is written stays.
 
     Args:
-        url: Where it is.
+        settings: Where it is, and how it is reached.
+        ids: Makes names that nobody else uses.
     """
-    opened = open_registry(url)
-    scheme = url.partition("://")[0]
-    yield from _BY_SCHEME.get(scheme, _any)(url, lambda: opened.get(_NOBODY))
+    url = settings.registry_url()
+    opened = open_registry(url, settings=settings)
+    if url.startswith("sqlite:"):
+        yield from _sqlite(Path(url.partition("://")[2]), opened)
+    else:
+        opened.get(_NOBODY)
+        yield passed("registry.open", f"{url} answers")
+        yield _claimed(opened, ids.token())
 
 
-def _any(_url: str, ask: Callable[[], object]) -> Iterator[Finding]:
-    """Look at one that we know nothing about but that it answers."""
-    ask()
-    yield passed("registry.open", "it answers")
+def _claimed(opened: Registry, token: str) -> Finding:
+    """Claim a work item of our own twice: the second time has to be refused."""
+    name, work = "registry.write", WorkItem.task(f"everturn-doctor-{token}")
+    claim = opened.claim(work, Holder("doctor", run_id=f"{token}-1"), ttl_s=CLAIM_TTL_S)
+    try:
+        opened.claim(work, Holder("doctor", run_id=f"{token}-2"), ttl_s=CLAIM_TTL_S)
+    except Held:
+        return passed(name, "a claim was made, refused to another, and dropped")
+    finally:
+        known = opened.get(work)
+        opened.drop(work, claim.session_id if known is None else known.session_id, "it was made to try the registry")
+    return failed(name, "two hold the same claim", "conditional writes do not work there; use another registry")
 
 
-def _sqlite(url: str, ask: Callable[[], object]) -> Iterator[Finding]:
-    path = Path(url.partition("://")[2])
+def _sqlite(path: Path, opened: Registry) -> Iterator[Finding]:
     yield space("registry.space", path.parent)
     with scratch(path.parent) as place:  # what SQLite writes beside the file has to go somewhere, too
         if path.exists():
-            ask()
+            opened.get(_NOBODY)
             yield passed("registry.open", f"{path} is of a version that this release knows")
         else:
-            open_registry(f"sqlite://{place / 'registry.db'}").claim(_NOBODY, Holder("doctor"), ttl_s=1)
+            open_registry(f"sqlite://{place / 'registry.db'}").claim(_NOBODY, Holder("doctor"), ttl_s=CLAIM_TTL_S)
             yield passed("registry.open", f"{path} will be made when it is needed")
         yield from _whole(path if path.exists() else place / "registry.db")
         yield locks("registry.locks", place, _MEND)
@@ -71,6 +87,3 @@ def _whole(path: Path) -> Iterator[Finding]:
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-
-
-_BY_SCHEME = {"sqlite": _sqlite}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from everturn.log.encryption import KeyFile
 from everturn.log.format import VERSION
 from everturn.log.names import escape
 from everturn.log.objects import BlockingObjects, Objects, run
-from everturn.log.stores import FORMAT_KEY, locate, now_ms, probe, probe_key, visit
+from everturn.log.roles import Assignment, RoleCredentials
+from everturn.log.stores import FORMAT_KEY, locate, now_ms, probe, probe_key, role_of, visit
 from everturn.settings import Settings
 
 TIMEOUT_S = 60.0
@@ -30,6 +31,7 @@ HASTY_DEADLINE_S = 3.0  # a person waits
 _CONTENT = b'{"probe":"everturn doctor"}'
 _ACTIONS = {"write": "s3:PutObject", "read": "s3:GetObject", "list": "s3:ListBucket", "delete": "s3:DeleteObject"}
 _DISK_MENDS = {
+    13: "give this user the right to write there, or name another folder",
     30: "the disk is mounted read-only: mount it writable, or name another folder",
     28: "the disk is full: free some room, or name another folder",
     122: "the disk quota is used up: free some room, or name another folder",
@@ -44,24 +46,26 @@ class Area:
     Attributes:
         name: The folder.
         holds: What is in it, for people.
-        needs: What a run has to be allowed to do in it. What is refused beyond that is a warning.
-        only_read: Runs write nothing here.
+        tries: What runs and upkeep do in it.
+        needs: What no run can do without. What else is refused is a warning.
     """
 
     name: str
     holds: str
-    needs: tuple[str, ...]
-    only_read: bool = False
+    tries: tuple[str, ...]
+    needs: tuple[str, ...] = ()
 
 
-PROBES = Area("probes", "its probe", ("write", "read"))
+_ALL = ("write", "read", "list", "delete")
+_NEEDED = ("write", "read", "list")
+PROBES = Area("probes", "its probe", ("write", "read"), ("write", "read"))
 AREAS = (
-    Area("sessions", "transcripts", ("write", "read", "list")),
-    Area("homes", "notes of where sessions live", ("write", "read", "list")),
-    Area("summaries", "summaries", ()),
-    Area("catalogs", "catalogs of summaries", ()),
-    Area("traces", "traces of runs", ()),
-    Area("holds", "legal holds", ("read", "list"), only_read=True),
+    Area("sessions", "transcripts", _ALL, _NEEDED),
+    Area("homes", "notes of where sessions live", _ALL, _NEEDED),
+    Area("summaries", "summaries", _ALL),
+    Area("catalogs", "catalogs of summaries", _ALL),
+    Area("traces", "traces of runs", ("write",)),
+    Area("holds", "legal holds", ("read", "list"), ("read", "list")),
 )
 
 
@@ -99,18 +103,40 @@ def store(settings: Settings, scope: str | None, clock: Clock, ids: Ids) -> Iter
     local = _folder_of(url)
     if local is not None:
         yield space("store.space", local)
+    token = ids.token()
+    credentials = None
+    if settings.session_role is not None:
+        scope = scope or f"doctor-{token}"
+        try:
+            credentials = _assumed(url, settings, scope, clock)
+        except EverturnError as error:
+            yield failed("store.role", error.message, error.hint)
+            return
+        yield passed(
+            "store.role", f"{settings.session_role} gives credentials for one scope; they are used from here"
+        )
     with _place(url, local) as (place, is_new):
         hasty = min(settings.retry_deadline_s, HASTY_DEADLINE_S)
-        objects = locate(place, settings.model_copy(update={"retry_deadline_s": hasty}), clock)
+        objects = locate(place, settings.model_copy(update={"retry_deadline_s": hasty}), clock, credentials)
         name = "store.reachable"
         try:
-            for finding in StoreProbe(objects, url, scope, ids.token(), clock, settings.s3_sse).look(is_new=is_new):
+            for finding in StoreProbe(objects, url, scope, token, clock, settings.s3_sse).look(is_new=is_new):
                 yield finding
                 name = "store.write"
         except EverturnError as error:
             yield failed(name, error.message, _mend_of(error))
         if name == "store.write" or objects.throttled:
             yield _throttling(objects)
+
+
+def _assumed(url: str, settings: Settings, scope: str, clock: Clock) -> RoleCredentials | None:
+    """Return credentials of a role for one scope, which have just been had."""
+    role = role_of(url, settings, clock)
+    if role is None:
+        return None
+    credentials = role.credentials(Assignment(scope))
+    credentials.renew()
+    return credentials
 
 
 def _throttling(objects: BlockingObjects) -> Finding:
@@ -185,7 +211,9 @@ class StoreProbe:
         try:
             yield from self._timed(scope)
         except Denied as error:
-            yield self._refused(PROBES, scope, "write", error)
+            if _folder_of(self._label) is not None:  # where nothing can be written, nothing else is worth a look
+                raise
+            yield self._refused(PROBES, scope, {"write": error})
             return
         if self._sse:
             yield passed("store.encryption", f"S3 took what was sent with s3_sse = {self._sse}")
@@ -229,22 +257,25 @@ class StoreProbe:
         folder = f"{area.name}/{escape(scope, 'scope')}/!probe-{self._token}"
         key = f"{folder}/probe.json"
         refusals: dict[str, Denied | None] = {}
-        if not area.only_read:
+        may_write = False
+        if "write" in area.tries:
             refusals["delete"] = self._refusal(lambda: self._objects.delete([key]))
         try:
             if refusals.get("delete", True) is None:
                 refusals["write"] = self._refusal(lambda: self._objects.create(key, _CONTENT))
-            refusals["list"] = self._refusal(lambda: self._objects.listing(folder))
-            if refusals["list"] is None or refusals.get("write", True) is None:  # else it may be as it is not there
+                may_write = refusals["write"] is None
+            if "list" in area.tries:
+                refusals["list"] = self._refusal(lambda: self._objects.listing(folder))
+            if "read" in area.tries and (may_write or refusals["list"] is None):  # else it may be as it is not there
                 refusals["read"] = self._refusal(lambda: self._objects.get(key))
             if area.name == "sessions" and not any(refusals.values()):
                 yield from self._listed(folder)
         finally:
-            if refusals.get("write", True) is None:
+            if may_write:
                 self._take_away(key)
-        for act, error in refusals.items():
-            if error is not None:
-                yield self._refused(area, scope, act, error)
+        refused = {act: error for act in area.tries if (error := refusals.get(act)) is not None}
+        if refused:
+            yield self._refused(area, scope, refused)
 
     def _listed(self, folder: str) -> Iterator[Finding]:
         if not run(self._objects.listing(folder)):
@@ -254,16 +285,26 @@ class StoreProbe:
                 "Everturn needs a store whose listings are never old; use another store",
             )
 
-    def _refused(self, area: Area, scope: str, act: str, error: Denied) -> Finding:
+    def _refused(self, area: Area, scope: str, refused: Mapping[str, Denied]) -> Finding:
         self._is_refused = True
-        tell = failed if act in area.needs else warned
-        message = f"scope {scope}: may not {act} {area.holds} ({area.name}/): {error.message}"
-        if act == "delete":
+        tell = failed if set(refused) & set(area.needs) else warned
+        reason = next(iter(refused.values())).message
+        message = f"scope {scope}: may not {' or '.join(refused)} {area.holds} ({area.name}/): {reason}"
+        if "delete" in refused:
             message += "; writing was not tried, as it could not be taken away"
-        place = f"{self._label.rstrip('/')}/{area.name}/{escape(scope, 'scope')}/"
+        return tell("store.permissions", message, self._mend_of_rights(area, scope, list(refused)))
+
+    def _mend_of_rights(self, area: Area, scope: str, acts: Sequence[str]) -> str:
         local = _folder_of(self._label)
-        mend = f"give this user the right to {act} in {local}" if local else f"allow {_ACTIONS[act]} on {place}*"
-        return tell("store.permissions", message, mend)
+        if local is not None:
+            return f"give this user the right to {' and '.join(acts)} in {local}"
+        place = f"{self._label.rstrip('/')}/{area.name}/{escape(scope, 'scope')}"
+        on_objects = [_ACTIONS[act] for act in acts if act != "list"]
+        mends = [f"{', '.join(on_objects)} on {place}{'.json' if area is PROBES else '/*'}"] if on_objects else []
+        if "list" in acts:
+            prefix = urlsplit(place).path.removeprefix("/")
+            mends.append(f"{_ACTIONS['list']} for the prefix {prefix}/*")
+        return f"allow {' and '.join(mends)}"
 
     def _refusal(self, request: Callable[[], Coroutine[Any, Any, object]]) -> Denied | None:
         """Make a request, and return the error if it is not allowed."""

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from claude_agent_sdk import ClaudeSDKError
 
-from everturn.cli import demo, doctor, run, sessions
+from everturn.cli import demo, doctor, run, sessions, sweep
 from everturn.cli.output import (
     EXIT_BROKEN_PIPE,
     EXIT_FAILED,
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.command("run")(run.command)
 app.command("demo")(demo.command)
 app.command("doctor")(doctor.command)
+app.command("sweep")(sweep.command)
 app.add_typer(sessions.app)
 
 

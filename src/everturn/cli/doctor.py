@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from everturn.checks.doctor import checks_of_machine, checks_of_settings
 from everturn.checks.findings import Check, Finding, examine, failed
-from everturn.cli.output import Terminal, complain, json_line, plain
+from everturn.cli.output import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, Terminal, complain, json_line, plain
 from everturn.cli.sessions.care import counted, progress
 from everturn.clock import Ids, SystemClock
 from everturn.errors import EverturnError
@@ -25,8 +26,6 @@ from everturn.settings import Settings, agent_folder, inherited_environment
 from everturn.telemetry import log_to_stderr
 
 MARKS = {"pass": ("✓", "green"), "warn": ("!", "bold yellow"), "fail": ("✗", "bold red")}
-EXIT_FAILED = 2
-EXIT_INTERRUPTED = 130
 
 
 def command(
@@ -42,7 +41,8 @@ def command(
     log_to_stderr("error")  # what goes wrong stands in the report
     clock = SystemClock()
     environment = inherited_environment()
-    checks = checks_of_machine(environment, agent_folder(), clock)
+    stop = threading.Event()
+    checks = checks_of_machine(environment, agent_folder(), clock, stop)
     given = {name: value for name, value in (("store", store), ("registry", registry)) if value is not None}
     try:
         settings = Settings.load(**given)
@@ -54,7 +54,7 @@ def command(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was made is taken away
     try:
         with progress("checking", len(checks), quiet=as_json) as step:
-            findings = examine(checks, clock, step)
+            findings = examine(checks, clock, step, stop)
     except KeyboardInterrupt:  # caught here: what is said elsewhere is about agents
         complain("interrupted", "nothing was changed; run it again")
         return EXIT_INTERRUPTED
@@ -66,7 +66,7 @@ def command(
         sys.stdout.write(json_line({"checks": [asdict(each) for each in findings], "summary": summary}) + "\n")
     else:
         Terminal(highlight=False).print(report(findings))
-    return EXIT_FAILED if counts["fail"] else 0
+    return EXIT_REFUSED if counts["fail"] else EXIT_OK
 
 
 def report(findings: Sequence[Finding]) -> Group:

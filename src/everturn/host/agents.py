@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,15 +76,24 @@ def end_processes(
     deadline_s = clock.elapsed() + timeout_s
     first = found = find()
     for process in found.values():
-        if _is_guard(process.pid):
+        if is_guard(process.pid):
             guard.send(process, guard.END_NOW)
-    while any(_is_guard(pid) for pid in found) and clock.elapsed() < deadline_s - timeout_s / 2:
+    while any(is_guard(pid) for pid in found) and clock.elapsed() < deadline_s - timeout_s / 2:
         clock.sleep(PAUSE_S)
         found = find()
     return set(first), guard.end_all(find, clock.sleep, max(deadline_s - clock.elapsed(), 0))
 
 
-def _is_guard(pid: int) -> bool:
+def is_guard(pid: int, *, portable: bool = not guard.IS_LINUX) -> bool:
+    """Tell whether a process is the guard of an agent.
+
+    Args:
+        pid: Its id.
+        portable: Ask `ps`.
+    """
+    if portable:
+        done = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)  # noqa: S607
+        return os.fsencode(guard.__file__) in done.stdout
     try:
         return os.fsencode(guard.__file__) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:

@@ -25,7 +25,7 @@ from typing import Any
 from everturn.clock import Clock
 from everturn.errors import Conflict, EverturnError, Invalid, Unavailable
 from everturn.host import guard
-from everturn.host.agents import Marker, end_processes, find_processes
+from everturn.host.agents import Marker, end_processes, find_processes, is_guard
 from everturn.settings import RUN_MARKER
 
 LOCK_TIMEOUT_S = 5.0
@@ -52,8 +52,8 @@ class AgentProcess:
         temporary: Where the worker's temporary files are.
         cwd: Where the agent works.
         session_id: The conversation.
-        ended: Why everything was ended: `exit`, `worker`, `lease`, `signal`, `not_started`; `None` if the guard has
-            not come so far.
+        ended: Why everything was ended: `exit`, `worker`, `lease`, `signal`, `not_started`, `error`; `None` if the
+            guard has not come so far.
         code: The exit code of the agent command, 128 + n for a signal n; `None` until it has ended.
         kept: Whether the transcript was kept.
     """
@@ -72,11 +72,7 @@ class AgentProcess:
     @property
     def is_alive(self) -> bool:
         """Whether the guard is still there, and with it perhaps the agent."""
-        return guard.is_same(self._process)
-
-    @property
-    def _process(self) -> guard.Process:
-        return guard.Process(self.pid, 0, 0, self.started)
+        return guard.is_same(guard.Process(self.pid, 0, 0, self.started)) and is_guard(self.pid)
 
     def find(self) -> dict[int, guard.Process]:
         """Return the guard and what is below it, as far as it is alive, by their ids."""
@@ -127,6 +123,8 @@ class RunFolder:
     def launcher(self, cli: Path, *, session_id: str, epoch: int, portable: bool = not guard.IS_LINUX) -> Path:
         """Write a program that starts an agent command under a guard.
 
+        A run may have several agents, one after the other: `end_agent` ends the last one before the next begins.
+
         Args:
             cli: The agent command.
             session_id: The conversation.
@@ -163,6 +161,7 @@ class RunFolder:
                     "portable": portable,
                 },
             )
+            (self.path / _AGENT).unlink(missing_ok=True)  # that was the last one's
             program.write_bytes(os.fsencode("\n".join(lines)))
             program.chmod(0o700)
         return program
@@ -191,12 +190,6 @@ class RunFolder:
         """The kept local transcript, laid out as in the agent command's folder of projects; there after `end_agent`,
         if the agent had written anything."""
         return self.path / "transcript"
-
-    def project(self, session_id: str) -> Path:
-        """Return the folder of projects, in the kept transcript, that has a session; one that is not there if none
-        has."""
-        found = sorted(self.transcript.glob(f"*/{session_id}.jsonl"))
-        return found[0].parent if found else self.transcript / "none"
 
     def end_agent(self, timeout_s: float) -> None:
         """End the agent and everything it has started, and keep its transcript. It need not have been started.
@@ -227,6 +220,7 @@ class RunFolder:
             return
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
+        fcntl.flock(self._lock, fcntl.LOCK_UN)  # a child that was just forked may have the descriptor for a moment
         self.forget()
 
     def forget(self) -> None:

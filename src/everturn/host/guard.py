@@ -28,7 +28,8 @@ END_NOW = signal.SIGUSR1
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 STOP_GRACE_S = 2.0  # what the command is given after SIGTERM; the SDK kills the guard itself after 5 s
-LEFTOVER_GRACE_S = 0.5  # what the command's own leftovers are given after SIGTERM when it has ended by itself
+COMMAND_GRACE_S = 0.3  # what it is given when the worker has died; it needs a tenth of a second
+LEFTOVER_GRACE_S = 0.5  # what the leftovers of a command that has ended are given after SIGTERM
 END_TIMEOUT_S = 10.0
 LOOK_S = 1.0
 LOOK_AT_PARENT_S = 0.2
@@ -47,15 +48,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Process:
-    """A process as it was seen.
-
-    Args:
-        pid: Its id.
-        parent: Its parent's id.
-        group: Its process group.
-        started: When it was started, as the system writes it; with the id it names one process for good. Empty where
-            the system does not tell.
-    """
+    """A process as it was seen. With the time of its start, as the system writes it, its id names it for good; that
+    is empty where the system does not tell."""
 
     __slots__ = ("group", "parent", "pid", "started")
 
@@ -80,11 +74,7 @@ def look_up(pid: int) -> Process | None:
 
 
 def processes(*, portable: bool = not IS_LINUX) -> dict[int, Process]:
-    """Return all processes that are alive, by their ids.
-
-    Args:
-        portable: Ask `ps`, which every system has, and which does not tell when a process was started.
-    """
+    """Return all processes that are alive, by their ids. The portable way is `ps`; it does not tell their start."""
     if portable:
         return _processes_by_ps()
     found = (look_up(int(name)) for name in os.listdir("/proc") if name.isdigit())
@@ -165,7 +155,7 @@ def send(process: Process, number: int) -> None:
 def end_all(
     find: Callable[[], dict[int, Process]], pause: Callable[[float], None], timeout_s: float
 ) -> dict[int, Process]:
-    """Kill whatever there is to find, until there is nothing.
+    """Kill whatever there is to find, until there is nothing. Returns what is still there after so many seconds.
 
     All is stopped before anything is killed: nothing can start something new, or notice that something else has died.
 
@@ -173,9 +163,6 @@ def end_all(
         find: What there is now, at each call.
         pause: Waits for so many seconds.
         timeout_s: How long to go on.
-
-    Returns:
-        What is still there after that time.
     """
     deadline_s = elapsed_s() + timeout_s
     while True:
@@ -234,16 +221,8 @@ def read_lease(path: str) -> float:
 
 
 def keep_transcript(config_dir: str, session_id: str, folder: str) -> None:
-    """Keep what the agent command has written of a session, as hard links if possible, else as copies.
-
-    Args:
-        config_dir: The command's folder of settings and sessions.
-        session_id: The session.
-        folder: Where it is put, laid out as in the command's folder of projects.
-
-    Raises:
-        OSError: It could not be kept whole.
-    """
+    """Keep what the agent command has written of a session, as hard links or copies, laid out as in its own folder of
+    projects. An `OSError` says that it is not whole."""
     projects = os.path.join(config_dir, "projects")
     for project in os.listdir(projects) if os.path.isdir(projects) else ():
         source, target = os.path.join(projects, project), os.path.join(folder, project)
@@ -285,12 +264,7 @@ def _copy(source: str, target: str) -> None:
 
 
 def remove_resume_folder(config_dir: str, temporary: str) -> None:
-    """Remove the temporary folder that the SDK made for a resumed session: it holds credentials.
-
-    Args:
-        config_dir: The agent command's folder. If it is not such a temporary one, it stays.
-        temporary: Where the worker's temporary files are.
-    """
+    """Remove the temporary folder that the SDK made for a resumed session, if it is one: it holds credentials."""
     import shutil  # noqa: PLC0415  # slow to import, and only needed at the end
 
     parent, name = os.path.split(os.path.realpath(config_dir))
@@ -332,11 +306,15 @@ class Guard:
     def run(self) -> int:
         """Start the command, wait, end everything. Returns the exit code of the command; 128 + n for a signal n."""
         self._stand_apart()
-        reason = self._reason_to_end() or self._start() or self._wait()
-        if reason == "exit":
-            self._ask_leftovers()
-        left = end_all(self._everything_below, self._pause, END_TIMEOUT_S)
-        self._tidy_up(reason, left)
+        reason = "error"
+        try:
+            reason = self._reason_to_end() or self._start() or self._wait()
+            if reason == "exit":
+                self._ask_leftovers()
+            elif reason == "worker":
+                self._ask_command()
+        finally:
+            self._tidy_up(reason, end_all(self._everything_below, self._pause, END_TIMEOUT_S))
         return KILLED if self._exit is None else self._exit
 
     def _stand_apart(self) -> None:
@@ -456,6 +434,14 @@ class Guard:
                 found[pid] = process
         return found
 
+    def _ask_command(self) -> None:
+        """Let the command write down its last entries, and remove its own temporary files."""
+        deadline_s = elapsed_s() + COMMAND_GRACE_S
+        if self._cli:
+            os.kill(self._cli, signal.SIGTERM)
+        while self._cli and self._exit is None and elapsed_s() < deadline_s:
+            self._pause(PAUSE_S)
+
     def _ask_leftovers(self) -> None:
         """Let what the command left behind end by itself: a database, say, that a tool has started."""
         left = self._everything_below()
@@ -495,19 +481,16 @@ class Guard:
 
 
 def _prctl(option: int, value: int) -> None:
-    import ctypes  # noqa: PLC0415  # for Linux alone
+    try:
+        import ctypes  # noqa: PLC0415  # for Linux alone
 
-    rest = (ctypes.c_ulong(0),) * 3
-    if ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), *rest):
-        raise OSError(ctypes.get_errno(), "prctl")
+        ctypes.CDLL(None).prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0)))
+    except (ImportError, OSError, AttributeError):
+        pass  # an unusual system: orphans are found by their marker then
 
 
 def main(arguments: list[str]) -> int:
-    """Run the guard.
-
-    Args:
-        arguments: The configuration's file, then what the agent command is given.
-    """
+    """Run the guard, with its configuration's file and what the agent command is given."""
     with open(arguments[0], encoding="utf-8") as file:
         config = json.load(file)
     return Guard(config, arguments[1:]).run()

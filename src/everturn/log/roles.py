@@ -141,7 +141,10 @@ class SessionRole:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._kms_key = settings.s3_sse_kms_key or "alias/aws/s3" if _uses_kms(settings) else None
-        self._make_sts = make_sts or _client_maker(settings)
+        self.region = settings.aws_region
+        if make_sts is None:
+            make_sts, self.region = _client_maker(settings)
+        self._make_sts = make_sts
         self._sts: Sts | None = None
         self._making = threading.Lock()
 
@@ -180,11 +183,9 @@ class SessionRole:
             Invalid: STS does not take the request.
             Unavailable: STS did not answer.
         """
-        with self._making:
-            if self._sts is None:
-                self._sts = self._make_sts()
-            sts = self._sts
         try:
+            with self._making:
+                sts = self._sts = self._sts or self._make_sts()
             response = sts.assume_role(
                 RoleArn=self.arn,
                 RoleSessionName=assignment.session_name(),
@@ -203,10 +204,10 @@ class SessionRole:
         def objects(*folders: str) -> list[str]:
             return [self._arn(f"{folder}/{segment}/*") for folder in folders]
 
-        listed = [f"{self._prefix}{folder}/{segment}/*" for folder in (*WRITTEN, *READ)]
+        listed = [f"{self._prefix}{folder}/{segment}/*" for folder in (*WRITTEN, *ADDED, *READ)]
         return [
             _allow([GET, PUT, DELETE], [*objects(*WRITTEN), self._probe(segment)]),
-            _allow([PUT], objects(*ADDED)),
+            _allow([GET, PUT], objects(*ADDED)),
             _allow([GET], [*objects(*READ), self._arn(GATE)]),
             self._listing([*listed, self._prefix + GATE]),
         ]
@@ -222,8 +223,9 @@ class SessionRole:
         listing["Condition"]["StringNotLike"] = {PREFIX: self._prefix + later}
         return [
             _allow([GET, PUT, DELETE], [self._arn(second), self._probe(segment)]),
-            _deny([GET, PUT, DELETE], [self._arn(later)]),
-            _deny([PUT, DELETE], [self._arn(f"{folder}/*") for folder in READ]),
+            _deny(["s3:*"], [self._arn(later)]),
+            _deny([DELETE], [self._arn(f"{folder}/*") for folder in (*ADDED, *READ)]),
+            _deny([PUT], [self._arn(f"{folder}/*") for folder in READ]),
             _allow([GET], [self._arn(GATE)]),
             listing,
         ]
@@ -262,9 +264,13 @@ class RoleCredentials:
         role: The role.
         assignment: Whose work they are for.
         policy: The session policy.
+
+    Attributes:
+        config: What obstore asks for, too: the region, if it is known.
     """
 
     def __init__(self, role: SessionRole, assignment: Assignment, policy: str) -> None:
+        self.config = {"region": role.region} if role.region else {}
         self._role = role
         self._assignment = assignment
         self._policy = policy
@@ -383,8 +389,11 @@ def _uses_kms(settings: Settings) -> bool:
     return settings.s3_sse in ("kms", "kms-dsse")
 
 
-def _client_maker(settings: Settings) -> Callable[[], Sts]:
-    """Return what makes a client of STS with the worker's own credentials. Only boto3 knows all their kinds."""
+def _client_maker(settings: Settings) -> tuple[Callable[[], Sts], str | None]:
+    """Return what makes a client of STS with the worker's own credentials, and its region, if there is one.
+
+    Only boto3 knows all kinds of credentials.
+    """
     try:
         boto3, config = import_module("boto3"), import_module("botocore.config")
     except ImportError:
@@ -395,16 +404,18 @@ def _client_maker(settings: Settings) -> Callable[[], Sts]:
         retries={"total_max_attempts": 1},  # trying again is for `Requests` to decide
     )
 
-    def make() -> Sts:
-        try:
-            session = boto3.Session(profile_name=settings.aws_profile, region_name=settings.aws_region)
-            endpoint = settings.aws_endpoint_url_sts or settings.aws_endpoint_url
-            client: Sts = session.client("sts", endpoint_url=endpoint, config=options)
-            return client
-        except Exception as error:
-            raise _translated(error, settings.session_role or "") from error
+    def session() -> Any:
+        return boto3.Session(profile_name=settings.aws_profile, region_name=settings.aws_region)
 
-    return make
+    def make() -> Sts:
+        endpoint = settings.aws_endpoint_url_sts or settings.aws_endpoint_url
+        client: Sts = session().client("sts", endpoint_url=endpoint, config=options)
+        return client
+
+    try:
+        return make, session().region_name
+    except Exception as error:
+        raise _translated(error, settings.session_role or "") from error
 
 
 def _translated(error: Exception, role: str) -> EverturnError:
@@ -414,7 +425,7 @@ def _translated(error: Exception, role: str) -> EverturnError:
     errors = import_module("botocore.exceptions")
     if isinstance(error, errors.ClientError):
         return _refused(error, role)
-    if isinstance(error, errors.NoCredentialsError | errors.PartialCredentialsError | errors.TokenRetrievalError):
+    if any(sign in type(error).__name__ for sign in ("Credential", "Token", "Login", "SSO")):
         return Denied(
             f"there are no credentials to assume {role} with: {error}",
             hint="give the worker AWS credentials of its own, or a profile in AWS_PROFILE",
@@ -430,7 +441,8 @@ def _translated(error: Exception, role: str) -> EverturnError:
 def _refused(error: Any, role: str) -> EverturnError:
     answer = error.response.get("Error", {})
     code, status = answer.get("Code", ""), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    said = f"{code}: {answer.get('Message', '')}".rstrip(": ")
+    reason = answer.get("Message", "").partition("\n")[0]  # what follows may repeat the request, secrets included
+    said = f"{code}: {reason}".rstrip(": ")
     if code in _THROTTLED_CODES or status >= 500 or status == 429:
         return Unavailable(f"{role} could not be assumed: {said}", hint="it is safe to try again")
     if code in _INVALID_CODES:

@@ -52,6 +52,8 @@ def s3_clients(bucket: str, prefix: str, settings: Settings, credentials: RoleCr
     }
     if endpoint:
         options["endpoint"] = endpoint
+    if settings.aws_region:
+        options["region"] = settings.aws_region
     if credentials is not None:
         options["credential_provider"] = credentials
     elif settings.aws_profile:

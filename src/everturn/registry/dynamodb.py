@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from everturn.clock import Clock, Ids
 from everturn.errors import Corrupt, EverturnError, Invalid, Unavailable
 from everturn.model import SessionAges, SessionRecord
-from everturn.registry.rows import Decide, RowRegistry
+from everturn.registry.rows import Decide, RowRegistry, no_unicode
 from everturn.registry.rules import Row
 from everturn.registry.table import EXPIRES_AT, KEY, WRITE_ID, Item, Table, client_maker
 from everturn.settings import Settings
@@ -91,7 +91,7 @@ class DynamoDbRegistry(RowRegistry):
 
     def _change(self, key: str, decide: Decide[Result]) -> Result:
         deadline = self._table.deadline()
-        guess = self._mine.pop(key, None)
+        guess = self._mine.get(key)
         attempt = _Again(guess if guess is not None else self._table.read(key, deadline))
         certain = guess is None
         for _ in range(MOST_ATTEMPTS):
@@ -112,17 +112,27 @@ class DynamoDbRegistry(RowRegistry):
             after, result = decide(before, latest)
         except EverturnError:
             if certain:
+                self._remember(key, None)
                 raise
             return _Again(self._table.read(key, deadline))
         if after == before:
-            return _Done(result) if certain else _Again(self._table.read(key, deadline))
+            if not certain:
+                return _Again(self._table.read(key, deadline))
+            if key in self._mine:
+                self._remember(key, item)
+            return _Done(result)
         written = None if after is None else self._item(after)
         changed = self._table.write(key, written, item, deadline)
         if changed is not None:
             return _Again(changed.item)
-        if written is not None and after is not None and after.left_s is not None:
-            self._mine[key] = written
+        self._remember(key, written if after is not None and after.left_s is not None else None)
         return _Done(result)
+
+    def _remember(self, key: str, item: Item | None) -> None:
+        if item is None:
+            self._mine.pop(key, None)
+        else:
+            self._mine[key] = item
 
     def _rows(self) -> list[Row]:
         items = self._table.scan(self._table.deadline())
@@ -148,7 +158,10 @@ class DynamoDbRegistry(RowRegistry):
         if limit_s is not None:
             last = max(record.last_used_at + limit_s, record.held_until or 0.0)
             values[EXPIRES_AT] = ceil(last + TTL_MARGIN_S)
-        return {name: _typed(value) for name, value in values.items() if value is not None}
+        try:
+            return {name: _typed(value) for name, value in values.items() if value is not None}
+        except UnicodeEncodeError as error:
+            raise no_unicode(error) from None
 
     def _row(self, item: Item, now: float) -> Row:
         try:
@@ -178,7 +191,7 @@ class DynamoDbRegistry(RowRegistry):
 def _typed(value: str | float | bool) -> dict[str, Any]:
     if isinstance(value, bool):
         return {"BOOL": value}
-    return {"S": value} if isinstance(value, str) else {"N": repr(value)}
+    return {"S": value.encode().decode()} if isinstance(value, str) else {"N": repr(value)}
 
 
 def _plain(value: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from everturn.clock import Clock, Ids, SystemClock
-from everturn.errors import Held
+from everturn.errors import Held, Invalid
 from everturn.model import Claim, Holder, SessionAges, SessionRecord, WorkItem
 from everturn.registry import rules
 from everturn.registry.rules import Row, Wish
@@ -51,6 +51,10 @@ class RowRegistry(ABC):
                 Returns the row that is to be there, or `None`, and what this method returns. What it raises comes
                 through, and nothing is changed.
         """
+
+    def _change_all(self, keys: list[str], decide: Decide[Result]) -> list[Result]:
+        """Do the same to many rows, each of them by itself."""
+        return [self._change(key, decide) for key in keys]
 
     @abstractmethod
     def _rows(self) -> list[Row]:
@@ -155,25 +159,23 @@ class RowRegistry(ABC):
         stale = [row for row in self._rows() if rules.is_stale(row, self._limit_s(row))]
         if dry_run:
             return [row.record for row in stale]
-        looked = [self._sift(row.record.work_key) for row in stale]
-        return [dropped.record for _, dropped in looked if dropped is not None]
+        looked = self._change_all([row.record.work_key for row in stale], self._sifted)
+        dropped = [row for _, row in looked if row is not None]
+        for row in dropped:
+            self._note_stale(row)
+        return [row.record for row in dropped]
 
     def _look(self, key: str) -> SessionRecord | None:
-        kept, _ = self._sift(key)
-        return None if kept is None else kept.record
-
-    def _sift(self, key: str) -> tuple[Row | None, Row | None]:
-        """Return a row that may be used, and the one that was dropped as it is too old for that."""
-
-        def decide(row: Row | None, _: float) -> tuple[Row | None, tuple[Row | None, Row | None]]:
-            if row is not None and rules.is_stale(row, self._limit_s(row)):
-                return None, (None, row)
-            return row, (row, None)
-
-        kept, dropped = self._change(key, decide)
+        kept, dropped = self._change(key, self._sifted)
         if dropped is not None:
             self._note_stale(dropped)
-        return kept, dropped
+        return None if kept is None else kept.record
+
+    def _sifted(self, row: Row | None, _: float) -> tuple[Row | None, tuple[Row | None, Row | None]]:
+        """Drop a row that is stale. Return it apart from those that may be used."""
+        if row is not None and rules.is_stale(row, self._limit_s(row)):
+            return None, (None, row)
+        return row, (row, None)
 
     def _limit_s(self, row: Row | None) -> float | None:
         return None if row is None else self._ages.limit_s(row.record.agent)
@@ -186,3 +188,8 @@ class RowRegistry(ABC):
             session_id=row.record.session_id,
             age_ms=round(row.unused_s * 1000),
         )
+
+
+def no_unicode(error: UnicodeEncodeError) -> Invalid:
+    """Return the error for a text, a path most likely, that no registry can keep."""
+    return Invalid(f"{error.object!r} is not valid Unicode", hint="rename it, so that it can be stored")

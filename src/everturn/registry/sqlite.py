@@ -10,19 +10,21 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from everturn.clock import Clock, Ids
 from everturn.errors import Corrupt, Denied, EverturnError, Invalid, Unavailable
 from everturn.model import SessionAges, SessionRecord
-from everturn.registry.rows import Decide, RowRegistry
+from everturn.registry.rows import Decide, RowRegistry, no_unicode
 from everturn.registry.rules import Row
 from everturn.telemetry import Metrics
 
 SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0
 BUSY_PAUSE_S = 0.05
+BATCH_ROWS = 500  # as many as one transaction changes, so that others need not wait for long
 
 _VERSION_1 = """
 CREATE TABLE sessions (
@@ -125,8 +127,19 @@ class SqliteRegistry(RowRegistry):
         return super().find(session_id) if self._path.exists() else None
 
     def _change(self, key: str, decide: Decide[Result]) -> Result:
-        def work(connection: sqlite3.Connection) -> Result:
-            moment = _Moment.of(self._clock)  # the file is locked by now: nobody's later moment comes before it
+        (result,) = self._change_all([key], decide)
+        return result
+
+    def _change_all(self, keys: list[str], decide: Decide[Result]) -> list[Result]:
+        results: list[Result] = []
+        for batch in (keys[start : start + BATCH_ROWS] for start in range(0, len(keys), BATCH_ROWS)):
+            results += self._write(partial(self._change_batch, batch, decide))
+        return results
+
+    def _change_batch(self, keys: list[str], decide: Decide[Result], connection: sqlite3.Connection) -> list[Result]:
+        moment = _Moment.of(self._clock)  # the file is locked by now: nobody's later moment comes before it
+        results: list[Result] = []
+        for key in keys:
             line = connection.execute(f"{_SELECT} WHERE work_key = ?", (key,)).fetchone()
             before = None if line is None else moment.read(line)
             after, result = decide(before, moment.now)
@@ -134,9 +147,8 @@ class SqliteRegistry(RowRegistry):
                 connection.execute(_DELETE, (key,))
             elif after is not None and after != before:
                 connection.execute(_SAVE, moment.line(after))
-            return result
-
-        return self._write(work)
+            results.append(result)
+        return results
 
     def _look(self, key: str) -> SessionRecord | None:
         return super()._look(key) if self._path.exists() else None
@@ -172,7 +184,7 @@ class SqliteRegistry(RowRegistry):
                 if not _is_busy(error) or self._clock.elapsed() > deadline:
                     raise self._translate(error) from error
                 self._clock.sleep(self._ids.jitter(BUSY_PAUSE_S))
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
                 raise self._translate(error) from error
 
     def _try_write(self, work: Callable[[sqlite3.Connection], Result], timeout_s: float) -> Result:
@@ -210,6 +222,8 @@ class SqliteRegistry(RowRegistry):
 
     def _translate(self, error: Exception) -> EverturnError:
         text = str(error)
+        if isinstance(error, UnicodeEncodeError):
+            return no_unicode(error)
         if isinstance(error, PermissionError) or "readonly" in text or "unable to open" in text:
             return Denied(f"cannot use the registry {self._path}: {text}", hint="check the folder's permissions")
         if _is_busy(error):

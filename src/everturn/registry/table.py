@@ -209,7 +209,7 @@ class Table:
         try:
             answer = getattr(client, operation)(TableName=self.name, **arguments)
         except Exception as error:
-            response = getattr(error, "response", {})
+            response = getattr(error, "response", None) or {}  # of a lost connection, there is none
             self._hear(response, sent)
             if response.get("Error", {}).get("Code") == "ConditionalCheckFailedException":
                 raise _Refused(response.get("Item")) from None
@@ -312,12 +312,10 @@ def _refused(error: Any, table: str) -> EverturnError:
         return Unavailable(f"the table {table} is not ready: {code or status}", hint="it is safe to try again")
     if code == "ResourceInUseException":
         return Invalid(f"there is a table {table} already", hint="use it, or choose another name")
-    if "schema" in message or "required keys" in message or "key element" in message:
-        return Invalid(
-            f"the table {table} is no registry: {message}",
-            hint=f"its partition key has to be the text {KEY}, with no sort key (docs/registry.md)",
-        )
-    return Invalid(f"the table {table} refuses: {code}: {message}", hint="see docs/registry.md")
+    return Invalid(
+        f"the table {table} refuses: {code}: {message}",
+        hint=f"its partition key has to be the text {KEY}, with no sort key; values have up to 2048 bytes there",
+    )
 
 
 def _denied(code: str, message: str, table: str) -> Denied:

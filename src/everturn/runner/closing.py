@@ -25,7 +25,7 @@ from everturn.runner.stopping import Stop
 from everturn.runner.tasks import spawn
 from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
-from everturn.upkeep.healing import Healing, heal
+from everturn.upkeep.healing import Healing, folder_of, heal
 from everturn.upkeep.traces import Trace
 
 LEAST_S = 1.0  # for each step, however little of the grace period is left
@@ -114,7 +114,7 @@ class Closing:
         assert self._progress.session_id is not None
         project = project_key_for_directory(self._progress.cwd)
         key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
-        found.append(await heal(store, key, self._held.folder.project(self._progress.session_id), final=True))
+        found.append(await heal(store, key, folder_of(self._held.folder.transcript, key), final=True))
 
     async def _taint(self, reasons: tuple[str, ...]) -> Exception:
         """Note that the transcript in the store is not whole, so that a resume says so."""

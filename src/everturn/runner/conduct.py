@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -35,9 +34,9 @@ from everturn.runner.past import END_AGENTS_S, Past
 from everturn.runner.request import Request
 from everturn.runner.stopping import CANCELLED, LOST, Stop
 from everturn.runner.turn import ConversationLost, Turn
-from everturn.telemetry import RunContext, get_logger
+from everturn.telemetry import RunContext, get_logger, name_session
 from everturn.transcripts import TranscriptStore
-from everturn.upkeep.healing import heal
+from everturn.upkeep.healing import folder_of, heal
 from everturn.upkeep.traces import Trace
 
 STORE_SHARE = 0.6  # of the grace period: how long appends go on being tried when the run is to stop
@@ -66,7 +65,7 @@ class Conduct:
         self._interruption = Interruption(stop)
         self._log = get_logger()
         self._held = Holdings()
-        self._contexts = ExitStack()
+        self._context = RunContext(request.work.key, progress.run_id)
         self._result: ResultMessage | None = None
         self._begun = 0.0
         self._heard = False
@@ -74,7 +73,10 @@ class Conduct:
 
     async def run(self) -> None:
         """Carry out the run, and tell the mailbox how it ended. Raises nothing but its task's own cancellation."""
-        self._bind()
+        with self._context.bound():  # the task is the run's own, and so is what is bound in it
+            await self._run()
+
+    async def _run(self) -> None:
         self._metrics.runs_in_progress.inc()
         error: BaseException | None = None
         try:
@@ -85,7 +87,6 @@ class Conduct:
             self._metrics.runs_in_progress.dec()
             self._count(error)
             self._mailbox.end(error)
-            self._contexts.close()
 
     async def _course(self) -> None:
         problem: Exception | None = None
@@ -125,7 +126,7 @@ class Conduct:
         past = Past(self._parts, self._progress, lease)
         self._held.store = await self._dispatcher.take_over(lease, self._progress, past.look_after)
         self._metrics.dispatch_seconds.observe(self._parts.clock.elapsed() - self._begun)
-        self._bind()
+        self._label_folder()
         if lease.claim.tainted is not None:
             self._progress.warn(f"the transcript is not whole: {lease.claim.tainted}")
             self._log.warning("resumes_tainted", reason=lease.claim.tainted)
@@ -141,6 +142,7 @@ class Conduct:
             wait_s=settings.claim_wait_s,
             is_dead=self._parts.folders.is_dead,
         )
+        name_session(claim.session_id, claim.epoch)
         folder.extend_lease(asked_at + claim.ttl_s)
         self._held.lease = lease = Lease(
             self._parts.registry,
@@ -160,13 +162,10 @@ class Conduct:
             return await _stoppable(partial(self._parts.workdirs.open, self._request.work))
         return await in_thread(Path(self._request.options.cwd or ".").absolute)
 
-    def _bind(self) -> None:
-        """Have every log line say whose it is. The task is the run's own, and so is its context."""
-        progress = self._progress
-        context = RunContext(self._request.work.key, progress.run_id, progress.session_id, progress.epoch)
-        self._contexts.enter_context(context.bound())
-        if self._held.folder is not None:
-            self._held.folder.note(**asdict(context), store=self._parts.stores.label)
+    def _label_folder(self) -> None:
+        """Have the run's folder say whose it is, for whoever finds it."""
+        assert self._held.folder is not None
+        self._held.folder.note(**asdict(self._context), store=self._parts.stores.label)
 
     # --- With the agent -------------------------------------------------------------------------------------------
 
@@ -226,6 +225,7 @@ class Conduct:
             except Fenced as fenced:
                 return fenced
             except EverturnError as unknown:
+                self._metrics.claim_renewal_failures.inc()
                 self._log.warning("claim_not_renewed", work=self._request.work.key, error=str(unknown))
         agent = folder.agent
         if agent is not None and agent.ended == "lease":
@@ -267,7 +267,7 @@ class Conduct:
         project = project_key_for_directory(self._progress.cwd)
         key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
         try:
-            await heal(store, key, agent.config_dir / "projects" / project, final=False)
+            await heal(store, key, folder_of(agent.config_dir / "projects", key), final=False)
         except EverturnError as error:  # it is looked at again when the agent has gone
             self._log.warning("not_compared", error=str(error))
 
@@ -301,7 +301,7 @@ class Conduct:
             await store.aclose()
         await self._dispatcher.begin_anew(self._held.lease, self._progress, "the agent command did not find it")
         self._held.store = await self._dispatcher.take_over(self._held.lease, self._progress, _nothing_left)
-        self._bind()
+        self._label_folder()
         told = {"session_id": self._progress.session_id, "instead_of": lost}
         self._post(SystemMessage(subtype=BEGAN_ANEW, data={"type": "system", "subtype": BEGAN_ANEW, **told}))
 
@@ -315,7 +315,15 @@ class Conduct:
         elif error is not None:
             outcome = "refused" if self._held.lease is None else "failed"
         self._metrics.runs.labels(outcome).inc()
-        self._log.info("run_ended", outcome=outcome, stopped=self._stop.reason, error=str(error) if error else None)
+        self._log.info("run_ended", outcome=outcome, stopped=self._stop.reason, error=_told(error))
+
+
+def _told(error: BaseException | None) -> str | None:
+    """Return what a log line says of an error. In the message of one that is not ours there may be anything: the SDK
+    quotes what it could not read."""
+    if error is None or isinstance(error, EverturnError):
+        return str(error) if error else None
+    return type(error).__name__
 
 
 async def _nothing_left(_: TranscriptStore) -> bool:

@@ -19,7 +19,7 @@ from everturn.model import Claim, Holder, WorkItem
 from everturn.registry import Registry
 from everturn.runner.handle import Progress
 from everturn.runner.lease import Lease
-from everturn.telemetry import Metrics, get_logger
+from everturn.telemetry import Metrics, get_logger, name_session
 from everturn.transcripts import TranscriptStore
 from everturn.transcripts.store import UNKNOWN_PROJECT
 
@@ -150,6 +150,7 @@ class Dispatcher:
         """Fence first, look second: what the agent is shown can no longer change behind its back."""
         assert progress.cwd is not None
         progress.session_id, progress.epoch = claim.session_id, claim.epoch
+        name_session(claim.session_id, claim.epoch)
         store = self._stores.claimed(claim.work.key, claim.epoch)
         try:
             if not claim.is_new and not await store.is_known(claim.session_id):

@@ -15,7 +15,7 @@ from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
 from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
-from everturn.upkeep.healing import Healing, salvage
+from everturn.upkeep.healing import Healing, folder_of, salvage
 
 END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 KEPT_S = 7 * 86_400.0  # a folder that nothing could be done with
@@ -83,7 +83,7 @@ class Past:
         assert self._progress.session_id is not None
         project = project_key_for_directory(self._progress.cwd)
         key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
-        healing = await salvage(store, key, folder.project(self._progress.session_id))
+        healing = await salvage(store, key, folder_of(folder.transcript, key))
         claim = self._lease.claim
         if healing.whole and claim.tainted is not None:
             await in_thread(partial(self._parts.registry.taint, claim, None))

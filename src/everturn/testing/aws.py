@@ -45,7 +45,7 @@ class LoopbackAws:
             RuntimeError: There is no such Python, or it has no ministack.
         """
         if not Path(python).exists():
-            raise RuntimeError(f"there is no {python} to run ministack with; make .venv-bench/.installed makes one")
+            raise RuntimeError(f"there is no {python} to run ministack with; in our repository `make test` makes it")
         with tempfile.TemporaryDirectory() as home, socket.create_server(("127.0.0.1", 0)) as listener:
             root = LoopbackS3(f"http://127.0.0.1:{listener.getsockname()[1]}")
             process = subprocess.Popen(

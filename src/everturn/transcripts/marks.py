@@ -4,13 +4,15 @@ To tell whether something is missing, the log does not have to be read again: an
 entries are durable and can no longer change, so what was read once and what was acknowledged since is what a read
 would return, for as long as the claim lasts. Of each entry a mark is kept, until it is met on the other side. What
 is left over after that is little: what the file has not got yet, and what the store has not got yet.
+
+An entry with a uuid is met by the one with the same uuid. Notes have none, and look alike, so those behind the same
+uuid are met in their order; only one that is left over is met by an equal one elsewhere.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -84,12 +86,21 @@ class Waiting:
     Attributes:
         number: Its place among the local entries.
         entry: What it says.
+        digest: Its mark.
+        behind: The mark of the last entry with a uuid before it.
         repeats: Whether it is a note that says what the last note of its kind has said already.
     """
 
     number: int
     entry: Any
+    digest: bytes
+    behind: bytes
     repeats: bool
+
+    @property
+    def is_note(self) -> bool:
+        """Whether it has no uuid."""
+        return uuid_of(self.entry) is None
 
 
 class Marks:
@@ -97,15 +108,19 @@ class Marks:
 
     Attributes:
         known: Whether everything that the store has is accounted for.
+        deleted: Whether the log was deleted, and nothing was stored since.
         place: How far the local file has been compared.
         lost: How many local entries the store was found not to have, when it was last read, though it has gone on
             behind them. For whoever compares: it need not be read again for those.
     """
 
     known: bool
+    deleted: bool
     place: Place
     lost: int
-    _unmet: Counter[bytes]  # stored, and not met in the file
+    _unmet: set[bytes]  # entries with a uuid that are stored, and not met in the file
+    _unmet_notes: dict[bytes, list[bytes]]  # the same for notes, in order, by what they stand behind
+    _behind: tuple[bytes, bytes]  # the last entry with a uuid that is stored, and that in the file
     _waiting: list[Waiting]  # met in the file, and not known to be stored
     _kinds: set[str]  # the types of what is stored
     _notes: dict[str, bytes]  # the last note of each kind in the file
@@ -116,6 +131,7 @@ class Marks:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.known = False
+        self.deleted = False
         self._forget()
 
     def begin(self, entries: Sequence[Any]) -> None:
@@ -134,6 +150,7 @@ class Marks:
     def stored(self, entries: Sequence[Any]) -> None:
         """Take note of what was acknowledged."""
         with self._lock:
+            self.deleted = False
             self._note(entries)
 
     def has_metadata(self, metadata: Any) -> bool:
@@ -148,7 +165,9 @@ class Marks:
             for entry in entries:
                 if type_of(entry) not in (METADATA, *NOT_MIRRORED):
                     self._meet(entry)
-            self._meet_again()
+            self._strike_out({each.number for each in self._waiting if each.digest in self._unmet})
+            self._strike_out(self._notes_in_order())
+            self._strike_out(self._notes_anywhere())
 
     def inside(self) -> list[Any]:
         """Return the local entries that the store is not known to have though it has gone on behind them.
@@ -167,51 +186,79 @@ class Marks:
 
     def _forget(self) -> None:
         self.place, self.lost = Place(), 0
-        self._unmet, self._waiting = Counter(), []
+        self._unmet, self._unmet_notes, self._waiting = set(), {}, []
         self._kinds, self._notes, self._metadata = set(), {}, None
+        self._behind = (b"", b"")
         self._count, self._last_met = 0, -1
 
     def _note(self, entries: Sequence[Any]) -> None:
+        stored, local = self._behind
         for entry in entries:
             kind = type_of(entry)
             if kind == METADATA:
                 self._metadata = digest(entry)
                 continue
-            self._unmet[digest(entry)] += 1
+            if uuid_of(entry) is None:
+                self._unmet_notes.setdefault(stored, []).append(digest(entry))
+            else:
+                stored = digest(entry)
+                self._unmet.add(stored)
             if isinstance(kind, str):
                 self._kinds.add(kind)
+        self._behind = stored, local
 
     def _meet(self, entry: Any) -> None:
+        stored, behind = self._behind
         print_ = digest(entry)
         repeats = False
         if uuid_of(entry) is None:
             kind = str(type_of(entry))
             repeats = self._notes.get(kind) == print_
             self._notes[kind] = print_
-        if self._is_met(print_):
-            self._last_met = self._count
         else:
-            self._waiting.append(Waiting(self._count, entry, repeats))
+            self._behind = stored, print_
+        self._waiting.append(Waiting(self._count, entry, print_, behind, repeats))
         self._count += 1
 
-    def _meet_again(self) -> None:
-        """Look for what has come to the store since its entries were met in the file."""
-        left = []
-        for each in self._waiting:
-            if self._unmet and self._is_met(digest(each.entry)):
-                self._last_met = max(self._last_met, each.number)
-            else:
-                left.append(each)
-        self._waiting = left
+    def _strike_out(self, met: set[int]) -> None:
+        """Take what was met from both sides. Of notes the marks are taken already."""
+        self._unmet -= {each.digest for each in self._waiting if each.number in met}
+        self._waiting = [each for each in self._waiting if each.number not in met]
+        self._last_met = max(self._last_met, *met) if met else self._last_met
 
-    def _is_met(self, print_: bytes) -> bool:
-        """Strike out one mark, if there is one like it."""
-        if print_ not in self._unmet:
-            return False
-        self._unmet[print_] -= 1
-        if not self._unmet[print_]:
-            del self._unmet[print_]
-        return True
+    def _notes_in_order(self) -> set[int]:
+        """Let stored notes meet the local ones that stand behind the same entry, one after the other."""
+        met: set[int] = set()
+        waiting: dict[bytes, list[Waiting]] = {}
+        for each in self._waiting:
+            if each.is_note:
+                waiting.setdefault(each.behind, []).append(each)
+        for behind, notes in waiting.items():
+            at, left = 0, []
+            for print_ in self._unmet_notes.pop(behind, []):
+                found = next((index for index in range(at, len(notes)) if notes[index].digest == print_), None)
+                if found is None:
+                    left.append(print_)
+                else:
+                    met.add(notes[found].number)
+                    at = found + 1
+            if left:
+                self._unmet_notes[behind] = left
+        return met
+
+    def _notes_anywhere(self) -> set[int]:
+        """Let local notes that are left over meet any that is stored, and was left over too."""
+        notes = [each for each in self._waiting if each.is_note]
+        met: set[int] = set()
+        for behind, prints in list(self._unmet_notes.items()) if notes else ():
+            for print_ in list(prints):
+                found = next((each for each in notes if each.digest == print_ and each.number not in met), None)
+                if found is not None:
+                    met.add(found.number)
+                    prints.remove(print_)
+            if not prints:
+                del self._unmet_notes[behind]
+        return met
 
     def _is_no_loss(self, each: Waiting) -> bool:
-        return uuid_of(each.entry) is None and (each.repeats or type_of(each.entry) not in self._kinds)
+        return each.is_note and (each.repeats or type_of(each.entry) not in self._kinds)

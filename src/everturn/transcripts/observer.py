@@ -36,10 +36,6 @@ class StoreObserver:
     def __post_init__(self) -> None:
         self._log = get_logger().bind()  # bound once: an unbound logger binds itself anew at every line
 
-    def bind(self, **context: object) -> None:
-        """Add fields to every log line from here on."""
-        self._log = self._log.bind(**context)
-
     def wrote(self, folder: str, header: Header, size_bytes: int, seconds: float) -> None:
         """A part is durable."""
         self.parts_written += header.kind == "data"

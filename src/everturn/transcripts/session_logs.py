@@ -292,7 +292,9 @@ class SessionLogs:
     def _opened(self, place: Target, handle: _Handle, log: Log) -> None:
         handle.opened = True
         if not log.exists:
-            self.marks(place).begin(())
+            marks = self.marks(place)
+            marks.begin(())
+            marks.deleted = log.start > 1
         if place.subpath is None and not log.exists:
             self.summaries.begin((place.project_key, place.session_id), log.tail)
 

@@ -50,7 +50,8 @@ def align(local: Sequence[Any], stored: Sequence[Any]) -> Alignment:
     found = [places[each].popleft() if places[each] else None for each in map(mark, stored)]
     matched = {index for index in found if index is not None}
     end = max(matched, default=-1) + 1
-    last = max((at for at, index in enumerate(found) if index is not None), default=-1)
+    # Notes look alike: one that somebody else has added must not be taken for the end of what both have.
+    last = max((at for at, index in enumerate(found) if index is not None and uuid_of(stored[at])), default=-1)
     return Alignment(
         after=list(local[end:]),
         inside=[entry for index, entry in enumerate(local[:end]) if index not in matched],

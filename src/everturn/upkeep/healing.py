@@ -84,7 +84,7 @@ async def salvage(store: TranscriptStore, session: SessionKey, local: Path) -> H
     """Append what a run that died on this machine has left in its files and not in the store.
 
     For a new claim, when it has fenced the session and before its agent starts. If the conversation has gone on in
-    the store since, nothing is appended.
+    the store since, or was deleted, nothing is appended.
 
     Args:
         store: The store of the new claim.
@@ -95,18 +95,37 @@ async def salvage(store: TranscriptStore, session: SessionKey, local: Path) -> H
         EverturnError: As for `heal`.
     """
     try:
-        found = await _heal_all(store, session, local, final=True)
+        found = await _heal_all(store, session, local, final=True, salvaging=True)
     finally:
         for key, _ in await anyio.to_thread.run_sync(_files, session, local):
             store.marks(key).forget()  # the next agent has other files
     return Healing(found.appended, found.missing, tuple(found.reasons))
 
 
-async def _heal_all(store: TranscriptStore, session: SessionKey, local: Path, *, final: bool) -> _Found:
+def folder_of(projects: Path, session: SessionKey) -> Path:
+    """Return where the agent has its files of a session: among those of its project, or of another one.
+
+    The command names the folder after the directory as it sees it, which may be another name for the same one.
+
+    Args:
+        projects: The agent's folder of projects, or what was kept of it.
+        session: The session's project key and id.
+    """
+    usual = projects / session["project_key"]
+    name = f"{session['session_id']}{SUFFIX}"
+    if (usual / name).exists():
+        return usual
+    found = [path for path in projects.glob(f"*/{name}") if path.is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent if found else usual
+
+
+async def _heal_all(
+    store: TranscriptStore, session: SessionKey, local: Path, *, final: bool, salvaging: bool = False
+) -> _Found:
     if not store.epoch:
         raise Invalid("only the holder of a claim can heal a session", hint="import it, or repair it")
     await store.drain()
-    found = _Found()
+    found = _Found(salvaging)
     for key, path in await anyio.to_thread.run_sync(_files, session, local):
         await _Log(store, key, path, found).heal(final=final)
     return found
@@ -126,6 +145,7 @@ def _files(session: SessionKey, local: Path) -> list[tuple[SessionKey, Path]]:
 class _Found:
     """What is told in the end."""
 
+    salvaging: bool = False
     appended: int = 0
     missing: int = 0
     has_main: bool = False
@@ -165,7 +185,9 @@ class _Log:
             return
         after = self._marks.after()
         if diverged or self._found.refused:
-            self._refuse(after)
+            self._refuse(after, "the conversation has gone on without them")
+        elif self._found.salvaging and self._marks.deleted:
+            self._refuse(after, "they were deleted")
         else:
             await self._append([*after, *metadata])
 
@@ -179,11 +201,14 @@ class _Log:
                     return False
         everything = await self._read(Place(), final=final)
         assert everything is not None  # it is its own beginning
-        local = without_repeats(everything[0])
         stored = await self._store.load(self._key) or []  # the marks begin anew with it
-        await anyio.to_thread.run_sync(self._marks.meet, local, everything[1])
+        return await anyio.to_thread.run_sync(self._compare_with, stored, *everything)
+
+    def _compare_with(self, stored: list[Any], entries: list[Any], place: Place) -> bool:
+        local = without_repeats(entries)
+        self._marks.meet(local, place)
         self._marks.lost = len(self._marks.inside())
-        return (await anyio.to_thread.run_sync(align, local, stored)).diverged
+        return align(local, stored).diverged
 
     async def _read(self, place: Place, *, final: bool) -> tuple[list[Any], Place] | None:
         try:
@@ -209,6 +234,7 @@ class _Log:
         try:
             for batch in batches(entries):
                 await self._store.append(self._key, cast("list[SessionStoreEntry]", batch))
+                await self._store.drain()  # it may linger
                 appended += len(batch)
         finally:
             self._marks.meet((), self._marks.place)
@@ -216,10 +242,10 @@ class _Log:
             if appended:
                 self._store.observer.healed(self._name, appended)
 
-    def _refuse(self, entries: Sequence[Any]) -> None:
+    def _refuse(self, entries: Sequence[Any], why: str) -> None:
         if any(uuid_of(entry) is not None for entry in entries):  # otherwise it is only how the agent has closed
             self._found.refused = True
-            self._report(len(entries), "the conversation has gone on without them")
+            self._report(len(entries), why)
 
     def _report(self, missing: int, why: str, *, is_new: bool = True) -> None:
         """Tell what cannot be healed; in the log only if it is new."""

@@ -1,0 +1,93 @@
+"""`everturn sweep`: sessions that are too old to be resumed are forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from everturn.cli.output import Terminal, plain, when
+from everturn.cli.sessions.care import counted
+from everturn.cli.sessions.common import JsonOption, print_json, short_ids
+from everturn.clock import SystemClock
+from everturn.errors import EverturnError
+from everturn.model import SessionRecord
+from everturn.registry import Registry, open_registry
+from everturn.settings import Settings
+from everturn.telemetry import default_metrics, log_to_stderr
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+def command(
+    registry: Annotated[str | None, typer.Option(help="Who owns which session; goes before the setting.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be dropped, and drop nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Drop the sessions that were last used too long ago to be resumed, so that their work begins anew.
+
+    Their transcripts stay. A session that somebody holds is never dropped.
+    """
+    settings = Settings.load(registry=registry)
+    log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
+    opened = open_registry(settings.registry_url(), ages=settings.session_ages(), settings=settings)
+    dropped = _sweep(opened, dry_run=dry_run)
+    now = SystemClock().now()
+    if as_json:
+        for each in dropped:
+            print_json({**_record(each, now), "dropped": not dry_run})
+        return
+    terminal = Terminal(highlight=False)
+    if dropped:
+        terminal.print(_table(dropped, now))
+    count = counted(len(dropped), "session", "sessions")
+    terminal.print(f"{count} would be dropped" if dry_run else f"{count} dropped")
+
+
+def _sweep(registry: Registry, *, dry_run: bool) -> list[SessionRecord]:
+    if dry_run:
+        return registry.sweep(dry_run=True)
+    sweeps = default_metrics().sweeps
+    try:
+        dropped = registry.sweep()
+    except EverturnError:
+        sweeps.labels("failed").inc()
+        raise
+    sweeps.labels("done").inc()
+    return dropped
+
+
+def _table(dropped: Sequence[SessionRecord], now: float) -> Table:
+    short = short_ids([each.session_id for each in dropped])
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    table.add_column("work item", overflow="ellipsis", no_wrap=True, ratio=2)
+    table.add_column("session", no_wrap=True)
+    table.add_column("unused for", no_wrap=True, justify="right")
+    table.add_column("last worker", overflow="ellipsis", no_wrap=True, ratio=1)
+    for each in dropped:
+        unused = age(now - each.last_used_at)
+        table.add_row(Text(plain(each.work_key)), short[each.session_id], unused, Text(plain(each.worker)))
+    return table
+
+
+def _record(dropped: SessionRecord, now: float) -> dict[str, Any]:
+    return {
+        "work": dropped.work_key,
+        "session_id": dropped.session_id,
+        "agent": dropped.agent,
+        "worker": dropped.worker,
+        "store": dropped.store,
+        "last_used": when(round(dropped.last_used_at * 1000)),
+        "unused_s": round(max(now - dropped.last_used_at, 0)),
+    }
+
+
+def age(seconds: float) -> str:
+    """Return a duration as people read it, in its largest unit: `26 h`, `3 d`."""
+    for size, unit in _UNITS:
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
