@@ -55,6 +55,7 @@ while [ ! -e go ]; do sleep 0.05; done
 exec '{cli}' "$@"
 """
 WORKER = Path(__file__).with_name("worker.py")
+TESTS = WORKER.parent.parent
 
 Event = dict[str, Any]
 
@@ -145,23 +146,35 @@ class Machine:
             **self.stage.shared,
             "EVERTURN_STATE": str(self.state),
             "EVERTURN_WORKER": self.name,
+            "PYTHONPATH": str(TESTS),
             **more,
         }
 
     @contextlib.contextmanager
     def worker(self, *, held: bool = False, backend: str = "asyncio", rounds: bool = False, **more: str) -> Iterator[Worker]:
         """Run a worker here. Whatever is left of it at the end of the block is killed."""
-        plan = {
-            "task": TASK,
-            "prompt": PROMPT,
-            "resume_prompt": RESUME_PROMPT,
-            "receipts": str(self.receipts),
-            "backend": backend,
-            "cli": str(self.held_cli()) if held else None,
-            "rounds": rounds,
-        }
-        with self.start([sys.executable, str(WORKER), json.dumps(plan)], **more) as worker:
+        plan = self.plan(backend, cli=str(self.held_cli()) if held else None, rounds=rounds)
+        with self.start([sys.executable, str(WORKER), plan], **more) as worker:
             yield worker
+
+    @contextlib.contextmanager
+    def caller(
+        self,
+        program: Path,
+        scenario: str,
+        backend: str = "asyncio",
+        variables: dict[str, str] | None = None,
+        **plan: Any,
+    ) -> Iterator[Worker]:
+        """Run a program that treats its run in some way."""
+        command = [sys.executable, str(program), scenario, self.plan(backend, **plan)]
+        with self.start(command, **(variables or {})) as worker:
+            yield worker
+
+    def plan(self, backend: str, **more: Any) -> str:
+        """Return what a worker is to do, as it takes it."""
+        plan = {"task": TASK, "prompt": PROMPT, "resume_prompt": RESUME_PROMPT, "receipts": str(self.receipts)}
+        return json.dumps({**plan, "backend": backend, **more})
 
     @contextlib.contextmanager
     def start(self, command: list[str], **more: str) -> Iterator[Worker]:

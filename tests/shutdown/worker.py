@@ -29,6 +29,11 @@ def say(event: str, **values: Any) -> None:
     print(json.dumps({"event": event, **values}), flush=True)
 
 
+def receipted(plan: dict[str, Any], **more: Any) -> Runtime:
+    """Return a runtime that notes what was acknowledged."""
+    return Runtime(make_store=partial(ReceiptedStore, receipts=Path(plan["receipts"])), **more)
+
+
 def start(runtime: Runtime, plan: dict[str, Any]) -> Run:
     return runtime.run(
         WorkItem.task(plan["task"]),
@@ -45,8 +50,7 @@ def start(runtime: Runtime, plan: dict[str, Any]) -> Run:
 
 async def work(plan: dict[str, Any]) -> int:
     """Run the plan to its end, and say how it ended."""
-    runtime = Runtime(make_store=partial(ReceiptedStore, receipts=Path(plan["receipts"])))
-    run = start(runtime, plan)
+    run = start(receipted(plan), plan)
     code = 0
     with anyio.CancelScope() as scope:
         cancel_on_signal(scope)

@@ -16,18 +16,20 @@ from claude_agent_sdk import SessionKey, project_key_for_directory
 
 from everturn.errors import EverturnError, Fenced, Unavailable
 from everturn.host.folders import RunFolder
+from everturn.log.background import start_thread
 from everturn.runner.dispatch import in_thread
 from everturn.runner.handle import Progress
 from everturn.runner.interruption import Interruption
 from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
-from everturn.runner.stopping import Stop
-from everturn.runner.tasks import spawn
+from everturn.runner.stopping import CANCELLED, Stop
+from everturn.runner.tasks import Loop
 from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
 from everturn.upkeep.healing import Healing, folder_of, heal
 from everturn.upkeep.traces import Trace
 
+END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left
 TRACE_FILE = "trace.jsonl"
 
@@ -78,6 +80,9 @@ class Closing:
         the claim is released, or runs out.
         """
         problem: Exception | None = None
+        if self._held.folder is not None and _may_live(self._held.folder):
+            end = partial(in_thread, partial(self._held.folder.end_agent, timeout_s=END_AGENTS_S))
+            await self._step("agent", end)
         if self._held.store is not None:
             problem = await self._make_whole(self._held.store)
             await self._step("summaries", self._held.store.aclose)
@@ -155,22 +160,34 @@ class Closing:
     async def _step(self, name: str, what: Callable[[], Awaitable[None]]) -> bool:
         """Take a step, and tell whether it came to its end.
 
-        It is waited for while there is time. A thread cannot be stopped that waits for a store or a registry, so the
-        step is taken in a task of its own, which is left to itself when time is up. It does not go on for long then:
-        the end of the event loop waits for it.
+        It is waited for while there is time. What waits for a store or a registry cannot be stopped, so the step is
+        taken in a thread of its own, which is left to itself when time is up. It has an event loop of its own, too:
+        that of the caller may come to its end meanwhile, and cancels whatever goes on in it.
         """
         failed: list[EverturnError] = []
         over = anyio.Event()
-        spawn(_carried_out(what, failed, over))
-        with self._interruption.unless_hurried(self._left_s, LEAST_S):
-            await over.wait()
+        tell = partial(Loop().call, over.set)
+        if start_thread(partial(_carry_out, what, failed, tell), f"everturn-{name}") is None:
+            _carry_out(what, failed, over.set)
+        with self._interruption.unless_hurried(self._left_s, LEAST_S) as scope:
+            await self._until(over, scope)
         if not over.is_set():
             self._log.warning("closing_cut_short", step=name)
             if self._held.store is not None:
-                self._held.store.give_up_after(LEAST_S)
+                self._held.store.give_up_after(0)
         for error in failed:
             self._log.warning("closing_failed", step=name, error=str(error))
         return over.is_set() and not failed
+
+    async def _until(self, over: anyio.Event, scope: anyio.CancelScope) -> None:
+        """Wait, also when the event loop comes to its end, which waits for us."""
+        while not over.is_set():
+            try:
+                await over.wait()
+            except anyio.get_cancelled_exc_class():
+                if scope.cancel_called:
+                    raise
+                self._stop.request(CANCELLED, again=False)
 
     @property
     def _left_s(self) -> float:
@@ -187,13 +204,19 @@ class Closing:
             self._log.error("shutdown_overrun", seconds=round(took_s, 3))
 
 
+def _may_live(folder: RunFolder) -> bool:
+    """Tell whether something of the agent may be left, or of its transcript not kept: its guard has not come so far."""
+    agent = folder.agent
+    return agent is not None and not agent.kept
+
+
 def _fenced(store: TranscriptStore) -> Fenced | None:
     return store.observer.fenced
 
 
-async def _carried_out(what: Callable[[], Awaitable[None]], failed: list[EverturnError], over: anyio.Event) -> None:
+def _carry_out(what: Callable[[], Awaitable[None]], failed: list[EverturnError], tell: Callable[[], object]) -> None:
     try:
-        await what()
+        anyio.run(what)
     except EverturnError as error:
         failed.append(error)
     except Exception as error:  # noqa: BLE001  # whatever it is, the next step has to be taken
@@ -201,4 +224,4 @@ async def _carried_out(what: Callable[[], Awaitable[None]], failed: list[Evertur
             Unavailable(f"{type(error).__name__}: {error}", hint="this should not happen; please report it")
         )
     finally:
-        over.set()
+        tell()

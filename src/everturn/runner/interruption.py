@@ -36,7 +36,7 @@ class Interruption:
             yield
 
     @contextmanager
-    def unless_hurried(self, timeout_s: float, hurried_s: float = 0.0) -> Iterator[None]:
+    def unless_hurried(self, timeout_s: float, hurried_s: float = 0.0) -> Iterator[anyio.CancelScope]:
         """Do something that belongs to the end. Nothing else cuts it short.
 
         Args:
@@ -45,7 +45,7 @@ class Interruption:
         """
         with _listed(self._urgent, anyio.CancelScope(shield=True), hurried_s) as scope:
             scope.deadline = anyio.current_time() + (hurried_s if self._stop.hurry else timeout_s)
-            yield
+            yield scope
 
     def _tell(self) -> None:
         for scope, _ in self._ordinary:
