@@ -1,6 +1,6 @@
 """How a run lets go: what its agent said is stored, compared and accounted for, then the claim is released.
 
-In this order, whatever ended the run, and within its grace period. A step that fails does not keep the next one from
+In this order, whatever ended the run, its own end too, and within its grace period. A step that fails does not keep the next one from
 being taken: the claim, above all, must not stay behind. What could not be done is kept in the run's folder on this
 machine, for the next start here.
 """
@@ -71,6 +71,7 @@ class Closing:
         self._stop = stop
         self._interruption = interruption
         self._keep = False  # the folder: something in it is still needed
+        self._begun = parts.clock.elapsed()
         self._log = get_logger()
 
     async def let_go(self) -> Exception | None:
@@ -192,7 +193,9 @@ class Closing:
     @property
     def _left_s(self) -> float:
         """How long the next step may take."""
-        return LEAST_S if self._stop.hurry else max(LEAST_S, self._stop.left_s)
+        end = self._begun + self._parts.settings.shutdown_grace_s
+        left_s = min(self._stop.left_s, end - self._parts.clock.elapsed())
+        return LEAST_S if self._stop.hurry else max(LEAST_S, left_s)
 
     def _tell_how_long(self) -> None:
         took_s = self._stop.took_s

@@ -25,7 +25,8 @@ class Interruption:
         self._stop = stop
         self._ordinary: list[_Listed] = []
         self._urgent: list[_Listed] = []
-        stop.listen(partial(Loop().call, self._tell))
+        self._loop = Loop()
+        stop.listen(partial(self._loop.call, self._tell))
 
     @contextmanager
     def unless_stopped(self) -> Iterator[None]:
@@ -51,7 +52,7 @@ class Interruption:
         for scope, _ in self._ordinary:
             scope.cancel()
         for scope, hurried_s in self._urgent if self._stop.hurry else ():
-            scope.deadline = min(scope.deadline, anyio.current_time() + hurried_s)
+            scope.deadline = min(scope.deadline, self._loop.now() + hurried_s)
 
 
 @contextmanager
