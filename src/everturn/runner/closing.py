@@ -142,6 +142,9 @@ class Closing:
         self._held.trace.close()
         if not self._parts.settings.upload_traces:
             return
+        if self._stop.hurry:  # the next start here does it
+            self._keep = True
+            return
         work = self._held.lease.claim.work
         upload = partial(self._parts.stores.upload_trace, work.key, self._progress.run_id, self._held.trace.path)
         try:
