@@ -97,7 +97,7 @@ class Thief:
     def tell(self, who: str, event: dict[str, Any]) -> None:
         if (who, event["event"]) == ("demo", "killed"):
             parts = sorted(self._store.glob("sessions/*/*/*/main/*.jsonl.zst"))
-            assert len(parts) > 4
+            assert len(parts) > 2
             parts[self._place].unlink()
             self.taken.append(parts[self._place].name)
 
@@ -117,7 +117,7 @@ def test_the_demo_counts_what_is_missing_at_the_end(tmp_path: Path, temporary: P
 @pytest.mark.cli
 @pytest.mark.slow
 def test_the_demo_does_not_pass_over_what_is_missing_in_the_middle(tmp_path: Path, temporary: Path) -> None:
-    thief = Thief(tmp_path / "store", 2)
+    thief = Thief(tmp_path / "store", 1)
     with pytest.raises(EverturnError, match="has a hole"):
         perform(DemoOptions(store=(tmp_path / "store").as_uri()), thief.tell)
     assert len(thief.taken) == 1

@@ -17,7 +17,16 @@ from prometheus_client import CollectorRegistry
 
 from everturn.clock import SystemClock
 from everturn.errors import Conflict, NotFound
-from everturn.host.agents import Agents, Marker, end_old_agents, find_cli, find_processes, is_guard, marker_of
+from everturn.host.agents import (
+    Agents,
+    Marker,
+    end_old_agents,
+    find_cli,
+    find_processes,
+    is_guard,
+    mark_of,
+    marker_of,
+)
 from everturn.settings import RUN_MARKER, Settings
 from everturn.telemetry import Metrics
 from host.stage import RUN, SESSION, TOOL_COUNT, Stage
@@ -29,6 +38,18 @@ OTHER = str(uuid.uuid4())
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path / "stage")
+
+
+def test_agents_of_another_session_of_the_same_work_item_are_old() -> None:
+    work = mark_of(f"sqlite:///{SESSION}", "task:1")
+    elsewhere = mark_of(f"sqlite:///{OTHER}", "task:1")
+    with (
+        marked(f"r:{OTHER}:9:{work}") as given_up,
+        marked(f"r:{SESSION}:2:{work}") as ours,
+        marked(f"r:{OTHER}:9:{elsewhere}") as another,
+    ):
+        assert end_old_agents(SESSION, 2, work=work, timeout_s=5) == [given_up.pid]
+        assert all(process.is_running() for process in (ours, another))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -29,23 +30,31 @@ class Marker:
         run_id: The run.
         session_id: The conversation.
         epoch: The claim's number.
+        work: What tells the work item from those of all registries (`mark_of`); empty if nobody said.
     """
 
     run_id: str
     session_id: str
     epoch: int
+    work: str = ""
 
     def __str__(self) -> str:
-        return f"{self.run_id}:{self.session_id}:{self.epoch}"
+        return f"{self.run_id}:{self.session_id}:{self.epoch}:{self.work}"
+
+
+def mark_of(registry: str, work_key: str) -> str:
+    """Return what tells a work item from all others on a host, those of the same name in other registries too."""
+    return hashlib.sha256(f"{registry}\0{work_key}".encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def marker_of(pid: int) -> Marker | None:
     """Return whose process it is; `None` if it belongs to no agent, or its environment may not be seen."""
     for pair in guard.environment_of(pid):
         if pair.startswith(_PREFIX):
-            run_id, _, rest = pair.removeprefix(_PREFIX).decode(errors="replace").partition(":")
-            session_id, _, epoch = rest.rpartition(":")
-            return Marker(run_id, session_id, int(epoch)) if epoch.isdecimal() else None
+            pieces = pair.removeprefix(_PREFIX).decode(errors="replace").split(":")
+            if len(pieces) not in (3, 4) or not pieces[2].isdecimal():
+                return None
+            return Marker(pieces[0], pieces[1], int(pieces[2]), *pieces[3:])
     return None
 
 
@@ -113,11 +122,13 @@ class Agents:
         self._metrics = metrics
         self._log = get_logger()
 
-    def end_old(self, session_id: str, epoch: int, *, timeout_s: float) -> list[int]:
+    def end_old(self, session_id: str, epoch: int, *, work: str = "", timeout_s: float) -> list[int]:
         """See `end_old_agents`."""
 
         def is_old(marker: Marker) -> bool:
-            return marker.session_id == session_id and marker.epoch < epoch
+            if marker.session_id == session_id:
+                return marker.epoch < epoch
+            return work != "" and marker.work == work
 
         if not guard.IS_LINUX:
             return []
@@ -140,9 +151,17 @@ class Agents:
 
 
 def end_old_agents(
-    session_id: str, epoch: int, *, timeout_s: float, clock: Clock | None = None, metrics: Metrics | None = None
+    session_id: str,
+    epoch: int,
+    *,
+    timeout_s: float,
+    work: str = "",
+    clock: Clock | None = None,
+    metrics: Metrics | None = None,
 ) -> list[int]:
     """End every process of this host that belongs to an agent of a session under an older claim.
+
+    Agents of another session of the same work item are old, too: that session was given up.
 
     When it returns, none of them is left: the agent command, its tools, and its guard are gone. Guards keep the
     transcript first. Only on Linux can they be found; elsewhere nothing is done. Processes of other users whose
@@ -152,6 +171,7 @@ def end_old_agents(
         session_id: The session.
         epoch: The number of the new claim; processes of lower ones are ended.
         timeout_s: How long that may take.
+        work: What tells the work item from others (`mark_of`); without it only those of the session are found.
         clock: To wait by; the system's.
         metrics: Where ended processes are counted; the default ones.
 
@@ -162,7 +182,7 @@ def end_old_agents(
         Conflict: One of them is still there after that time, or has started this very process.
     """
     return Agents(clock or SystemClock(), metrics or default_metrics()).end_old(
-        session_id, epoch, timeout_s=timeout_s
+        session_id, epoch, work=work, timeout_s=timeout_s
     )
 
 

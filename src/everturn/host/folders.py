@@ -120,7 +120,9 @@ class RunFolder:
             finally:
                 os.close(lease)
 
-    def launcher(self, cli: Path, *, session_id: str, epoch: int, portable: bool = not guard.IS_LINUX) -> Path:
+    def launcher(
+        self, cli: Path, *, session_id: str, epoch: int, work: str = "", portable: bool = not guard.IS_LINUX
+    ) -> Path:
         """Write a program that starts an agent command under a guard.
 
         A run may have several agents, one after the other: `end_agent` ends the last one before the next begins.
@@ -129,6 +131,7 @@ class RunFolder:
             cli: The agent command.
             session_id: The conversation.
             epoch: The claim's number.
+            work: What tells the work item from others (`agents.mark_of`).
             portable: Use only what every system has. Less is found then; see docs/host.md.
 
         Returns:
@@ -142,7 +145,7 @@ class RunFolder:
         _check_name("session id", session_id)
         config, program = self.path / "guard.json", self.path / "agent"
         ours = None if portable else guard.look_up(os.getpid())
-        marker = f"{RUN_MARKER}={Marker(self.run_id, session_id, epoch)}"
+        marker = f"{RUN_MARKER}={Marker(self.run_id, session_id, epoch, work)}"
         command = [sys.executable, "-I", "-S", guard.__file__, str(config)]
         lines = ["#!/bin/sh", f"export {marker}", f'exec {shlex.join(command)} "$@"', ""]
         with _told(self.path):

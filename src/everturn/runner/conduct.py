@@ -21,7 +21,7 @@ from claude_agent_sdk import (
 
 from everturn.agent import Agent, session_of
 from everturn.errors import Conflict, EverturnError, Fenced, NotFound, Unavailable
-from everturn.host.agents import end_old_agents, find_cli
+from everturn.host.agents import end_old_agents, find_cli, mark_of
 from everturn.host.folders import RunFolder
 from everturn.model import Holder
 from everturn.runner.closing import END_AGENTS_S, LEAST_S, TRACE_FILE, Closing, Holdings
@@ -66,6 +66,7 @@ class Conduct:
         self._log = get_logger()
         self._held = Holdings()
         self._context = RunContext(request.work.key, progress.run_id)
+        self._mark = mark_of(parts.settings.registry_url(), request.work.key)
         self._result: ResultMessage | None = None
         self._begun = 0.0
         self._heard = False
@@ -116,12 +117,13 @@ class Conduct:
             await _stoppable(partial(self._parts.workdirs.check, work))
         await in_thread(partial(self._parts.stores.admit, work.key))
         self._cli = find_cli(self._request.options.cli_path)
+        await in_thread(self._parts.folders.check)
         self._held.folder = await in_thread(partial(self._parts.folders.open, self._progress.run_id))
         self._held.trace = Trace(self._held.folder.path / TRACE_FILE)
         lease = await self._claim(self._held.folder)
         claim = lease.claim
-        if not claim.is_new:
-            await in_thread(partial(end_old_agents, claim.session_id, claim.epoch, timeout_s=END_AGENTS_S))
+        end_old = partial(end_old_agents, claim.session_id, claim.epoch, work=self._mark)
+        await in_thread(partial(end_old, timeout_s=END_AGENTS_S))
         self._progress.cwd = await self._directory()
         past = Past(self._parts, self._progress, lease)
         self._held.store = await self._dispatcher.take_over(lease, self._progress, past.look_after)
@@ -199,7 +201,7 @@ class Conduct:
             session_id=session_id,
             resume=resume,
             cwd=progress.cwd or Path(),
-            cli=folder.launcher(self._cli, session_id=session_id, epoch=epoch),
+            cli=folder.launcher(self._cli, session_id=session_id, epoch=epoch, work=self._mark),
         )
         grace_s = self._settings.shutdown_grace_s
         turn = Turn(
