@@ -90,7 +90,8 @@ class Closing:
         if self._held.trace is not None and self._held.lease is not None:
             await self._step("trace", self._upload_trace)
         if self._held.lease is not None:
-            await self._step("release", self._release)
+            released = await self._step("release", self._release)
+            self._keep = self._keep or not released  # so that the next run here need not wait for the claim's end
         if self._held.folder is not None:
             await self._step("folder", partial(in_thread, partial(self._held.folder.close, keep=self._keep)))
         self._tell_how_long()

@@ -296,7 +296,12 @@ class Conduct:
                 hint="look for options or hooks that change the session id",
             )
         assert self._held.lease is not None
-        await in_thread(partial(self._parts.registry.confirm, self._held.lease.claim, str(self._progress.cwd)))
+        try:
+            await in_thread(partial(self._parts.registry.confirm, self._held.lease.claim, str(self._progress.cwd)))
+        except Fenced:
+            raise
+        except EverturnError as error:  # the registry is away; while the lease lasts, that is no reason to end
+            self._log.warning("claim_not_renewed", work=self._request.work.key, error=str(error))
 
     async def _begin_anew(self) -> None:
         """The conversation is lost. Forget it, begin another one, and tell whoever listens."""
