@@ -25,9 +25,7 @@ SHORT = {
 
 
 @pytest.fixture
-def make_stage(
-    tmp_path: Path, s3_server: LoopbackS3, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[MakeStage]:
+def make_stage(tmp_path: Path, s3_server: LoopbackS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeStage]:
     """Make a stage whose store is on S3, behind a proxy."""
     with ExitStack() as stack:
 

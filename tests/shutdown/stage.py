@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,9 @@ class Machine:
 
     def __post_init__(self) -> None:
         self.folder = self.stage.folder / self.name
-        self.home, self.desk, self.tmp, self.state = (
-            self.folder / name for name in ("home", "desk", "tmp", "state")
-        )
+        self.home, self.desk, self.tmp, self.state = (self.folder / name for name in ("home", "desk", "tmp", "state"))
         for place in (self.home, self.desk, self.tmp):
             place.mkdir(parents=True, exist_ok=True)
-        self.receipts = self.folder / "receipts.jsonl"
 
     def environment(self, **more: str) -> dict[str, str]:
         return {
@@ -151,7 +149,9 @@ class Machine:
         }
 
     @contextlib.contextmanager
-    def worker(self, *, held: bool = False, backend: str = "asyncio", rounds: bool = False, **more: str) -> Iterator[Worker]:
+    def worker(
+        self, *, held: bool = False, backend: str = "asyncio", rounds: bool = False, **more: str
+    ) -> Iterator[Worker]:
         """Run a worker here. Whatever is left of it at the end of the block is killed."""
         plan = self.plan(backend, cli=str(self.held_cli()) if held else None, rounds=rounds)
         with self.start([sys.executable, str(WORKER), plan], **more) as worker:
@@ -173,7 +173,7 @@ class Machine:
 
     def plan(self, backend: str, **more: Any) -> str:
         """Return what a worker is to do, as it takes it."""
-        plan = {"task": TASK, "prompt": PROMPT, "resume_prompt": RESUME_PROMPT, "receipts": str(self.receipts)}
+        plan = {"task": TASK, "prompt": PROMPT, "resume_prompt": RESUME_PROMPT, "receipts": str(self._fresh_receipts())}
         return json.dumps({**plan, "backend": backend, **more})
 
     @contextlib.contextmanager
@@ -208,8 +208,13 @@ class Machine:
     def complaints(self) -> str:
         return (self.folder / "stderr.log").read_text(errors="replace")
 
-    def acknowledged(self) -> dict[str | None, list[Any]]:
-        return read_receipts(self.receipts)
+    def acknowledged(self) -> list[dict[str | None, list[Any]]]:
+        """Return what each worker here was told is stored, by subpath."""
+        found = [read_receipts(path) for path in sorted(self.folder.glob("receipts-*"))]
+        return [each for each in found if each]
+
+    def _fresh_receipts(self) -> Path:
+        return self.folder / f"receipts-{next(self.stage.numbers)}"
 
     def processes(self) -> list[int]:
         return processes_below(self.folder)
@@ -232,6 +237,7 @@ class Stage:
         self.proxy = proxy
         self.moment = moment
         self.calm = False
+        self.numbers = count(100)  # of workers
         self.model = ScriptedModel(self._answer)
         self.subagent_request = 0
         self.settings = Settings.load(
@@ -319,16 +325,14 @@ class Stage:
 
     def assert_acknowledged_is_stored(self, session_id: str, *machines: Machine) -> int:
         """Every entry that somebody was told is stored is there, in order. Returns how many."""
-        count = 0
-        together: dict[str | None, list[Any]] = {}
-        for machine in machines:
-            for subpath, entries in machine.acknowledged().items():
-                together.setdefault(subpath, []).extend(entries)
-        for subpath, entries in together.items():
-            verdict = compare(entries, self.stored(session_id, subpath))
-            assert verdict.lost == 0, subpath
-            count += verdict.acknowledged
-        return count
+        total = 0
+        by_worker = [each for machine in machines for each in machine.acknowledged()]
+        for subpath, entries in chain.from_iterable(each.items() for each in by_worker):
+            stored = self.stored(session_id, subpath)
+            verdict = compare(entries, stored)
+            assert verdict.lost == 0, [entry for entry in entries if entry not in stored] or "the order is another one"
+            total += verdict.acknowledged
+        return total
 
     def assert_whole(self, session_id: str, machine: Machine) -> None:
         """What the agent wrote on a machine is in the store: nothing is missing, nothing twice, in order."""

@@ -79,7 +79,9 @@ def test_a_registry_whose_disk_fills_up_while_the_agent_works_does_not_end_the_r
     with mounted(disk, "size=256k") as allowed:
         if not allowed:
             pytest.skip("nothing may be mounted here")
-        stage = make_stage("streaming", EVERTURN_REGISTRY=f"sqlite://{disk / 'registry.db'}", EVERTURN_CLAIM_TTL_S="20")
+        stage = make_stage(
+            "streaming", EVERTURN_REGISTRY=f"sqlite://{disk / 'registry.db'}", EVERTURN_CLAIM_TTL_S="20"
+        )
         machine = stage.machine("a")
         with machine.worker() as worker:
             stage.reach(worker)

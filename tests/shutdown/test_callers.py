@@ -101,7 +101,9 @@ def test_whatever_a_caller_does_with_asyncio_a_run_lets_go_of_everything(stage: 
 
 def test_a_run_that_is_cancelled_twice_hurries_even_without_a_store(stage: Stage) -> None:
     assert stage.proxy is not None
-    with stage.machine("a").caller(CALLER, "cancelled_twice", variables={"EVERTURN_APPEND_DEADLINE_S": "20"}) as worker:
+    with stage.machine("a").caller(
+        CALLER, "cancelled_twice", variables={"EVERTURN_APPEND_DEADLINE_S": "20"}
+    ) as worker:
         worker.wait_for("ready")
         stage.proxy.cut()
         begun = time.monotonic()

@@ -110,9 +110,10 @@ async def rounds(plan: dict[str, Any]) -> int:
     while await anyio.to_thread.run_sync(sys.stdin.readline):
         run = start(runtime, plan)
         try:
-            async for message in run:
-                if isinstance(message, ResultMessage):
-                    say("ran", ok=not message.is_error, epoch=run.epoch, run_id=run.run_id)
+            messages = [message async for message in run]
+            result = messages[-1]
+            ok = isinstance(result, ResultMessage) and not result.is_error
+            say("ran", ok=ok, epoch=run.epoch, run_id=run.run_id)
         except Held as held:
             say("held", holder=held.holder, run_id=held.run_id, epoch=held.epoch)
     return 0

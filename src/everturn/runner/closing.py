@@ -121,7 +121,11 @@ class Closing:
         assert self._progress.session_id is not None
         project = project_key_for_directory(self._progress.cwd)
         key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
-        found.append(await heal(store, key, folder_of(self._held.folder.transcript, key), final=True))
+        agent = self._held.folder.agent
+        local = folder_of(self._held.folder.transcript, key)
+        if agent is not None and not agent.kept:  # there was no room for it, say
+            local = agent.config_dir / "projects" / project
+        found.append(await heal(store, key, local, final=True))
 
     async def _taint(self, reasons: tuple[str, ...]) -> Exception:
         """Note that the transcript in the store is not whole, so that a resume says so."""
@@ -159,8 +163,9 @@ class Closing:
         await in_thread(self._held.lease.end)
         try:
             await in_thread(partial(self._parts.registry.release, self._held.lease.claim))
-        except Fenced:  # it was somebody else's already
-            return
+        except Fenced as error:  # it was somebody else's already
+            if self._stop.error is not None:  # the run has ended for that, perhaps without knowing it
+                self._stop.error = error
 
     async def _step(self, name: str, what: Callable[[], Awaitable[None]]) -> bool:
         """Take a step, and tell whether it came to its end.

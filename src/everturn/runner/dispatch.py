@@ -43,9 +43,7 @@ class Stores(Protocol):
     def claimed(self, scope: str, epoch: int) -> TranscriptStore:
         """Return the store of a scope for the holder of a claim. It has been admitted."""
 
-    def upload_trace(
-        self, scope: str, run_id: str, path: Path, *, timeout_s: float, late: bool = False
-    ) -> None:
+    def upload_trace(self, scope: str, run_id: str, path: Path, *, timeout_s: float, late: bool = False) -> None:
         """Put a run's trace into the store, if it can be done in this time; late, if an earlier upload of it may have
         failed."""
 
