@@ -84,7 +84,7 @@ async def dropped(plan: Plan) -> None:
     del run
     gc.collect()
     with anyio.fail_after(WAIT_S):
-        while children():
+        while children():  # noqa: ASYNC110  # nobody tells us
             await anyio.sleep(0.05)
     say("alone")
 
@@ -138,9 +138,9 @@ async def cancelled_twice(plan: Plan) -> None:
 
 async def loop_ends(plan: Plan) -> None:
     """Leave the event loop with a run in progress that nobody iterates at the moment."""
-    global kept
-    kept = start(receipted(plan), plan)
-    await until_it_speaks(kept)
+    run = start(receipted(plan), plan)
+    kept.append(run)
+    await until_it_speaks(run)
 
 
 async def broken_off(plan: Plan) -> None:
@@ -153,20 +153,20 @@ async def broken_off(plan: Plan) -> None:
 
 async def loop_ends_while_it_lets_go(plan: Plan) -> None:
     """Ask the run to stop, and leave the event loop while it does."""
-    global kept
-    kept = start(receipted(plan), plan)
-    await until_it_speaks(kept)
-    kept.stop()
+    run = start(receipted(plan), plan)
+    kept.append(run)
+    await until_it_speaks(run)
+    run.stop()
     await anyio.sleep(plan["pause_s"])
     say("left")
 
 
 async def loop_ends_with_task(plan: Plan) -> None:
     """Leave the event loop while another task iterates a run."""
-    global kept
-    kept = start(receipted(plan), plan)
-    await until_it_speaks(kept)
-    tasks.append(asyncio.create_task(listen(kept)))
+    run = start(receipted(plan), plan)
+    kept.append(run)
+    await until_it_speaks(run)
+    tasks.append(asyncio.create_task(listen(run)))
     await asyncio.sleep(0.2)
 
 
@@ -179,7 +179,7 @@ async def stopped_by_a_thread(plan: Plan) -> None:
         await anyio.to_thread.run_sync(run.stop, "enough")
 
 
-kept: Run | None = None
+kept: list[Run] = []
 tasks: list[asyncio.Task[None]] = []
 SCENARIOS: dict[str, Callable[[Plan], Coroutine[Any, Any, None]]] = {
     each.__name__: each
@@ -205,7 +205,7 @@ def main() -> None:
     scenario, plan = SCENARIOS[sys.argv[1]], json.loads(sys.argv[2])
     log_to_stderr("info")
     if plan["backend"] == "trio":
-        import trio
+        import trio  # noqa: PLC0415  # not in the other programs
 
         trio.run(scenario, plan)
     else:

@@ -1,4 +1,4 @@
-"""Machines with real workers on one store and one registry, and a model that keeps their agents where a test wants."""
+"""Machines with real workers on one store and one registry; a model keeps their agents where a test wants them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ SUBAGENT_PROMPT = "COUNT THE BLACK SHEEP"
 BEGINNING = "I shall walk up the hill and look at the meadow behind it."
 ENDING = "There are seven sheep behind the hill."
 # The tool ends when it is let go, and has a helper in a session of its own.
-TOOL = "(setsid sh -c 'while :; do sleep 0.1; done' &) ; touch in-the-tool; while [ ! -e go ]; do sleep 0.05; done; echo seven"
+TOOL = (
+    "(setsid sh -c 'while :; do sleep 0.1; done' &) ; touch in-the-tool;"
+    " while [ ! -e go ]; do sleep 0.05; done; echo seven"
+)
 HELD_CLI = """#!/bin/sh
 touch cli-started
 while [ ! -e go ]; do sleep 0.05; done
@@ -173,7 +176,12 @@ class Machine:
 
     def plan(self, backend: str, **more: Any) -> str:
         """Return what a worker is to do, as it takes it."""
-        plan = {"task": TASK, "prompt": PROMPT, "resume_prompt": RESUME_PROMPT, "receipts": str(self._fresh_receipts())}
+        plan = {
+            "task": TASK,
+            "prompt": PROMPT,
+            "resume_prompt": RESUME_PROMPT,
+            "receipts": str(self._fresh_receipts()),
+        }
         return json.dumps({**plan, "backend": backend, **more})
 
     @contextlib.contextmanager
@@ -270,20 +278,20 @@ class Stage:
         """Wait until the agent is where it is to be kept."""
         machine = worker.machine
         if self.moment == "before-the-first-frame":
-            self._poll(worker, lambda: (machine.desk / "cli-started").exists())
+            self._poll(worker, (machine.desk / "cli-started").exists)
             return
         if self.moment == "streaming":
-            self._poll(worker, lambda: self.model.requests)
+            self.model.wait_for_requests(1, TIMEOUT_S)
             self.model.wait_until_streamed(1, 4, TIMEOUT_S)
             worker.wait_for("delta")
         elif self.moment == "in-a-tool":
-            self._poll(worker, lambda: (machine.desk / "in-the-tool").exists())
+            self._poll(worker, (machine.desk / "in-the-tool").exists)
         elif self.moment == "with-a-subagent":
             self._poll(worker, lambda: self.subagent_request)
             self.model.wait_until_streamed(self.subagent_request, 2, TIMEOUT_S)
         else:
             worker.wait_for("result")
-        self._poll(worker, lambda: machine.acknowledged())
+        self._poll(worker, machine.acknowledged)
 
     def _poll(self, worker: Worker, look: Any) -> None:
         def running_and() -> Any:
@@ -330,7 +338,9 @@ class Stage:
         for subpath, entries in chain.from_iterable(each.items() for each in by_worker):
             stored = self.stored(session_id, subpath)
             verdict = compare(entries, stored)
-            assert verdict.lost == 0, [entry for entry in entries if entry not in stored] or "the order is another one"
+            assert verdict.lost == 0, [
+                entry for entry in entries if entry not in stored
+            ] or "the order is another one"
             total += verdict.acknowledged
         return total
 
@@ -349,6 +359,11 @@ class Stage:
 
     def assert_nobody_is_left(self) -> None:
         wait_until(lambda: not processes_below(self.folder), "no process is left", 5.0)
+
+
+def note(measured: str) -> None:
+    """Say what was measured, for `pytest -rP`."""
+    sys.stdout.write(f"{measured}\n")
 
 
 def seconds_since(begun: float) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shutdown.conftest import MakeStage
-from shutdown.stage import GRACE_S, Stage, Worker, seconds_since
+from shutdown.stage import GRACE_S, Stage, Worker, note, seconds_since
 
 pytestmark = [pytest.mark.cli, pytest.mark.slow]
 
@@ -112,7 +112,7 @@ def test_a_run_that_is_cancelled_twice_hurries_even_without_a_store(stage: Stage
         took_s = seconds_since(begun)
         worker.wait()
         whole_s = seconds_since(begun)
-    print(f"cancelled twice: {took_s:.1f} s, {whole_s:.1f} s to the end of the process")
+    note(f"cancelled twice: {took_s:.1f} s, {whole_s:.1f} s to the end of the process")
     assert (ended["children"], ended["stopped"]) == ([], "cancelled")
     assert took_s < GRACE_S
     assert whole_s < GRACE_S + 4

@@ -13,7 +13,7 @@ import pytest
 
 from everturn.model import Holder
 from shutdown.conftest import MakeStage
-from shutdown.stage import GRACE_S, PROMPT, RESUME_PROMPT, TASK, WORK, Machine, Stage, Worker, seconds_since
+from shutdown.stage import GRACE_S, PROMPT, RESUME_PROMPT, TASK, WORK, Machine, Stage, Worker, note, seconds_since
 
 pytestmark = [pytest.mark.cli, pytest.mark.slow]
 
@@ -98,7 +98,7 @@ def test_a_second_signal_makes_the_command_hurry_even_without_a_store(stage: Sta
         assert worker.wait() == 128 + number
         took_s = seconds_since(begun)
         stage.assert_nobody_is_left()
-    print(f"hurried: {took_s:.1f} s")
+    note(f"hurried: {took_s:.1f} s")
     assert took_s < HURRIED_S + MARGIN_S
 
 
@@ -114,7 +114,7 @@ def test_a_second_signal_makes_a_worker_hurry_even_without_a_store(stage: Stage)
         assert worker.wait() == -signal.SIGTERM
         took_s = seconds_since(begun)
         stage.assert_nobody_is_left()
-    print(f"hurried: {took_s:.1f} s")
+    note(f"hurried: {took_s:.1f} s")
     assert took_s < HURRIED_S + MARGIN_S
 
 
@@ -129,7 +129,7 @@ def test_without_a_store_letting_go_takes_no_longer_than_its_grace(stage: Stage,
         worker.wait()
         took_s = seconds_since(begun)
         stage.assert_nobody_is_left()
-    print(f"without a store: {took_s:.1f} s")
+    note(f"without a store: {took_s:.1f} s")
     assert took_s < GRACE_S + MARGIN_S
     record = stage.record
     assert record is not None

@@ -24,6 +24,7 @@ from shutdown.stage import (
     Machine,
     Stage,
     Worker,
+    note,
     seconds_since,
 )
 from shutdown.worker import CANCELLED, FAILED
@@ -64,7 +65,7 @@ def test_nothing_is_lost_nobody_is_left_and_the_next_run_goes_on(
         took_s = seconds_since(begun)
         assert code in CODES[end][: 2 if moment == "after-the-result" else 1], worker.last_words()
         stage.assert_nobody_is_left()
-    print(f"{end} {moment}: exit code {code} after {took_s:.1f} s")
+    note(f"{end} {moment}: exit code {code} after {took_s:.1f} s")
     assert took_s <= GRACE_S + MARGIN_S or end == "store-gone"  # where the turn goes on, slowly, before it ends
     assert_let_go(stage, worker, end, code)
 

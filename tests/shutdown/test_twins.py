@@ -11,7 +11,7 @@ import pytest
 from polling import is_alive, processes_below, wait_until
 from registry.dynamo import Dynamo
 from shutdown.conftest import MakeStage
-from shutdown.stage import RESUME_PROMPT, Stage, Worker
+from shutdown.stage import RESUME_PROMPT, Stage, Worker, note
 
 pytestmark = [pytest.mark.cli, pytest.mark.slow]
 
@@ -33,7 +33,7 @@ def race(stage: Stage, rounds: int) -> None:
             for worker in (one, two):
                 worker.say("go")
             winners.append(assert_one_has_run(number, one, two))
-    print(f"{winners.count('a')} rounds were a's, {winners.count('b')} b's")
+    note(f"{winners.count('a')} rounds were a's, {winners.count('b')} b's")
     stage.assert_nobody_is_left()
 
 

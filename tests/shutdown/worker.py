@@ -26,7 +26,8 @@ CANCELLED = 7
 
 
 def say(event: str, **values: Any) -> None:
-    print(json.dumps({"event": event, **values}), flush=True)
+    sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
+    sys.stdout.flush()
 
 
 def receipted(plan: dict[str, Any], **more: Any) -> Runtime:
@@ -71,7 +72,7 @@ def cancel_on_signal(scope: anyio.CancelScope) -> None:
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, task.cancel)
         return
-    import trio
+    import trio  # noqa: PLC0415  # not in the other workers
 
     token = trio.lowlevel.current_trio_token()
     signal.signal(signal.SIGUSR1, lambda *_: token.run_sync_soon(scope.cancel))

@@ -1,8 +1,8 @@
 """How a run lets go: what its agent said is stored, compared and accounted for, then the claim is released.
 
-In this order, whatever ended the run, its own end too, and within its grace period. A step that fails does not keep the next one from
-being taken: the claim, above all, must not stay behind. What could not be done is kept in the run's folder on this
-machine, for the next start here.
+In this order, whatever ended the run, its own end too, and within its grace period. A step that fails does not keep
+the next one from being taken: the claim, above all, must not stay behind. What could not be done is kept in the run's
+folder on this machine, for the next start here.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class Closing:
 
 
 def _may_live(folder: RunFolder) -> bool:
-    """Tell whether something of the agent may be left, or of its transcript not kept: its guard has not come so far."""
+    """Tell whether something of the agent may be left, or not kept of its transcript: its guard has not said so."""
     agent = folder.agent
     return agent is not None and not agent.kept
 

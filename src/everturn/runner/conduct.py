@@ -297,7 +297,8 @@ class Conduct:
             )
         assert self._held.lease is not None
         try:
-            await in_thread(partial(self._parts.registry.confirm, self._held.lease.claim, str(self._progress.cwd)))
+            confirm = partial(self._parts.registry.confirm, self._held.lease.claim, str(self._progress.cwd))
+            await anyio.to_thread.run_sync(confirm, abandon_on_cancel=True)  # a stop must not wait for a registry
         except Fenced:
             raise
         except EverturnError as error:  # the registry is away; while the lease lasts, that is no reason to end

@@ -102,7 +102,7 @@ class Trace:
         self._log.warning("trace_stopped", path=str(self.path), error=why)
 
 
-async def upload(
+async def upload(  # noqa: PLR0913  # what tests set, too
     objects: Objects,
     scope: str,
     run_id: str,
