@@ -200,8 +200,8 @@ class _Stores:
             made = known or connect(self.label, self._settings, self._keys, assignment=assignment, role=self._role)
             return _keep(self._scoped, assignment, made)
 
-    def upload_trace(self, scope: str, run_id: str, path: Path, *, late: bool = False) -> None:
-        run_blocking(upload(self.objects(scope), scope, run_id, path, late=late))
+    def upload_trace(self, scope: str, run_id: str, path: Path, *, timeout_s: float, late: bool = False) -> None:
+        run_blocking(upload(self.objects(scope), scope, run_id, path, late=late, timeout_s=timeout_s))
 
     def admit(self, scope: str) -> None:
         run_blocking(admit(self.objects(scope), scope, self.label))

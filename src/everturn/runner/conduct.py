@@ -24,13 +24,13 @@ from everturn.errors import Conflict, EverturnError, Fenced, NotFound, Unavailab
 from everturn.host.agents import end_old_agents, find_cli, mark_of
 from everturn.host.folders import RunFolder
 from everturn.model import Holder
-from everturn.runner.closing import TRACE_FILE, Closing, Holdings
+from everturn.runner.closing import END_AGENTS_S, LEAST_S, TRACE_FILE, Closing, Holdings
 from everturn.runner.dispatch import Dispatcher, Result, in_thread
 from everturn.runner.handle import Mailbox, Progress
 from everturn.runner.interruption import Interruption
 from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
-from everturn.runner.past import END_AGENTS_S, Past
+from everturn.runner.past import Past
 from everturn.runner.request import Request
 from everturn.runner.stopping import CANCELLED, LOST, Stop
 from everturn.runner.turn import ConversationLost, Turn
@@ -212,7 +212,7 @@ class Conduct:
             self._stop,
             self._interruption,
             grace_s=grace_s,
-            hasten=partial(store.give_up_after, STORE_SHARE * grace_s),
+            hasten=partial(self._hasten, store),
             end_agent=partial(folder.end_agent, timeout_s=END_AGENTS_S),
             take=self._take,
             post=self._post,
@@ -221,6 +221,10 @@ class Conduct:
             await turn.hold(prompt)
         except ClaudeSDKError as error:
             raise await self._explained(error, folder) from error
+
+    def _hasten(self, store: TranscriptStore) -> None:
+        """Leave time for what comes after storing what the agent says last."""
+        store.give_up_after(LEAST_S if self._stop.hurry else STORE_SHARE * self._settings.shutdown_grace_s)
 
     async def _explained(self, error: ClaudeSDKError, folder: RunFolder) -> Exception:
         """Return why the agent failed: perhaps it was ended, as the claim that it worked under was no longer ours."""
@@ -295,7 +299,13 @@ class Conduct:
                 hint="look for options or hooks that change the session id",
             )
         assert self._held.lease is not None
-        await in_thread(partial(self._parts.registry.confirm, self._held.lease.claim, str(self._progress.cwd)))
+        try:
+            confirm = partial(self._parts.registry.confirm, self._held.lease.claim, str(self._progress.cwd))
+            await anyio.to_thread.run_sync(confirm, abandon_on_cancel=True)  # a stop must not wait for a registry
+        except Fenced:
+            raise
+        except EverturnError as error:  # the registry is away; while the lease lasts, that is no reason to end
+            self._log.warning("claim_not_renewed", work=self._request.work.key, error=str(error))
 
     async def _begin_anew(self) -> None:
         """The conversation is lost. Forget it, begin another one, and tell whoever listens."""

@@ -43,8 +43,9 @@ class Stores(Protocol):
     def claimed(self, scope: str, epoch: int) -> TranscriptStore:
         """Return the store of a scope for the holder of a claim. It has been admitted."""
 
-    def upload_trace(self, scope: str, run_id: str, path: Path, *, late: bool = False) -> None:
-        """Put a run's trace into the store; late, if an earlier upload of it may have failed."""
+    def upload_trace(self, scope: str, run_id: str, path: Path, *, timeout_s: float, late: bool = False) -> None:
+        """Put a run's trace into the store, if it can be done in this time; late, if an earlier upload of it may have
+        failed."""
 
 
 class Dispatcher:

@@ -34,7 +34,7 @@ class Turn:
         stop: The wish that the run ends.
         interruption: Breaks work off when it comes.
         grace_s: How long letting go may take.
-        hasten: Called when the run is to stop, before anything else.
+        hasten: Called when the run is to stop, before anything else, and when it is to hurry.
         end_agent: Ends the agent at once, with all it has started. Blocks.
         take: Is given each message, and may wait.
         post: Is given what the agent says after it was interrupted.
@@ -115,4 +115,6 @@ class Turn:
             if left_s <= 0:
                 break
             await anyio.sleep(min(LOOK_S, left_s))
+        if self.stop.hurry:
+            self.hasten()
         await in_thread(self.end_agent)
