@@ -23,6 +23,7 @@ from everturn.runner.interruption import Interruption
 from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
 from everturn.runner.stopping import CANCELLED, Stop
+from everturn.runner.taints import reason_of, with_reason
 from everturn.runner.tasks import Loop
 from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
@@ -32,6 +33,7 @@ from everturn.upkeep.traces import Trace
 END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left
 TRACE_FILE = "trace.jsonl"
+TAINTED = "tainted"  # in the notes of a folder: the reason that its run has added to those in the registry
 
 
 @dataclass
@@ -83,12 +85,13 @@ class Closing:
         problem: Exception | None = None
         if self._held.folder is not None and _may_live(self._held.folder):
             end = partial(in_thread, partial(self._held.folder.end_agent, timeout_s=END_AGENTS_S))
-            await self._step("agent", end)
+            self._keep = not await self._step("agent", end)
         if self._held.store is not None:
             problem = await self._make_whole(self._held.store)
             await self._step("summaries", self._held.store.aclose)
         if self._held.trace is not None and self._held.lease is not None:
-            await self._step("trace", self._upload_trace)
+            stored = await self._step("trace", self._upload_trace)
+            self._keep = self._keep or not stored
         if self._held.lease is not None:
             released = await self._step("release", self._release)
             self._keep = self._keep or not released  # so that the next run here need not wait for the claim's end
@@ -129,17 +132,24 @@ class Closing:
 
     async def _taint(self, reasons: tuple[str, ...]) -> Exception:
         """Note that the transcript in the store is not whole, so that a resume says so."""
-        lease, parts = self._held.lease, self._parts
+        reason = reason_of(self._progress.run_id, reasons)
         self._keep = True
-        told = "; ".join(reasons) or "the store could not be reached at its end"
-        if lease is not None:
-            parts.metrics.tainted_sessions.inc()
-            self._log.error("session_tainted", reason=told)
-            await self._step("taint", partial(in_thread, partial(parts.registry.taint, lease.claim, told)))
+        if self._held.lease is not None:
+            self._parts.metrics.tainted_sessions.inc()
+            self._log.error("session_tainted", reason=reason)
+            await self._step("taint", partial(in_thread, partial(self._note_taint, self._held.lease, reason)))
         return Unavailable(
-            f"the conversation in the store is not whole: {told}",
+            f"the conversation in the store is not whole: {reason}",
             hint="what is missing is kept on this machine, and stored when the work item is next run here",
         )
+
+    def _note_taint(self, lease: Lease, reason: str) -> None:
+        """Note it here as well: whoever stores later what is kept here takes away this reason, and no other."""
+        try:
+            if self._held.folder is not None:
+                self._held.folder.note(**{TAINTED: reason})
+        finally:
+            self._parts.registry.taint(lease.claim, with_reason(lease.claim.tainted, reason))
 
     async def _upload_trace(self) -> None:
         assert self._held.trace is not None
@@ -152,11 +162,7 @@ class Closing:
             return
         work = self._held.lease.claim.work
         upload = partial(self._parts.stores.upload_trace, work.key, self._progress.run_id, self._held.trace.path)
-        try:
-            await in_thread(partial(upload, timeout_s=self._left_s))
-        except EverturnError:
-            self._keep = True
-            raise
+        await in_thread(partial(upload, timeout_s=self._left_s))
 
     async def _release(self) -> None:
         assert self._held.lease is not None

@@ -131,6 +131,7 @@ class Conduct:
         self._held.store = await self._dispatcher.take_over(lease, self._progress, past.look_after)
         self._metrics.dispatch_seconds.observe(self._parts.clock.elapsed() - self._begun)
         self._label_folder()
+        await past.look_after(self._held.store)  # a session that is new has kept it waiting until here
         if lease.claim.tainted is not None:
             self._progress.warn(f"the transcript is not whole: {lease.claim.tainted}")
             self._log.warning("resumes_tainted", reason=lease.claim.tainted)
@@ -147,7 +148,6 @@ class Conduct:
             is_dead=self._parts.folders.is_dead,
         )
         name_session(claim.session_id, claim.epoch)
-        folder.extend_lease(asked_at + claim.ttl_s)
         self._held.lease = lease = Lease(
             self._parts.registry,
             claim,
@@ -157,6 +157,7 @@ class Conduct:
             renewed=folder.extend_lease,
             metrics=self._metrics,
         )
+        folder.extend_lease(lease.until)  # not before: if it cannot be written, the claim is released all the same
         if claim.stale is not None:
             self._progress.warn(f"session {claim.stale.session_id} was too old, so the conversation has begun anew")
         return lease
