@@ -87,10 +87,11 @@ class Machines:
     def fail_to_store(self, machine: str, *, told: bool = True) -> None:
         """Hold a turn of which nothing is stored, and tell the registry or not."""
         runtime = self.runtime(machine, DeafStore)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Unavailable, match="not whole"):
+        with pytest.MonkeyPatch.context() as patch:
             if not told:
                 patch.setattr(runtime.registry, "taint", refuse)
-            finish(self.desk.run(runtime=runtime))
+            with pytest.raises(Unavailable, match="not whole"):
+                finish(self.desk.run(runtime=runtime))
 
 
 @pytest.fixture

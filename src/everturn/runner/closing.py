@@ -32,6 +32,7 @@ from everturn.upkeep.traces import Trace
 
 END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left
+STORE_SHARE = 0.6  # of the grace period: how long appends go on being tried
 TRACE_FILE = "trace.jsonl"
 TAINTED = "tainted"  # in the notes of a folder: the reason that its run has added to those in the registry
 
@@ -45,12 +46,14 @@ class Holdings:
         trace: Its trace, in that folder.
         lease: Its claim.
         store: Its transcript.
+        may_have_claim: Whether it has asked for its claim, and perhaps got it without knowing.
     """
 
     folder: RunFolder | None = None
     trace: Trace | None = None
     lease: Lease | None = None
     store: TranscriptStore | None = None
+    may_have_claim: bool = False
 
 
 class Closing:
@@ -94,7 +97,8 @@ class Closing:
             self._keep = self._keep or not stored
         if self._held.lease is not None:
             released = await self._step("release", self._release)
-            self._keep = self._keep or not released  # so that the next run here need not wait for the claim's end
+            self._held.may_have_claim = not released
+        self._keep = self._keep or self._held.may_have_claim  # so that the next run here need not wait for its end
         if self._held.folder is not None:
             await self._step("folder", partial(in_thread, partial(self._held.folder.close, keep=self._keep)))
         self._tell_how_long()
@@ -103,6 +107,8 @@ class Closing:
     async def _make_whole(self, store: TranscriptStore) -> Exception | None:
         if isinstance(self._stop.error, Fenced):  # the transcript is somebody else's now
             return None
+        if self._stop.reason is None:  # leave time for what comes after it
+            store.give_up_after(STORE_SHARE * self._parts.settings.shutdown_grace_s)
         if not await self._step("flush", store.drain):
             self._keep = True
         if (fenced := _fenced(store)) is not None:

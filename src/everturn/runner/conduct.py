@@ -20,11 +20,11 @@ from claude_agent_sdk import (
 )
 
 from everturn.agent import Agent, session_of
-from everturn.errors import Conflict, EverturnError, Fenced, NotFound, Unavailable
+from everturn.errors import Conflict, EverturnError, Fenced, Held, NotFound, Unavailable
 from everturn.host.agents import end_old_agents, find_cli, mark_of
 from everturn.host.folders import RunFolder
 from everturn.model import Holder
-from everturn.runner.closing import END_AGENTS_S, LEAST_S, TRACE_FILE, Closing, Holdings
+from everturn.runner.closing import END_AGENTS_S, LEAST_S, STORE_SHARE, TRACE_FILE, Closing, Holdings
 from everturn.runner.dispatch import Dispatcher, Result, in_thread
 from everturn.runner.handle import Mailbox, Progress
 from everturn.runner.interruption import Interruption
@@ -39,7 +39,6 @@ from everturn.transcripts import TranscriptStore
 from everturn.upkeep.healing import folder_of, heal
 from everturn.upkeep.traces import Trace
 
-STORE_SHARE = 0.6  # of the grace period: how long appends go on being tried when the run is to stop
 BEGAN_ANEW = "everturn_began_anew"
 
 
@@ -140,13 +139,18 @@ class Conduct:
     async def _claim(self, folder: RunFolder) -> Lease:
         settings = self._settings
         self._begun = self._parts.clock.elapsed()
-        claim, asked_at = await self._dispatcher.claim(
-            self._request.work,
-            Holder(settings.worker, self._progress.run_id, self._parts.clock.boot()),
-            ttl_s=settings.claim_ttl_s,
-            wait_s=settings.claim_wait_s,
-            is_dead=self._parts.folders.is_dead,
-        )
+        self._held.may_have_claim = True
+        try:
+            claim, asked_at = await self._dispatcher.claim(
+                self._request.work,
+                Holder(settings.worker, self._progress.run_id, self._parts.clock.boot()),
+                ttl_s=settings.claim_ttl_s,
+                wait_s=settings.claim_wait_s,
+                is_dead=self._parts.folders.is_dead,
+            )
+        except Held:
+            self._held.may_have_claim = False
+            raise
         name_session(claim.session_id, claim.epoch)
         self._held.lease = lease = Lease(
             self._parts.registry,

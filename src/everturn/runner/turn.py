@@ -34,7 +34,8 @@ class Turn:
         stop: The wish that the run ends.
         interruption: Breaks work off when it comes.
         grace_s: How long letting go may take.
-        hasten: Called when the run is to stop, before anything else, and when it is to hurry.
+        hasten: Called as soon as the run is to stop, and when it is to hurry: the agent's last words, which we wait
+            for, may be on their way to a store that does not answer.
         end_agent: Ends the agent at once, with all it has started. Blocks.
         take: Is given each message, and may wait.
         post: Is given what the agent says after it was interrupted.
@@ -56,11 +57,13 @@ class Turn:
             ConversationLost: See there.
             ClaudeSDKError: The agent failed.
         """
+        with self.interruption.telling(self.hasten):
+            await self._hold(prompt)
+
+    async def _hold(self, prompt: str) -> None:
         try:
             with self.interruption.unless_stopped():
                 await self._talk(prompt)
-            if self.stop.reason is not None:
-                self.hasten()
             if self.stop.reason is not None and not self.agent.ended:
                 await self._hear_out()
         except Exception as error:
@@ -115,6 +118,4 @@ class Turn:
             if left_s <= 0:
                 break
             await anyio.sleep(min(LOOK_S, left_s))
-        if self.stop.hurry:
-            self.hasten()
         await in_thread(self.end_agent)

@@ -1,0 +1,73 @@
+"""A run that could not do something on its way out leaves as little behind as can be, and says what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from everturn import Unavailable
+from everturn.host.folders import RunFolder
+from everturn.model import Claim
+from everturn.registry import SqliteRegistry
+from runner.stage import Desk, finish, kinds
+
+ANSWERED = ["init", "AssistantMessage", "ResultMessage"]
+
+
+def test_a_claim_whose_lease_cannot_be_written_is_released(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise Unavailable("the disk is full", hint="make room")
+
+    monkeypatch.setattr(RunFolder, "extend_lease", refuse)
+    with pytest.raises(Unavailable, match="the disk is full"):
+        finish(desk.run())
+    assert desk.record().held_until is None
+
+
+def test_a_claim_whose_answer_was_lost_keeps_nobody_waiting_on_this_machine(desk: Desk) -> None:
+    runtime = desk.runtime()
+    claim = runtime.registry.claim
+
+    def lose_answer(*given: Any, **more: Any) -> Claim:
+        claim(*given, **more)
+        raise Unavailable("the registry does not answer", hint="wait")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime.registry, "claim", lose_answer)
+        with pytest.raises(Unavailable):
+            finish(desk.run(runtime=runtime))
+    assert desk.record().held_until is not None
+    run = desk.run(runtime=runtime)
+    assert kinds(finish(run)) == ANSWERED
+
+
+def test_a_claim_that_was_asked_for_as_the_event_loop_ended_keeps_nobody_waiting_on_this_machine(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go, claimed = threading.Event(), threading.Event(), threading.Event()
+    claim = SqliteRegistry.claim
+
+    def wait_and_claim(*given: Any, **more: Any) -> Claim:
+        asked.set()
+        go.wait(20)
+        try:
+            return claim(*given, **more)
+        finally:
+            claimed.set()
+
+    monkeypatch.setattr(SqliteRegistry, "claim", wait_and_claim)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(anext(desk.run()))
+        while not asked.is_set():  # noqa: ASYNC110  # it is set in a thread
+            await asyncio.sleep(0.01)
+        task.add_done_callback(lambda _: go.set())
+        asyncio.get_running_loop().call_later(1, go.set)
+
+    asyncio.run(main())
+    assert claimed.wait(20)
+    run = desk.run()
+    assert kinds(finish(run)) == ANSWERED
