@@ -6,7 +6,9 @@ import asyncio
 import threading
 from typing import Any
 
+import anyio
 import pytest
+from claude_agent_sdk import ClaudeSDKClient
 
 from everturn import Unavailable
 from everturn.host.folders import RunFolder
@@ -71,3 +73,23 @@ def test_a_claim_that_was_asked_for_as_the_event_loop_ended_keeps_nobody_waiting
     assert claimed.wait(20)
     run = desk.run()
     assert kinds(finish(run)) == ANSWERED
+
+
+def test_an_agent_that_refuses_to_be_interrupted_is_ended_without_an_error(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: ClaudeSDKClient) -> None:
+        raise Exception("Control request timeout: interrupt")  # noqa: TRY002  # as the SDK says it
+
+    monkeypatch.setattr(ClaudeSDKClient, "interrupt", refuse)
+
+    async def main() -> None:
+        run = desk.run()
+        await anext(run)
+        run.stop("enough")
+        async for _ in run:
+            pass
+        assert (run.stopped, run.missing_entries) == ("enough", 0)
+
+    anyio.run(main)
+    assert desk.record().held_until is None

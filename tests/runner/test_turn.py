@@ -208,3 +208,18 @@ def test_what_no_cancellation_reaches_is_hastened_as_soon_as_the_turn_is_to_stop
     held = Held(Deaf(HELLO), stop_after=1)
     held.hold(backend)
     assert held.agent.log == ["started", "Go.", "hastened", "interrupted", "gone"]
+
+
+class Clinging(Puppet):
+    """An agent that is hard to get rid of."""
+
+    async def __aexit__(self, *_: object) -> None:
+        await super().__aexit__()
+        raise ValueError("it does not let go")
+
+
+def test_what_goes_wrong_in_letting_go_is_raised_as_it_is_and_hides_nothing() -> None:
+    with pytest.raises(ValueError, match="it does not let go"):
+        Held(Clinging(HELLO, result())).hold()
+    with pytest.raises(ProcessError, match="out of memory"):
+        Held(Clinging(HELLO, ProcessError("out of memory"))).hold()

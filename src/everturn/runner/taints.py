@@ -1,6 +1,7 @@
 """What is missing of a transcript, as the registry keeps it: one reason for each run that could not store something.
 
-Each run adds its own, and takes away no other: what one machine has stored late says nothing of what another has lost.
+Each run adds its own, and takes away no other: what one machine has stored late says nothing of what another one
+has lost.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import anyio
 from claude_agent_sdk import ClaudeSDKError, Message
 
 from everturn.agent import Agent, says_not_found
+from everturn.errors import EverturnError
 from everturn.runner.dispatch import in_thread
 from everturn.runner.interruption import Interruption
 from everturn.runner.stopping import Stop
@@ -73,7 +74,9 @@ class Turn:
                 raise  # otherwise it is how the agent took being ended
         finally:
             with anyio.CancelScope(shield=True):
-                await self._let_go()
+                unwell = await self._let_go()
+        if unwell is not None:  # what went wrong before goes first
+            raise unwell
 
     async def _talk(self, prompt: str) -> None:
         await self.agent.__aenter__()
@@ -103,13 +106,19 @@ class Turn:
                 async for message in messages:
                     self.post(message)
 
-    async def _let_go(self) -> None:
+    async def _let_go(self) -> Exception | None:
+        """Let go of the agent, and return what went wrong: a group of tasks would wrap it."""
+        failed: list[Exception] = []
         async with anyio.create_task_group() as group:
-            group.start_soon(self._end_agent_in_time)
-            await self.agent.__aexit__()
+            group.start_soon(self._end_agent_in_time, failed)
+            try:
+                await self.agent.__aexit__()
+            except Exception as error:  # noqa: BLE001  # it is raised where it does not hide another one
+                failed.append(error)
             group.cancel_scope.cancel()
+        return failed[0] if failed else None
 
-    async def _end_agent_in_time(self) -> None:
+    async def _end_agent_in_time(self, failed: list[Exception]) -> None:
         """End the agent by force if it takes too long to go by itself."""
         patience_s = (1 - KILL_SHARE) * self.grace_s
         begun = anyio.current_time()
@@ -118,4 +127,7 @@ class Turn:
             if left_s <= 0:
                 break
             await anyio.sleep(min(LOOK_S, left_s))
-        await in_thread(self.end_agent)
+        try:
+            await in_thread(self.end_agent)
+        except EverturnError as error:
+            failed.append(error)
