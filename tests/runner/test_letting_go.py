@@ -93,3 +93,15 @@ def test_an_agent_that_refuses_to_be_interrupted_is_ended_without_an_error(
 
     anyio.run(main)
     assert desk.record().held_until is None
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_program_that_ends_without_closing_its_run_does_not_make_it_hurry(desk: Desk, backend: str) -> None:
+    async def main() -> str:
+        run = desk.run()
+        await anext(run)
+        return run.run_id
+
+    run_id = anyio.run(main, backend=backend)
+    assert [path.name for path in desk.store.rglob("*.jsonl.gz")] == [f"{run_id}.jsonl.gz"]
+    assert desk.record().held_until is None

@@ -96,7 +96,7 @@ class Conduct:
             if self._stop.reason is None:
                 await self._talk()
         except anyio.get_cancelled_exc_class():
-            self._stop.request(CANCELLED)  # the event loop is coming to its end
+            self._stop.request(CANCELLED, again=False)  # the event loop is coming to its end, and waits for us
             raise
         except Exception as caught:  # noqa: BLE001  # raised below, when all is let go of
             problem = caught
