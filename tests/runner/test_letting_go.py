@@ -7,10 +7,11 @@ import threading
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from claude_agent_sdk import ClaudeSDKClient
 
-from everturn import Unavailable
+from everturn import Run, Unavailable
 from everturn.host.folders import RunFolder
 from everturn.model import Claim
 from everturn.registry import SqliteRegistry
@@ -105,3 +106,34 @@ def test_a_program_that_ends_without_closing_its_run_does_not_make_it_hurry(desk
     run_id = anyio.run(main, backend=backend)
     assert [path.name for path in desk.store.rglob("*.jsonl.gz")] == [f"{run_id}.jsonl.gz"]
     assert desk.record().held_until is None
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_run_that_is_stopped_does_not_wait_for_a_store_that_it_has_only_tried_out(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    runtime, asked, go = desk.runtime(), threading.Event(), threading.Event()
+
+    def hang(_: str) -> None:
+        asked.set()
+        go.wait(20)
+
+    monkeypatch.setattr(runtime._stores, "admit", hang)
+
+    async def main() -> None:
+        run = desk.run(runtime=runtime)
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, stop_when, asked, run)
+            assert [message async for message in run] == []
+        assert run.stopped == "enough"
+        assert not go.is_set()
+
+    try:
+        anyio.run(main, backend=backend)
+    finally:
+        go.set()
+
+
+def stop_when(asked: threading.Event, run: Run) -> None:
+    asked.wait(20)
+    run.stop("enough")

@@ -25,7 +25,7 @@ from everturn.host.agents import end_old_agents, find_cli, mark_of
 from everturn.host.folders import RunFolder
 from everturn.model import Holder
 from everturn.runner.closing import END_AGENTS_S, LEAST_S, STORE_SHARE, TRACE_FILE, Closing, Holdings
-from everturn.runner.dispatch import Dispatcher, Result, in_thread
+from everturn.runner.dispatch import Dispatcher, Result, in_thread, in_thread_or_leave
 from everturn.runner.handle import Mailbox, Progress
 from everturn.runner.interruption import Interruption
 from everturn.runner.lease import Lease
@@ -114,7 +114,7 @@ class Conduct:
         work = self._request.work
         if work.repo:
             await _stoppable(partial(self._parts.workdirs.check, work))
-        await in_thread(partial(self._parts.stores.admit, work.key))
+        await in_thread_or_leave(partial(self._parts.stores.admit, work.key))
         self._cli = find_cli(self._request.options.cli_path)
         await in_thread(self._parts.folders.check)
         self._held.folder = await in_thread(partial(self._parts.folders.open, self._progress.run_id))
@@ -235,7 +235,8 @@ class Conduct:
         """Return why the agent failed: perhaps it was ended, as the claim that it worked under was no longer ours."""
         if self._held.lease is not None:
             try:
-                await in_thread(self._held.lease.check)
+                with self._interruption.unless_stopped():
+                    await in_thread_or_leave(self._held.lease.check)
             except Fenced as fenced:
                 return fenced
             except EverturnError as unknown:
@@ -306,7 +307,7 @@ class Conduct:
         assert self._held.lease is not None
         try:
             confirm = partial(self._parts.registry.confirm, self._held.lease.claim, str(self._progress.cwd))
-            await anyio.to_thread.run_sync(confirm, abandon_on_cancel=True)  # a stop must not wait for a registry
+            await in_thread_or_leave(confirm)  # a stop must not wait for a registry
         except Fenced:
             raise
         except EverturnError as error:  # the registry is away; while the lease lasts, that is no reason to end
