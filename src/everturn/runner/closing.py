@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import anyio
-from claude_agent_sdk import SessionKey, project_key_for_directory
 
 from everturn.errors import EverturnError, Fenced, Unavailable
 from everturn.host.folders import RunFolder
@@ -32,7 +31,6 @@ from everturn.upkeep.traces import Trace
 
 END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left
-STORE_SHARE = 0.6  # of the grace period: how long appends go on being tried
 TRACE_FILE = "trace.jsonl"
 TAINTED = "tainted"  # in the notes of a folder: the reason that its run has added to those in the registry
 
@@ -93,10 +91,10 @@ class Closing:
             problem = await self._make_whole(self._held.store)
             await self._step("summaries", self._held.store.aclose)
         if self._held.trace is not None and self._held.lease is not None:
-            stored = await self._step("trace", self._upload_trace)
+            stored = await self._step("trace", partial(self._upload_trace, self._held.trace, self._held.lease))
             self._keep = self._keep or not stored
         if self._held.lease is not None:
-            released = await self._step("release", self._release)
+            released = await self._step("release", partial(self._release, self._held.lease))
             self._held.may_have_claim = not released
         self._keep = self._keep or self._held.may_have_claim  # so that the next run here need not wait for its end
         if self._held.folder is not None:
@@ -107,8 +105,6 @@ class Closing:
     async def _make_whole(self, store: TranscriptStore) -> Exception | None:
         if isinstance(self._stop.error, Fenced):  # the transcript is somebody else's now
             return None
-        if self._stop.reason is None:  # leave time for what comes after it
-            store.give_up_after(STORE_SHARE * self._parts.settings.shutdown_grace_s)
         if not await self._step("flush", store.drain):
             self._keep = True
         if (fenced := _fenced(store)) is not None:
@@ -126,14 +122,10 @@ class Closing:
 
     async def _compare(self, store: TranscriptStore, found: list[Healing]) -> None:
         assert self._held.folder is not None
-        assert self._progress.cwd is not None
-        assert self._progress.session_id is not None
-        project = project_key_for_directory(self._progress.cwd)
-        key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
-        agent = self._held.folder.agent
+        key, agent = self._progress.key, self._held.folder.agent
         local = folder_of(self._held.folder.transcript, key)
         if agent is not None and not agent.kept:  # there was no room for it, say
-            local = agent.config_dir / "projects" / project
+            local = agent.config_dir / "projects" / key["project_key"]
         found.append(await heal(store, key, local, final=True))
 
     async def _taint(self, reasons: tuple[str, ...]) -> Exception:
@@ -157,24 +149,21 @@ class Closing:
         finally:
             self._parts.registry.taint(lease.claim, with_reason(lease.claim.tainted, reason))
 
-    async def _upload_trace(self) -> None:
-        assert self._held.trace is not None
-        assert self._held.lease is not None
-        self._held.trace.close()
+    async def _upload_trace(self, trace: Trace, lease: Lease) -> None:
+        trace.close()
         if not self._parts.settings.upload_traces:
             return
         if self._stop.hurry:  # the next start here does it
             self._keep = True
             return
-        work = self._held.lease.claim.work
-        upload = partial(self._parts.stores.upload_trace, work.key, self._progress.run_id, self._held.trace.path)
+        scope = lease.claim.work.key
+        upload = partial(self._parts.stores.upload_trace, scope, self._progress.run_id, trace.path)
         await in_thread(partial(upload, timeout_s=self._left_s))
 
-    async def _release(self) -> None:
-        assert self._held.lease is not None
-        await in_thread(self._held.lease.end)
+    async def _release(self, lease: Lease) -> None:
+        await in_thread(lease.end)
         try:
-            await in_thread(partial(self._parts.registry.release, self._held.lease.claim))
+            await in_thread(partial(self._parts.registry.release, lease.claim))
         except Fenced as error:  # it was somebody else's already
             if self._stop.error is not None:  # the run has ended for that, perhaps without knowing it
                 self._stop.error = error

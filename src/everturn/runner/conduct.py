@@ -14,9 +14,7 @@ from claude_agent_sdk import (
     ClaudeSDKError,
     Message,
     ResultMessage,
-    SessionKey,
     SystemMessage,
-    project_key_for_directory,
 )
 
 from everturn.agent import Agent, session_of
@@ -24,7 +22,7 @@ from everturn.errors import Conflict, EverturnError, Fenced, Held, NotFound, Una
 from everturn.host.agents import end_old_agents, find_cli, mark_of
 from everturn.host.folders import RunFolder
 from everturn.model import Holder
-from everturn.runner.closing import END_AGENTS_S, LEAST_S, STORE_SHARE, TRACE_FILE, Closing, Holdings
+from everturn.runner.closing import END_AGENTS_S, LEAST_S, TRACE_FILE, Closing, Holdings
 from everturn.runner.dispatch import Dispatcher, Result, in_thread, in_thread_or_leave
 from everturn.runner.handle import Mailbox, Progress
 from everturn.runner.interruption import Interruption
@@ -39,6 +37,7 @@ from everturn.transcripts import TranscriptStore
 from everturn.upkeep.healing import folder_of, heal
 from everturn.upkeep.traces import Trace
 
+STORE_SHARE = 0.6  # of the grace period: how long appends go on being tried when the run is to stop
 BEGAN_ANEW = "everturn_began_anew"
 
 
@@ -277,10 +276,9 @@ class Conduct:
     async def _compare(self, store: TranscriptStore) -> None:
         """Look, at the end of a turn, whether all that the agent has handed over is stored. The rest is to come."""
         agent = self._held.folder.agent if self._held.folder is not None else None
-        if agent is None or self._progress.cwd is None or self._progress.session_id is None:
+        if agent is None:
             return
-        project = project_key_for_directory(self._progress.cwd)
-        key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
+        key = self._progress.key
         try:
             await heal(store, key, folder_of(agent.config_dir / "projects", key), final=False)
         except EverturnError as error:  # it is looked at again when the agent has gone

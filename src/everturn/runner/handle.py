@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import anyio
-from claude_agent_sdk import Message
+from claude_agent_sdk import Message, SessionKey, project_key_for_directory
 
 from everturn.runner.stopping import CANCELLED, CLOSED, Stop
 from everturn.runner.tasks import spawn
@@ -26,6 +26,13 @@ class Progress:
     cwd: Path | None = None
     warnings: tuple[str, ...] = ()
     missing_entries: int = 0
+
+    @property
+    def key(self) -> SessionKey:
+        """The session as the agent command names it here; once its work item is claimed and its directory open."""
+        assert self.cwd is not None
+        assert self.session_id is not None
+        return {"project_key": project_key_for_directory(self.cwd), "session_id": self.session_id}
 
     def warn(self, *warnings: str) -> None:
         """Add what the caller should know."""

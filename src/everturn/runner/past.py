@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from claude_agent_sdk import SessionKey, project_key_for_directory
-
 from everturn.errors import EverturnError, Unavailable
 from everturn.host.folders import RunFolder
 from everturn.model import Claim
@@ -100,10 +98,7 @@ class Past:
         return healing.appended
 
     async def _salvage(self, folder: RunFolder, store: TranscriptStore) -> Healing:
-        assert self._progress.cwd is not None
-        assert self._progress.session_id is not None
-        project = project_key_for_directory(self._progress.cwd)
-        key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
+        key = self._progress.key
         healing = await salvage(store, key, folder_of(folder.transcript, key))
         tainted = without_reason(self._lease.claim.tainted, folder.facts.get(TAINTED))
         if not healing.whole:
