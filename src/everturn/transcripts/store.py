@@ -316,9 +316,18 @@ class TranscriptStore(SessionStore):
     def _make_backlog(self, clock: Clock, *, claimed: bool) -> Backlog | None:
         patience, ledger, linger_s = self._logs.patience, self.observer.ledger, self._settings.linger_s
         append = cast("Append", self._logs.append)  # it takes the entries as the SDK types them
+        refused = self._logs.refused
         if linger_s:
-            return Linger(append, patience=patience, linger_s=linger_s, clock=clock, ledger=ledger, in_order=claimed)
-        return Backlog(append, patience=patience, ledger=ledger) if claimed else None
+            return Linger(
+                append,
+                patience=patience,
+                linger_s=linger_s,
+                clock=clock,
+                ledger=ledger,
+                refused=refused,
+                in_order=claimed,
+            )
+        return Backlog(append, patience=patience, ledger=ledger, refused=refused) if claimed else None
 
     async def _after_draining(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """Do something that has to see what this process has appended."""
