@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from everturn.host.agents import end_old_agents
 from everturn.host.folders import RunFolders
 from host.stage import LOOP, RUN, SESSION, TOOL_COUNT, Stage, Worker
 from polling import wait_until
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -228,13 +232,20 @@ def test_the_agent_alone_holds_its_output(stage: Stage) -> None:
         wait_until(lambda: all(path.samefile(os.devnull) for path in ours), "the guard has let go of both ends")
 
 
-def test_the_agent_gets_ordinary_signals_and_the_marker_and_no_terminal(stage: Stage) -> None:
+@pytest.mark.parametrize("blocked_by_us", [(), (signal.SIGTERM, signal.SIGCHLD, guard.END_NOW)])
+def test_the_agent_gets_ordinary_signals_and_the_marker_and_no_terminal(
+    stage: Stage, blocked_by_us: tuple[signal.Signals, ...]
+) -> None:
     look = "grep -E '^(SigIgn|SigBlk)' /proc/self/status; echo $EVERTURN_RUN; ps -o tty= -p $$"
-    done = launched(stage, stage.agent(look))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked_by_us)
+    try:
+        done = launched(stage, stage.agent(look))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     ignored, blocked = (int(line.split()[1], 16) for line in sorted(done.stdout.decode().splitlines()[:2])[::-1])
     ours = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1) | 1 << (signal.SIGTERM - 1)
     assert (ignored & ours, blocked) == (0, 0)
-    assert done.stdout.decode().splitlines()[2:] == [f"{RUN}:{SESSION}:1", "?"]
+    assert done.stdout.decode().splitlines()[2:] == [f"{RUN}:{SESSION}:1:", "?"]
 
 
 def test_without_a_lease_or_a_worker_nothing_is_started(stage: Stage) -> None:
@@ -321,6 +332,30 @@ def test_a_transcript_that_cannot_be_linked_is_copied_and_what_is_no_file_is_lef
     for _ in range(2):
         guard.keep_transcript(str(tmp_path / "config"), SESSION, str(tmp_path / "kept"))
     assert files_below(tmp_path / "kept") == EXPECTED
+
+
+def test_a_project_that_only_another_user_can_look_into_keeps_nothing_from_being_kept() -> None:
+    with tempfile.TemporaryDirectory() as place:  # that, unlike `tmp_path`, another user may be let into
+        config, kept = Path(place, "config"), Path(place, "kept")
+        write_sessions(config)
+        kept.mkdir()
+        (config / "projects" / "foreign").mkdir(mode=0o700)
+        child = os.fork()
+        if not child:
+            if os.geteuid() == 0:
+                for path in (Path(place), *Path(place).rglob("*")):
+                    os.chown(path, NOBODY, NOBODY)
+                os.chown(config / "projects" / "foreign", 0, 0)
+                os.setuid(NOBODY)
+            else:
+                (config / "projects" / "foreign").chmod(0)
+            with contextlib.suppress(OSError):
+                guard.keep_transcript(str(config), SESSION, str(kept))
+                os._exit(0)
+            os._exit(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        (config / "projects" / "foreign").chmod(0o700)
+        assert (code, files_below(kept)) == (0, EXPECTED)
 
 
 def test_nothing_to_keep_is_no_error(tmp_path: Path) -> None:
