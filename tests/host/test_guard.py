@@ -232,20 +232,22 @@ def test_the_agent_alone_holds_its_output(stage: Stage) -> None:
         wait_until(lambda: all(path.samefile(os.devnull) for path in ours), "the guard has let go of both ends")
 
 
-@pytest.mark.parametrize("blocked_by_us", [(), (signal.SIGTERM, signal.SIGCHLD, guard.END_NOW)])
-def test_the_agent_gets_ordinary_signals_and_the_marker_and_no_terminal(
-    stage: Stage, blocked_by_us: tuple[signal.Signals, ...]
-) -> None:
+def test_the_agent_gets_ordinary_signals_and_the_marker_and_no_terminal(stage: Stage) -> None:
     look = "grep -E '^(SigIgn|SigBlk)' /proc/self/status; echo $EVERTURN_RUN; ps -o tty= -p $$"
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked_by_us)
-    try:
-        done = launched(stage, stage.agent(look))
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    done = launched(stage, stage.agent(look))
     ignored, blocked = (int(line.split()[1], 16) for line in sorted(done.stdout.decode().splitlines()[:2])[::-1])
     ours = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1) | 1 << (signal.SIGTERM - 1)
     assert (ignored & ours, blocked) == (0, 0)
     assert done.stdout.decode().splitlines()[2:] == [f"{RUN}:{SESSION}:1:", "?"]
+
+
+def test_signals_that_a_worker_has_blocked_reach_guard_and_agent(stage: Stage) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD, guard.END_NOW})
+    try:
+        done = launched(stage, stage.agent("exec grep -h ^SigBlk /proc/self/status /proc/$PPID/status"))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert [int(line.split()[1], 16) for line in done.stdout.decode().splitlines()] == [0, 0]
 
 
 def test_without_a_lease_or_a_worker_nothing_is_started(stage: Stage) -> None:
