@@ -412,10 +412,11 @@ def _check_name(what: str, name: str) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Delete a run's folder, its locks last: should we die meanwhile, somebody else can still take care of the rest."""
+    """Delete a run's folder, its locks last: should we die meanwhile, somebody else can take care of the rest."""
     with contextlib.suppress(OSError):
-        for name in set(os.listdir(path)) - {_LIFE, _CARE}:
-            place = path / name
+        for place in list(path.iterdir()):
+            if place.name in (_LIFE, _CARE):
+                continue
             if place.is_dir() and not place.is_symlink():
                 shutil.rmtree(place, ignore_errors=True)
             else:

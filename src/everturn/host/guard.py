@@ -420,7 +420,7 @@ class Guard:
     def _reap(self) -> None:
         try:
             while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
-                if ended[0] == self._cli:
+                if ended[0] == self._cli and self._exit is None:
                     code = os.waitstatus_to_exitcode(ended[1])
                     self._exit = code if code >= 0 else 128 - code
         except ChildProcessError:
