@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from everturn.clock import SystemClock
-from everturn.errors import Conflict, NotFound
+from everturn.errors import Conflict, Fenced, NotFound
 from everturn.host.agents import (
     Agents,
     Marker,
@@ -50,6 +50,20 @@ def test_agents_of_another_session_of_the_same_work_item_are_old() -> None:
     ):
         assert end_old_agents(SESSION, 2, work=work, timeout_s=5) == [given_up.pid]
         assert all(process.is_running() for process in (ours, another))
+
+
+def test_a_claim_that_was_lost_meanwhile_ends_nothing() -> None:
+    work = mark_of(f"sqlite:///{SESSION}", "task:1")
+
+    def lost() -> None:
+        raise Fenced("task:1 was claimed again", hint="stop")
+
+    with marked(f"r:{OTHER}:9:{work}") as newer:
+        with pytest.raises(Fenced):
+            end_old_agents(SESSION, 2, work=work, timeout_s=5, confirm=lost)
+        assert newer.is_running()
+        assert end_old_agents(str(uuid.uuid4()), 2, timeout_s=5, confirm=lost) == []  # there is nothing to end
+        assert end_old_agents(SESSION, 2, work=work, timeout_s=5, confirm=lambda: None) == [newer.pid]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Self, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.lowlevel
@@ -94,7 +95,6 @@ class TranscriptStore(SessionStore):
         self.size_warnings: tuple[str, ...] = ()
         self._in_flight = 0
         self._all_landed = anyio.Event()
-        self._gates = anyio.lowlevel.RunVar[dict[Target, anyio.Lock]](f"everturn-gates-{id(self)}")
 
     @classmethod
     def open(
@@ -344,12 +344,16 @@ class TranscriptStore(SessionStore):
     async def _turn(self, target: Target) -> AsyncIterator[None]:
         """Let the appends to one log go one by one, in the order in which they were called."""
         try:
-            gates = self._gates.get()
+            gates = _gates.get()
         except LookupError:  # the first append in this event loop
-            gates = {}
-            self._gates.set(gates)
-        async with gates.setdefault(target, anyio.Lock(fast_acquire=True)):
+            gates = WeakKeyDictionary()
+            _gates.set(gates)
+        async with gates.setdefault(self, {}).setdefault(target, anyio.Lock(fast_acquire=True)):
             yield
+
+
+# By store, and gone with it: an event loop may last for as long as a machine, and have any number of stores.
+_gates = anyio.lowlevel.RunVar[WeakKeyDictionary[TranscriptStore, dict[Target, anyio.Lock]]]("everturn-gates")
 
 
 async def _in_thread(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
