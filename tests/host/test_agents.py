@@ -110,7 +110,8 @@ def test_only_processes_of_the_session_with_a_lower_epoch_are_old() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("portable", [False, True])
-def test_a_guard_is_known_by_its_command_line(stage: Stage, portable: bool) -> None:
+def test_a_guard_is_known_by_its_command_line(stage: Stage, portable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")  # as wide as a terminal, to which `ps` cuts its lines
     with stage.worker(stage.busy_agent()) as worker:
         worker.wait_for("ready")
         known = [process.pid for process in stage.processes() if is_guard(process.pid, portable=portable)]

@@ -101,7 +101,7 @@ def is_guard(pid: int, *, portable: bool = not guard.IS_LINUX) -> bool:
         portable: Ask `ps`.
     """
     if portable:
-        done = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)  # noqa: S607
+        done = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)  # noqa: S607
         return os.fsencode(guard.__file__) in done.stdout
     try:
         return os.fsencode(guard.__file__) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
