@@ -43,12 +43,15 @@ class Holdings:
         trace: Its trace, in that folder.
         lease: Its claim.
         store: Its transcript.
+        may_be_claimed: The event loop has ended while the claim was asked for. Whoever finds the folder then knows
+            that nobody holds it.
     """
 
     folder: RunFolder | None = None
     trace: Trace | None = None
     lease: Lease | None = None
     store: TranscriptStore | None = None
+    may_be_claimed: bool = False
 
 
 class Closing:
@@ -70,7 +73,7 @@ class Closing:
         self._progress = progress
         self._stop = stop
         self._interruption = interruption
-        self._keep = False  # the folder: something in it is still needed
+        self._keep = held.may_be_claimed  # the folder: something in it is still needed
         self._begun = parts.clock.elapsed()
         self._log = get_logger()
 

@@ -137,14 +137,18 @@ class Conduct:
     async def _claim(self, folder: RunFolder) -> Lease:
         settings = self._settings
         self._begun = self._parts.clock.elapsed()
-        claim, asked_at = await self._dispatcher.claim(
-            self._request.work,
-            Holder(settings.worker, self._progress.run_id, self._parts.clock.boot()),
-            ttl_s=settings.claim_ttl_s,
-            wait_s=settings.claim_wait_s,
-            is_dead=self._parts.folders.is_dead,
-        )
-        name_session(claim.session_id, claim.epoch)
+        try:
+            claim, asked_at = await self._dispatcher.claim(
+                self._request.work,
+                Holder(settings.worker, self._progress.run_id, self._parts.clock.boot()),
+                ttl_s=settings.claim_ttl_s,
+                wait_s=settings.claim_wait_s,
+                is_dead=self._parts.folders.is_dead,
+            )
+            name_session(claim.session_id, claim.epoch)
+        except anyio.get_cancelled_exc_class():
+            self._held.may_be_claimed = True
+            raise
         folder.extend_lease(asked_at + claim.ttl_s)
         self._held.lease = lease = Lease(
             self._parts.registry,
