@@ -121,6 +121,8 @@ class Conduct:
         self._held.folder = await in_thread(partial(self._parts.folders.open, self._progress.run_id))
         self._held.trace = Trace(self._held.folder.path / TRACE_FILE)
         lease = await self._claim(self._held.folder)
+        if self._settings.sweep_on_start:  # now, as it would have taken a stale session from under the claim
+            self._parts.sweeper.begin()
         claim = lease.claim
         end_old = partial(end_old_agents, claim.session_id, claim.epoch, work=self._mark)
         await in_thread(partial(end_old, timeout_s=END_AGENTS_S))
@@ -178,16 +180,17 @@ class Conduct:
     async def _talk(self) -> None:
         try:
             await self._hold_a_turn()
+            return
         except ConversationLost as error:
             if not self._progress.resumed:
                 raise NotFound(
                     f"the agent command lost session {self._progress.session_id} as soon as it had begun",
                     hint="look for options or hooks that change the session id or its files",
                 ) from error
-            with self._interruption.unless_stopped():
-                await self._begin_anew()
-            if self._stop.reason is None:
-                await self._hold_a_turn()
+        with self._interruption.unless_stopped():
+            await self._begin_anew()
+        if self._stop.reason is None:
+            await self._talk()  # for the last time: what has begun anew is not resumed
 
     async def _hold_a_turn(self) -> None:
         folder, store, progress = self._held.folder, self._held.store, self._progress
@@ -315,7 +318,9 @@ class Conduct:
         if self._held.store is not None:
             store, self._held.store = self._held.store, None
             await store.aclose()
-        await self._dispatcher.begin_anew(self._held.lease, self._progress, "the agent command did not find it")
+        await self._dispatcher.begin_anew(
+            self._held.lease, self._progress, "the agent command did not find it", failed=True
+        )
         self._held.store = await self._dispatcher.take_over(self._held.lease, self._progress, _nothing_left)
         self._label_folder()
         told = {"session_id": self._progress.session_id, "instead_of": lost}

@@ -208,7 +208,7 @@ class TranscriptStore(SessionStore):
     async def is_known(self, session_id: str) -> bool:
         """Tell whether anything of a session can be stored, by its note. One request; for a store with homes.
 
-        Every claim leaves that note before it stores anything, so a session without one is lost, or never was.
+        Every claim leaves that note before it stores any entries, so a session without one is lost, or never was.
         """
         target = self._logs.target({"project_key": UNKNOWN_PROJECT, "session_id": session_id})
         return await _in_thread(partial(self._logs.is_known, target))
