@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bench.servers import ROOT, Server
 
@@ -19,6 +19,7 @@ COMPACTION_OFF = {"compact_after_parts": 0}
 LINGER_S = 1.0
 
 Row = dict[str, Any]
+Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ HOURS = {
     "baseline": BASELINE,
 }
 HOUR_MS = 2.5  # about how long replaying a second of a session takes
+DISPATCH_STORES = ("folder", "s3")
+DISPATCHES_MS = 600.0  # about how long one of each kind takes
 LISTINGS = (
     ("list_sessions", "everturn"),
     ("list_sessions", "baseline"),
@@ -110,6 +113,7 @@ class Sizes:
         settle_s: How long after they have all paused one of them goes on.
         hour_s: How much of a session-hour is replayed.
         repeats: How often the rest is measured.
+        dispatches: How often each kind of dispatch is measured.
     """
 
     appends: int
@@ -120,6 +124,7 @@ class Sizes:
     settle_s: float
     hour_s: float
     repeats: int
+    dispatches: int
 
     def as_row(self) -> Row:
         """Return it as JSON has it."""
@@ -138,6 +143,7 @@ FULL = Sizes(
     settle_s=6.0,
     hour_s=3600.0,
     repeats=3,
+    dispatches=50,
 )
 QUICK = Sizes(
     appends=200,
@@ -148,6 +154,7 @@ QUICK = Sizes(
     settle_s=6.0,
     hour_s=300.0,
     repeats=1,
+    dispatches=10,
 )
 TINY = Sizes(
     appends=6,
@@ -158,6 +165,7 @@ TINY = Sizes(
     settle_s=0.0,
     hour_s=12.0,
     repeats=1,
+    dispatches=2,
 )
 
 
@@ -190,10 +198,18 @@ class Plan:
         for frames, repeats in self.sizes.small.items():
             yield from self._loads(f"small {frames}", repeats, count=frames, below_bytes=SMALL_BYTES)
         yield from self._listings()
+        yield from self.dispatches()
+
+    def dispatches(self) -> Iterator[Step]:
+        """Yield what is measured of dispatches. It needs nothing of the rest but the bucket."""
+        for store in DISPATCH_STORES:
+            seconds = self.sizes.dispatches * DISPATCHES_MS / 1000
+            given = {"rounds": self.sizes.dispatches, "store": store}
+            yield self._measured(f"dispatch {store}", seconds, "dispatch", "everturn", "", **given)
 
     def _appends(self) -> Iterator[Step]:
         for repeat in range(self.sizes.repeats):
-            for name, way in _turned(list(APPENDS.items()), repeat):
+            for name, way in turned(list(APPENDS.items()), repeat):
                 given = {"count": self.sizes.appends, "settings": way.settings}
                 seconds = self.sizes.appends * way.ms_each / 1000
                 yield self._measured(
@@ -238,7 +254,7 @@ class Plan:
         self, label: str, sessions: dict[str, tuple[str, str]], often: dict[str, int], frames: int
     ) -> Iterator[Step]:
         for repeat in range(max(often.values())):
-            for name in _turned([name for name, times in often.items() if repeat < times], repeat):
+            for name in turned([name for name, times in often.items() if repeat < times], repeat):
                 seconds = frames * (LOADS_MS[name] + 0.15) / 1000  # with the fingerprint
                 yield self._measured(f"load {name} {label}", seconds, "load", *sessions[name])
 
@@ -304,7 +320,7 @@ class Plan:
         return row
 
 
-def _turned(things: Sequence[Any], by: int) -> list[Any]:
+def turned(things: Sequence[Thing], by: int) -> list[Thing]:
     """Return things in another order each time, so that none always comes first."""
     start = by % len(things)
     return [*things[start:], *things[:start]]

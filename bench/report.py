@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.costs import DAYS_KEPT, PRICES, hour, phases
-from bench.plan import APPENDS, LISTINGS
+from bench.plan import APPENDS, DISPATCH_STORES, LISTINGS
 from bench.summary import Row, Spread, Summary, percentile, steps
 from bench.svg import amount
 
@@ -28,6 +28,12 @@ HOURS = {
     "compacted": "everturn, and `sessions compact` at its end",
     "linger": "everturn, linger 1 s",
     "baseline": "baseline",
+}
+DISPATCHES = {
+    "new": "new",
+    "stale": "too old",
+    "lost": "not in the store",
+    "resumed": "resumed",
 }
 OPERATIONS = {
     "list_sessions": "`list_sessions`",
@@ -66,6 +72,7 @@ def tables(results: Row) -> list[Table]:
         _lists(found),
         _dollars(found),
         _origins(found),
+        _dispatches(found),
     ]
 
 
@@ -157,6 +164,17 @@ def _origins(found: Summary) -> Table:
     ]
     title = f"What the requests of a session are for: {compacted['frames']:,} frames"
     return Table(title, ("", "for", "PUTs", "LISTs", "GETs", "DELETEs", "MB sent", "MB fetched"), rows)
+
+
+def _dispatches(found: Summary) -> Table:
+    rows = []
+    for store in DISPATCH_STORES:
+        for case, label in DISPATCHES.items():
+            figures = found.dispatch(store, case)
+            times = (_ms(Spread(**figures[name])) for name in ("start_s", "fence_s"))
+            rows.append((store, label, *times, f"{figures['times_new']:.3f}"))
+    head = ("store", "session", "to the agent's start, ms", "claim to fence, ms", "start: times a new one's")
+    return Table(f"Dispatch: {found.results['sizes']['dispatches']} of each kind", head, rows)
 
 
 def _phases(label: str, found: dict[str, Counter[str]], appends: str = "appends") -> list[tuple[str, ...]]:

@@ -95,7 +95,32 @@ class Summary:
 
     def goals(self) -> list[Goal]:
         """Compare with what was aimed at."""
-        return [*self._load_goals(), *self._append_goals(), *self._list_goals(), *self._size_goals()]
+        return [
+            *self._load_goals(),
+            *self._append_goals(),
+            *self._list_goals(),
+            *self._size_goals(),
+            *self._dispatch_goals(),
+        ]
+
+    def dispatch(self, store: str, case: str) -> Row:
+        """Return the figures of a kind of dispatch."""
+        (row,) = self.samples[f"dispatch {store}"]
+        figures: Row = row["cases"][case]
+        return figures
+
+    def _dispatch_goals(self) -> list[Goal]:
+        ids = {"stale": "with an id that is too old", "lost": "with an id that is not in the store"}
+        stores = {"folder": "in a folder", "s3": "on the S3 server"}
+        return [
+            _at_most(
+                f"start of the agent {text}, store {where}: times that without an id",
+                1.1,
+                self.dispatch(store, case)["times_new"],
+            )
+            for case, text in ids.items()
+            for store, where in stores.items()
+        ]
 
     def _load_goals(self) -> list[Goal]:
         sets = [(frames, f"{int(frames):,} frames") for frames in (self.middle_length(),)]

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -23,6 +24,7 @@ from claude_agent_sdk import SessionKey, SessionStore, list_sessions_from_store,
 
 from bench.baseline import BaselineStore
 from bench.compact import compact_session, freeing_at_once, wait_for_compaction
+from bench.dispatch import dispatches
 from bench.frames import frames
 from bench.limit import Limit, payloads, whole
 from bench.meter import Figures, digest, measure, size_in_memory, size_of_lines
@@ -255,6 +257,11 @@ async def compact(asked: Asked, server: Server) -> dict[str, Any]:
     return asdict(figures)
 
 
+async def dispatch(asked: Asked, server: Server) -> dict[str, Any]:  # noqa: ARG001  # as all operations
+    """Dispatch work items, to a store in a folder or on the server."""
+    return await dispatches(asked["rounds"], _url(asked["bucket"]) if asked["store"] == "s3" else None)
+
+
 OPERATIONS: dict[str, Callable[[Asked, Server], Awaitable[dict[str, Any]]]] = {
     operation.__name__: operation
     for operation in (
@@ -270,6 +277,7 @@ OPERATIONS: dict[str, Callable[[Asked, Server], Awaitable[dict[str, Any]]]] = {
         hour,
         compact_by_command,
         compact,
+        dispatch,
     )
 }
 
@@ -280,6 +288,7 @@ def _url(bucket: str) -> str:
 
 def main() -> None:
     """Do what the command line says."""
+    logging.disable(logging.WARNING)  # a lost session, for one, is worth a line
     asked = json.loads(sys.argv[1])
     server = Server(os.environ["AWS_ENDPOINT_URL"])
     print(json.dumps(anyio.run(OPERATIONS[asked["operation"]], asked, server)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import psutil
@@ -37,3 +39,13 @@ def is_alive(pid: int) -> bool:
 def children() -> list[psutil.Process]:
     """Return the processes below this one that are alive."""
     return [process for process in psutil.Process().children(recursive=True) if is_alive(process.pid)]
+
+
+def processes_below(folder: Path) -> list[int]:
+    """Find processes by the folder for temporary files that they have inherited."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if f"{folder}/" in process.environ().get("TMPDIR", "") and is_alive(process.pid):
+                found.append(process.pid)
+    return found

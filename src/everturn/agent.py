@@ -92,7 +92,12 @@ class Agent:
         self.ended = True
 
     async def __aenter__(self) -> Self:
-        await self._client.connect()
+        try:
+            await self._client.connect()
+        except RuntimeError as error:
+            if isinstance(error.__cause__, EverturnError):  # of our store, which the SDK asks for a transcript
+                raise error.__cause__ from None
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -18,7 +18,7 @@ from everturn.log.roles import Assignment
 from everturn.log.stores import admit, connect, role_of, visit
 from everturn.model import WorkItem
 from everturn.registry import Registry, open_registry
-from everturn.runner import Parts, Prompt, Request, Run, Runner
+from everturn.runner import Parts, Prompt, Request, Run, Runner, Sweeper
 from everturn.settings import Settings, inherited_environment
 from everturn.telemetry import default_metrics
 from everturn.transcripts import TranscriptStore
@@ -73,6 +73,7 @@ class Runtime:
             settings=self.settings,
             clock=clock,
             metrics=default_metrics(),
+            sweeper=Sweeper(self.registry, default_metrics()),
         )
         self._runner = Runner(parts, handle_signals=handle_signals)
 
@@ -199,8 +200,8 @@ class _Stores:
             made = known or connect(self.label, self._settings, self._keys, assignment=assignment, role=self._role)
             return _keep(self._scoped, assignment, made)
 
-    def upload_trace(self, scope: str, run_id: str, path: Path, *, late: bool = False) -> None:
-        run_blocking(upload(self.objects(scope), scope, run_id, path, late=late))
+    def upload_trace(self, scope: str, run_id: str, path: Path, *, timeout_s: float, late: bool = False) -> None:
+        run_blocking(upload(self.objects(scope), scope, run_id, path, late=late, timeout_s=timeout_s))
 
     def admit(self, scope: str) -> None:
         run_blocking(admit(self.objects(scope), scope, self.label))

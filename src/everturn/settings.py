@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     max_session_age_ms: int | None = Field(
         86_400_000, ge=0, description="how long after its last use a session may be resumed; null: for ever"
     )
+    sweep_on_start: bool = Field(
+        True, description="whether the first run of a process drops all stale sessions, in the background"
+    )
     agents_file: Path | None = Field(
         None, description="a file of settings by agent; default: agents.json in the current folder, if there is one"
     )

@@ -15,9 +15,10 @@ import pytest
 from bench.compact import freeing_at_once
 from bench.costs import PRICES, Hour, hour, phases
 from bench.counting import Counts
+from bench.dispatch import CASES
 from bench.frames import Frame, frames, recordings
 from bench.meter import size_in_memory
-from bench.plan import HOURS, SMALL_BYTES, TINY, Plan, Row, Step
+from bench.plan import DISPATCH_STORES, HOURS, SMALL_BYTES, TINY, Plan, Row, Step
 from bench.progress import Estimate, run_all
 from bench.replay import groups, pauses, session_of
 from bench.sanitise import sanitise
@@ -158,12 +159,21 @@ def test_freeing_at_once_ends_with_the_block() -> None:
     assert usual_ms == compaction.FREE_AFTER_MS
 
 
+def test_every_kind_of_dispatch_is_measured_as_often_as_the_others(found: Summary) -> None:
+    for store in DISPATCH_STORES:
+        for case in CASES:
+            figures = found.dispatch(store, case)
+            assert figures["count"] == TINY.dispatches
+            assert 0 < figures["fence_s"]["median"] < figures["start_s"]["median"]
+        assert found.dispatch(store, "new")["times_new"] == 1.0
+
+
 # --- What is made of it -------------------------------------------------------------------------------------------
 
 
 def test_tables_compare_with_every_goal(measured: Row) -> None:
     goals, *others = report.tables(measured)
-    assert len(goals.rows) == 16
+    assert len(goals.rows) == 20
     assert {row[3] for row in goals.rows} <= {"yes", "**no**"}
     assert all(len(row) == len(table.head) for table in others for row in table.rows)
 
@@ -177,13 +187,13 @@ def test_tables_are_refused_if_something_else_was_loaded(measured: Row) -> None:
 
 def test_tables_go_between_the_markers_of_a_page(measured: Row, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"above\n{report.BEGIN}\nold\n{report.END}\nbelow\n", encoding="utf-8")
+    page.write_text(f"above\n{report.BEGIN}\nformer tables\n{report.END}\nbelow\n", encoding="utf-8")
     report.put_into(page, report.tables(measured), "Run on a quiet machine.")
     text = page.read_text(encoding="utf-8")
     assert text.startswith("above\n")
     assert text.endswith("\nbelow\n")
     assert "### Goals" in text
-    assert "old" not in text
+    assert "former" not in text
 
 
 def test_plots_are_well_formed(measured: Row, tmp_path: Path) -> None:

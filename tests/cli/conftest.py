@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import pytest
 
 from everturn.testing import cli_environment, kill_machine
-from polling import is_alive
+from polling import processes_below
 
 TIMEOUT_S = 60
 NO_MODEL = "http://127.0.0.1:1"
@@ -77,16 +75,6 @@ class Everturn:
     def beside(self, name: str) -> Everturn:
         """Return another machine, which shares nothing with this one."""
         return Everturn(self.folder.with_name(name))
-
-
-def processes_below(folder: Path) -> list[int]:
-    """Find processes by the folder for temporary files that they have inherited."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if f"{folder}/" in process.environ().get("TMPDIR", "") and is_alive(process.pid):
-                found.append(process.pid)
-    return found
 
 
 @pytest.fixture

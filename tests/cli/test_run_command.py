@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import uuid
@@ -58,6 +59,24 @@ def test_a_run_streams_to_the_terminal_and_a_second_one_goes_on_as_json(everturn
     said = "\n".join(model.requests[-1].texts())
     assert said.index(PROMPT) < said.index("The washer is worn.") < said.index(DELTA)
     wait_until(lambda: not everturn.processes(), "no process is left")
+
+
+@pytest.mark.cli
+@pytest.mark.slow
+def test_a_conversation_that_is_lost_is_told_on_standard_error_and_begun_anew(everturn: Any) -> None:
+    given = ["run", "--task", "tap", "--prompt", PROMPT, "--resume-prompt", DELTA]
+    model = ScriptedModel(lambda _: Reply("The washer is worn."))
+    with model.serve() as url:
+        assert everturn(*given, model_url=url).returncode == 0
+        shutil.rmtree(everturn.state / "store")
+        done = everturn(*given, "--json", model_url=url)
+    assert done.returncode == 0
+    summary = json.loads(done.stdout.splitlines()[-1])
+    [warning] = summary["warnings"]
+    assert "was not found, so the conversation has begun anew" in warning
+    assert f"warning: {warning} (see docs/runs.md)" in done.stderr.splitlines()
+    assert (summary["resumed"], summary["ok"]) == (False, True)
+    assert PROMPT in model.requests[-1].last_user_text()
 
 
 @pytest.mark.cli

@@ -376,8 +376,12 @@ def test_beginning_anew_gives_a_fresh_session_and_the_next_epoch(
 
 def test_after_beginning_anew_the_old_id_is_known_to_nobody(registry: Registry) -> None:
     first = claim(registry)
+    registry.confirm(first, "/srv/a")
     anew = registry.begin_anew(first, "no conversation found")
     assert registry.find(first.session_id) is None
+    fresh = registry.find(anew.session_id)
+    assert fresh is not None
+    assert fresh.cwd is None  # no agent has had it yet
     registry.release(anew)
     assert claim(registry, "w2").session_id == anew.session_id
 

@@ -63,6 +63,19 @@ def note(number: int) -> Any:
     return {"type": "queue-operation", "n": number}
 
 
+@pytest.mark.parametrize(("epoch", "is_final"), [(1, True), (0, False)])
+def test_the_sdk_is_told_to_try_again_only_where_that_is_of_use(epoch: int, is_final: bool) -> None:
+    """It takes a time-out as final. What a claim's holder could not append is kept anyway."""
+
+    async def main() -> None:
+        bench = Bench(epoch=epoch)
+        with bench.outage(), pytest.raises(Unavailable) as failure:
+            await bench.store.append(KEY, [note(1)])
+        assert isinstance(failure.value, TimeoutError) is is_final
+
+    anyio.run(main)
+
+
 @pytest.mark.parametrize("effect", ["fail", "lose_reply"])
 def test_what_the_sdk_has_dropped_stands_before_what_comes_next(effect: Any) -> None:
     async def main() -> None:

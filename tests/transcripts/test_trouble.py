@@ -11,7 +11,7 @@ import pytest
 from claude_agent_sdk import SessionKey
 from obstore.store import MemoryStore
 
-from everturn import Corrupt, Denied, Fenced, Invalid, Settings, TranscriptStore, Unavailable
+from everturn import Conflict, Corrupt, Denied, Fenced, Invalid, Settings, TranscriptStore, Unavailable
 from everturn.clock import ManualClock
 from everturn.log.objects import BlockingObjects, Item, run
 from everturn.log.reader import read
@@ -208,6 +208,49 @@ def test_only_what_was_said_makes_a_conversation_to_resume(bench: Bench) -> None
         assert await again.take_over(KEY["project_key"], KEY["session_id"]) is False
         await again.append(KEY, [entry(1)])
         assert await bench.store(any_cwd=True, epoch=3).take_over(KEY["project_key"], KEY["session_id"]) is True
+
+    anyio.run(main)
+
+
+async def begin(store: TranscriptStore) -> bool:
+    return await store.take_over(KEY["project_key"], KEY["session_id"], is_new=True)
+
+
+@pytest.mark.parametrize("effect", ["fail", "lose_reply", "busy"])
+@pytest.mark.parametrize("keys", ["homes/*", "sessions/*"])
+def test_a_new_session_is_begun_when_the_answer_to_its_note_or_its_fence_is_lost(
+    bench: Bench, effect: Any, keys: str
+) -> None:
+    async def main() -> None:
+        bench.objects.faults.append(Fault(effect, "create", keys=keys))
+        store = bench.store(any_cwd=True, epoch=1)
+        assert await begin(store) is False
+        await store.append(ELSEWHERE, [entry(1)])
+        assert await bench.store().load(KEY) == [entry(1)]
+        assert await bench.store(any_cwd=True).is_known(KEY["session_id"])
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize(("keys", "known"), [("homes/*", False), ("sessions/*", True)])
+def test_a_new_session_that_could_not_be_noted_or_fenced_is_refused_and_holds_nothing(
+    bench: Bench, keys: str, known: bool
+) -> None:
+    async def main() -> None:
+        with outage(bench, keys), pytest.raises(Unavailable):
+            await begin(bench.store(any_cwd=True, epoch=1))
+        again = bench.store(any_cwd=True, epoch=2)
+        assert await again.is_known(KEY["session_id"]) is known
+        assert await again.load(KEY) is None
+
+    anyio.run(main)
+
+
+def test_a_session_that_lives_elsewhere_already_is_not_begun_as_a_new_one(bench: Bench) -> None:
+    async def main() -> None:
+        await bench.store(any_cwd=True).append(ELSEWHERE, [entry(1)])
+        with pytest.raises(Conflict, match="is not new"):
+            await begin(bench.store(any_cwd=True, epoch=1))
 
     anyio.run(main)
 

@@ -148,7 +148,8 @@ def test_lost_answers_do_not_matter(path: Path, effect: Any) -> None:
     assert registry.trace_uploads.labels("done")._value.get() == 1
 
 
-def test_a_store_that_stays_away_is_told_and_the_trace_is_uploaded_later(path: Path) -> None:
+@pytest.mark.parametrize("timeout_s", [traces.DEADLINE_S, 3.0])
+def test_a_store_that_stays_away_is_told_and_the_trace_is_uploaded_later(path: Path, timeout_s: float) -> None:
     registry = Metrics(CollectorRegistry())
     objects = FaultyObjects(connect("memory://", Settings.load()), Fault("lose_reply", "create", times=None))
     clock = ManualClock()
@@ -160,8 +161,8 @@ def test_a_store_that_stays_away_is_told_and_the_trace_is_uploaded_later(path: P
     away = Waiting(objects)
     written(path)
     with pytest.raises(Unavailable):
-        run(upload(away, SCOPE, "run-1", path, clock=clock, ids=Ids(1), metrics=registry))
-    assert clock.elapsed() - ManualClock().elapsed() <= traces.DEADLINE_S
+        run(upload(away, SCOPE, "run-1", path, timeout_s=timeout_s, clock=clock, ids=Ids(1), metrics=registry))
+    assert clock.elapsed() - ManualClock().elapsed() <= timeout_s
     assert registry.trace_uploads.labels("failed")._value.get() == 1
     objects.faults.clear()
     assert put(objects, path, metrics=registry, late=True) is True

@@ -13,9 +13,9 @@ from everturn.cli.output import Terminal, plain, when
 from everturn.cli.sessions.care import counted
 from everturn.cli.sessions.common import JsonOption, print_json, short_ids
 from everturn.clock import SystemClock
-from everturn.errors import EverturnError
 from everturn.model import SessionRecord
-from everturn.registry import Registry, open_registry
+from everturn.registry import open_registry
+from everturn.runner import Sweeper
 from everturn.settings import Settings
 from everturn.telemetry import default_metrics, log_to_stderr
 
@@ -34,7 +34,7 @@ def command(
     settings = Settings.load(registry=registry)
     log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
     opened = open_registry(settings.registry_url(), ages=settings.session_ages(), settings=settings)
-    dropped = _sweep(opened, dry_run=dry_run)
+    dropped = opened.sweep(dry_run=True) if dry_run else Sweeper(opened, default_metrics()).sweep()
     now = SystemClock().now()
     if as_json:
         for each in dropped:
@@ -45,19 +45,6 @@ def command(
         terminal.print(_table(dropped, now))
     count = counted(len(dropped), "session", "sessions")
     terminal.print(f"{count} would be dropped" if dry_run else f"{count} dropped")
-
-
-def _sweep(registry: Registry, *, dry_run: bool) -> list[SessionRecord]:
-    if dry_run:
-        return registry.sweep(dry_run=True)
-    sweeps = default_metrics().sweeps
-    try:
-        dropped = registry.sweep()
-    except EverturnError:
-        sweeps.labels("failed").inc()
-        raise
-    sweeps.labels("done").inc()
-    return dropped
 
 
 def _table(dropped: Sequence[SessionRecord], now: float) -> Table:

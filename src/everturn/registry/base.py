@@ -62,8 +62,8 @@ class Registry(Protocol):
     def begin_anew(self, claim: Claim, reason: str = "nothing was stored under the old id") -> Claim:
         """Give a claimed work item a fresh session id and the next epoch; the old id is forgotten for good.
 
-        The claim lasts as long as it did, and the session is as good as new: in the claim's store, used now,
-        not tainted.
+        The claim lasts as long as it did, and the session is as good as new: in the claim's store, used now, in no
+        directory yet, not tainted.
 
         Raises:
             Fenced: The work item was claimed again, dropped or released.

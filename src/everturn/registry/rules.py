@@ -183,6 +183,7 @@ def begin_anew(row: Row | None, claim: Claim, session_id: str, now: float) -> tu
             session_id=session_id,
             epoch=claim.epoch + 1,
             store=claim.store,
+            cwd=None,
             last_used_at=now,
             tainted=None,
         )

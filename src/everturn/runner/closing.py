@@ -1,8 +1,8 @@
 """How a run lets go: what its agent said is stored, compared and accounted for, then the claim is released.
 
-In this order, whatever ended the run, and within its grace period. A step that fails does not keep the next one from
-being taken: the claim, above all, must not stay behind. What could not be done is kept in the run's folder on this
-machine, for the next start here.
+In this order, whatever ended the run, its own end too, and within its grace period. A step that fails does not keep
+the next one from being taken: the claim, above all, must not stay behind. What could not be done is kept in the run's
+folder on this machine, for the next start here.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from claude_agent_sdk import SessionKey, project_key_for_directory
 
 from everturn.errors import EverturnError, Fenced, Unavailable
 from everturn.host.folders import RunFolder
+from everturn.log.background import start_thread
 from everturn.runner.dispatch import in_thread
 from everturn.runner.handle import Progress
 from everturn.runner.interruption import Interruption
 from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
-from everturn.runner.stopping import Stop
-from everturn.runner.tasks import spawn
+from everturn.runner.stopping import CANCELLED, Stop
+from everturn.runner.tasks import Loop
 from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
 from everturn.upkeep.healing import Healing, folder_of, heal
 from everturn.upkeep.traces import Trace
 
+END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left
 TRACE_FILE = "trace.jsonl"
 
@@ -41,12 +43,15 @@ class Holdings:
         trace: Its trace, in that folder.
         lease: Its claim.
         store: Its transcript.
+        may_be_claimed: The event loop has ended while the claim was asked for. Whoever finds the folder then knows
+            that nobody holds it.
     """
 
     folder: RunFolder | None = None
     trace: Trace | None = None
     lease: Lease | None = None
     store: TranscriptStore | None = None
+    may_be_claimed: bool = False
 
 
 class Closing:
@@ -68,7 +73,8 @@ class Closing:
         self._progress = progress
         self._stop = stop
         self._interruption = interruption
-        self._keep = False  # the folder: something in it is still needed
+        self._keep = held.may_be_claimed  # the folder: something in it is still needed
+        self._begun = parts.clock.elapsed()
         self._log = get_logger()
 
     async def let_go(self) -> Exception | None:
@@ -78,13 +84,17 @@ class Closing:
         the claim is released, or runs out.
         """
         problem: Exception | None = None
+        if self._held.folder is not None and _may_live(self._held.folder):
+            end = partial(in_thread, partial(self._held.folder.end_agent, timeout_s=END_AGENTS_S))
+            await self._step("agent", end)
         if self._held.store is not None:
             problem = await self._make_whole(self._held.store)
             await self._step("summaries", self._held.store.aclose)
         if self._held.trace is not None and self._held.lease is not None:
             await self._step("trace", self._upload_trace)
         if self._held.lease is not None:
-            await self._step("release", self._release)
+            released = await self._step("release", self._release)
+            self._keep = self._keep or not released  # so that the next run here need not wait for the claim's end
         if self._held.folder is not None:
             await self._step("folder", partial(in_thread, partial(self._held.folder.close, keep=self._keep)))
         self._tell_how_long()
@@ -114,7 +124,11 @@ class Closing:
         assert self._progress.session_id is not None
         project = project_key_for_directory(self._progress.cwd)
         key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
-        found.append(await heal(store, key, folder_of(self._held.folder.transcript, key), final=True))
+        agent = self._held.folder.agent
+        local = folder_of(self._held.folder.transcript, key)
+        if agent is not None and not agent.kept:  # there was no room for it, say
+            local = agent.config_dir / "projects" / project
+        found.append(await heal(store, key, local, final=True))
 
     async def _taint(self, reasons: tuple[str, ...]) -> Exception:
         """Note that the transcript in the store is not whole, so that a resume says so."""
@@ -136,10 +150,13 @@ class Closing:
         self._held.trace.close()
         if not self._parts.settings.upload_traces:
             return
+        if self._stop.hurry:  # the next start here does it
+            self._keep = True
+            return
         work = self._held.lease.claim.work
         upload = partial(self._parts.stores.upload_trace, work.key, self._progress.run_id, self._held.trace.path)
         try:
-            await in_thread(upload)
+            await in_thread(partial(upload, timeout_s=self._left_s))
         except EverturnError:
             self._keep = True
             raise
@@ -149,25 +166,48 @@ class Closing:
         await in_thread(self._held.lease.end)
         try:
             await in_thread(partial(self._parts.registry.release, self._held.lease.claim))
-        except Fenced:  # it was somebody else's already
-            return
+        except Fenced as error:  # it was somebody else's already
+            if self._stop.error is not None:  # the run has ended for that, perhaps without knowing it
+                self._stop.error = error
 
     async def _step(self, name: str, what: Callable[[], Awaitable[None]]) -> bool:
         """Take a step, and tell whether it came to its end.
 
-        It is waited for while there is time. A thread cannot be stopped that waits for a store or a registry, so the
-        step is taken in a task of its own, which is left to itself when time is up.
+        It is waited for while there is time. What waits for a store or a registry cannot be stopped, so the step is
+        taken in a thread of its own, which is left to itself when time is up. It has an event loop of its own, too:
+        that of the caller may come to its end meanwhile, and cancels whatever goes on in it.
         """
         failed: list[EverturnError] = []
         over = anyio.Event()
-        spawn(_carried_out(what, failed, over))
-        with self._interruption.unless_hurried(max(LEAST_S, self._stop.left_s), LEAST_S):
-            await over.wait()
+        tell = partial(Loop().call, over.set)
+        if start_thread(partial(_carry_out, what, failed, tell), f"everturn-{name}") is None:
+            _carry_out(what, failed, over.set)
+        with self._interruption.unless_hurried(self._left_s, LEAST_S) as scope:
+            await self._until(over, scope)
         if not over.is_set():
             self._log.warning("closing_cut_short", step=name)
+            if self._held.store is not None:
+                self._held.store.give_up_after(0)
         for error in failed:
             self._log.warning("closing_failed", step=name, error=str(error))
         return over.is_set() and not failed
+
+    async def _until(self, over: anyio.Event, scope: anyio.CancelScope) -> None:
+        """Wait, also when the event loop comes to its end, which waits for us."""
+        while not over.is_set():
+            try:
+                await over.wait()
+            except anyio.get_cancelled_exc_class():
+                if scope.cancel_called:
+                    raise
+                self._stop.request(CANCELLED, again=False)
+
+    @property
+    def _left_s(self) -> float:
+        """How long the next step may take."""
+        end = self._begun + self._parts.settings.shutdown_grace_s
+        left_s = min(self._stop.left_s, end - self._parts.clock.elapsed())
+        return LEAST_S if self._stop.hurry else max(LEAST_S, left_s)
 
     def _tell_how_long(self) -> None:
         took_s = self._stop.took_s
@@ -179,13 +219,19 @@ class Closing:
             self._log.error("shutdown_overrun", seconds=round(took_s, 3))
 
 
+def _may_live(folder: RunFolder) -> bool:
+    """Tell whether something of the agent may be left, or not kept of its transcript: its guard has not said so."""
+    agent = folder.agent
+    return agent is not None and not agent.kept
+
+
 def _fenced(store: TranscriptStore) -> Fenced | None:
     return store.observer.fenced
 
 
-async def _carried_out(what: Callable[[], Awaitable[None]], failed: list[EverturnError], over: anyio.Event) -> None:
+def _carry_out(what: Callable[[], Awaitable[None]], failed: list[EverturnError], tell: Callable[[], object]) -> None:
     try:
-        await what()
+        anyio.run(what)
     except EverturnError as error:
         failed.append(error)
     except Exception as error:  # noqa: BLE001  # whatever it is, the next step has to be taken
@@ -194,4 +240,4 @@ async def _carried_out(what: Callable[[], Awaitable[None]], failed: list[Evertur
             Unavailable(f"{type(error).__name__} was raised", hint="this should not happen; please report it")
         )
     finally:
-        over.set()
+        tell()

@@ -24,13 +24,13 @@ from everturn.errors import Conflict, EverturnError, Fenced, NotFound, Unavailab
 from everturn.host.agents import end_old_agents, find_cli, mark_of
 from everturn.host.folders import RunFolder
 from everturn.model import Holder
-from everturn.runner.closing import TRACE_FILE, Closing, Holdings
+from everturn.runner.closing import END_AGENTS_S, LEAST_S, TRACE_FILE, Closing, Holdings
 from everturn.runner.dispatch import Dispatcher, Result, in_thread
 from everturn.runner.handle import Mailbox, Progress
 from everturn.runner.interruption import Interruption
 from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
-from everturn.runner.past import END_AGENTS_S, Past
+from everturn.runner.past import Past
 from everturn.runner.request import Request
 from everturn.runner.stopping import CANCELLED, LOST, Stop
 from everturn.runner.turn import ConversationLost, Turn
@@ -121,6 +121,8 @@ class Conduct:
         self._held.folder = await in_thread(partial(self._parts.folders.open, self._progress.run_id))
         self._held.trace = Trace(self._held.folder.path / TRACE_FILE)
         lease = await self._claim(self._held.folder)
+        if self._settings.sweep_on_start:  # now, as it would have taken a stale session from under the claim
+            self._parts.sweeper.begin()
         claim = lease.claim
         end_old = partial(end_old_agents, claim.session_id, claim.epoch, work=self._mark)
         await in_thread(partial(end_old, timeout_s=END_AGENTS_S))
@@ -137,14 +139,18 @@ class Conduct:
     async def _claim(self, folder: RunFolder) -> Lease:
         settings = self._settings
         self._begun = self._parts.clock.elapsed()
-        claim, asked_at = await self._dispatcher.claim(
-            self._request.work,
-            Holder(settings.worker, self._progress.run_id, self._parts.clock.boot()),
-            ttl_s=settings.claim_ttl_s,
-            wait_s=settings.claim_wait_s,
-            is_dead=self._parts.folders.is_dead,
-        )
-        name_session(claim.session_id, claim.epoch)
+        try:
+            claim, asked_at = await self._dispatcher.claim(
+                self._request.work,
+                Holder(settings.worker, self._progress.run_id, self._parts.clock.boot()),
+                ttl_s=settings.claim_ttl_s,
+                wait_s=settings.claim_wait_s,
+                is_dead=self._parts.folders.is_dead,
+            )
+            name_session(claim.session_id, claim.epoch)
+        except anyio.get_cancelled_exc_class():
+            self._held.may_be_claimed = True
+            raise
         folder.extend_lease(asked_at + claim.ttl_s)
         self._held.lease = lease = Lease(
             self._parts.registry,
@@ -174,16 +180,17 @@ class Conduct:
     async def _talk(self) -> None:
         try:
             await self._hold_a_turn()
+            return
         except ConversationLost as error:
             if not self._progress.resumed:
                 raise NotFound(
                     f"the agent command lost session {self._progress.session_id} as soon as it had begun",
                     hint="look for options or hooks that change the session id or its files",
                 ) from error
-            with self._interruption.unless_stopped():
-                await self._begin_anew()
-            if self._stop.reason is None:
-                await self._hold_a_turn()
+        with self._interruption.unless_stopped():
+            await self._begin_anew()
+        if self._stop.reason is None:
+            await self._talk()  # for the last time: what has begun anew is not resumed
 
     async def _hold_a_turn(self) -> None:
         folder, store, progress = self._held.folder, self._held.store, self._progress
@@ -209,7 +216,7 @@ class Conduct:
             self._stop,
             self._interruption,
             grace_s=grace_s,
-            hasten=partial(store.give_up_after, STORE_SHARE * grace_s),
+            hasten=partial(self._hasten, store),
             end_agent=partial(folder.end_agent, timeout_s=END_AGENTS_S),
             take=self._take,
             post=self._post,
@@ -218,6 +225,10 @@ class Conduct:
             await turn.hold(prompt)
         except ClaudeSDKError as error:
             raise await self._explained(error, folder) from error
+
+    def _hasten(self, store: TranscriptStore) -> None:
+        """Leave time for what comes after storing what the agent says last."""
+        store.give_up_after(LEAST_S if self._stop.hurry else STORE_SHARE * self._settings.shutdown_grace_s)
 
     async def _explained(self, error: ClaudeSDKError, folder: RunFolder) -> Exception:
         """Return why the agent failed: perhaps it was ended, as the claim that it worked under was no longer ours."""
@@ -292,7 +303,13 @@ class Conduct:
                 hint="look for options or hooks that change the session id",
             )
         assert self._held.lease is not None
-        await in_thread(partial(self._parts.registry.confirm, self._held.lease.claim, str(self._progress.cwd)))
+        try:
+            confirm = partial(self._parts.registry.confirm, self._held.lease.claim, str(self._progress.cwd))
+            await anyio.to_thread.run_sync(confirm, abandon_on_cancel=True)  # a stop must not wait for a registry
+        except Fenced:
+            raise
+        except EverturnError as error:  # the registry is away; while the lease lasts, that is no reason to end
+            self._log.warning("claim_not_renewed", work=self._request.work.key, error=str(error))
 
     async def _begin_anew(self) -> None:
         """The conversation is lost. Forget it, begin another one, and tell whoever listens."""
@@ -301,7 +318,9 @@ class Conduct:
         if self._held.store is not None:
             store, self._held.store = self._held.store, None
             await store.aclose()
-        await self._dispatcher.begin_anew(self._held.lease, self._progress, "the agent command did not find it")
+        await self._dispatcher.begin_anew(
+            self._held.lease, self._progress, "the agent command did not find it", failed=True
+        )
         self._held.store = await self._dispatcher.take_over(self._held.lease, self._progress, _nothing_left)
         self._label_folder()
         told = {"session_id": self._progress.session_id, "instead_of": lost}

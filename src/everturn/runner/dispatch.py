@@ -43,15 +43,16 @@ class Stores(Protocol):
     def claimed(self, scope: str, epoch: int) -> TranscriptStore:
         """Return the store of a scope for the holder of a claim. It has been admitted."""
 
-    def upload_trace(self, scope: str, run_id: str, path: Path, *, late: bool = False) -> None:
-        """Put a run's trace into the store; late, if an earlier upload of it may have failed."""
+    def upload_trace(self, scope: str, run_id: str, path: Path, *, timeout_s: float, late: bool = False) -> None:
+        """Put a run's trace into the store, if it can be done in this time; late, if an earlier upload of it may have
+        failed."""
 
 
 class Dispatcher:
     """Claims work items and fences their transcripts.
 
-    Of the store that takes at most three requests, besides reading the conversation itself, which the agent then need
-    not do again; the registry takes one or two more.
+    That takes at most three requests to the store, besides reading the conversation itself, which the agent then need
+    not do again, and two to the registry; one more if the session is lost.
 
     Args:
         registry: Who owns which session.
@@ -127,17 +128,27 @@ class Dispatcher:
                     progress.resumed = await store.is_begun(lease.claim.session_id)
                 if progress.resumed:
                     return store
-            await self.begin_anew(lease, progress, "nothing of it is stored")
+            before = lease.claim.previous
+            confirmed = before is not None and before.cwd is not None  # an agent has held it once
+            await self.begin_anew(lease, progress, "nothing of it is stored", failed=confirmed)
             if store is not None:
                 await store.aclose()
         store = await self._fenced(lease.claim, progress)
         assert store is not None
+        await salvage(store)  # nothing of this session, but traces of others
         return store
 
-    async def begin_anew(self, lease: Lease, progress: Progress, why: str) -> None:
-        """Exchange a claim's session for a fresh one. The old id is never tried again."""
+    async def begin_anew(self, lease: Lease, progress: Progress, why: str, *, failed: bool) -> None:
+        """Exchange a claim's session for a fresh one. The old id is never tried again.
+
+        Args:
+            lease: The claim.
+            progress: What the run's handle shows.
+            why: For the log.
+            failed: Whether there was a conversation to resume, so that its loss is counted and told.
+        """
         old = lease.claim
-        if old.previous is not None and old.previous.cwd is not None:  # an agent has confirmed it once
+        if failed:
             self._metrics.resume_failures.inc()
             self._log.warning("session_not_found", work=old.work.key, session_id=old.session_id)
             progress.warn(f"session {old.session_id} was not found, so the conversation has begun anew")

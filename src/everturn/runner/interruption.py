@@ -25,7 +25,8 @@ class Interruption:
         self._stop = stop
         self._ordinary: list[_Listed] = []
         self._urgent: list[_Listed] = []
-        stop.listen(partial(Loop().call, self._tell))
+        self._loop = Loop()
+        stop.listen(partial(self._loop.call, self._tell))
 
     @contextmanager
     def unless_stopped(self) -> Iterator[None]:
@@ -36,7 +37,7 @@ class Interruption:
             yield
 
     @contextmanager
-    def unless_hurried(self, timeout_s: float, hurried_s: float = 0.0) -> Iterator[None]:
+    def unless_hurried(self, timeout_s: float, hurried_s: float = 0.0) -> Iterator[anyio.CancelScope]:
         """Do something that belongs to the end. Nothing else cuts it short.
 
         Args:
@@ -45,13 +46,13 @@ class Interruption:
         """
         with _listed(self._urgent, anyio.CancelScope(shield=True), hurried_s) as scope:
             scope.deadline = anyio.current_time() + (hurried_s if self._stop.hurry else timeout_s)
-            yield
+            yield scope
 
     def _tell(self) -> None:
         for scope, _ in self._ordinary:
             scope.cancel()
         for scope, hurried_s in self._urgent if self._stop.hurry else ():
-            scope.deadline = min(scope.deadline, anyio.current_time() + hurried_s)
+            scope.deadline = min(scope.deadline, self._loop.now() + hurried_s)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from everturn.clock import Clock
 from everturn.host.folders import RunFolders
 from everturn.registry import Registry
 from everturn.runner.dispatch import Stores
+from everturn.runner.sweeping import Sweeper
 from everturn.settings import Settings
 from everturn.telemetry import Metrics
 from everturn.workdirs import Workdirs
@@ -25,6 +26,7 @@ class Parts:
         settings: How long things may take, and who we are.
         clock: Tells the time.
         metrics: What is counted.
+        sweeper: Drops what is stale in the registry, at the first run.
     """
 
     registry: Registry
@@ -34,3 +36,4 @@ class Parts:
     settings: Settings
     clock: Clock
     metrics: Metrics
+    sweeper: Sweeper

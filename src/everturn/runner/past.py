@@ -8,7 +8,7 @@ from claude_agent_sdk import SessionKey, project_key_for_directory
 
 from everturn.errors import EverturnError
 from everturn.host.folders import RunFolder
-from everturn.runner.closing import TRACE_FILE
+from everturn.runner.closing import END_AGENTS_S, TRACE_FILE
 from everturn.runner.dispatch import in_thread
 from everturn.runner.handle import Progress
 from everturn.runner.lease import Lease
@@ -17,7 +17,6 @@ from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
 from everturn.upkeep.healing import Healing, folder_of, salvage
 
-END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 KEPT_S = 7 * 86_400.0  # a folder that nothing could be done with
 
 
@@ -94,7 +93,9 @@ class Past:
         trace = folder.path / TRACE_FILE
         if not self._parts.settings.upload_traces or not trace.exists():
             return
-        await in_thread(partial(self._parts.stores.upload_trace, scope, folder.run_id, trace, late=True))
+        timeout_s = self._parts.settings.retry_deadline_s
+        upload = partial(self._parts.stores.upload_trace, scope, folder.run_id, trace, timeout_s=timeout_s, late=True)
+        await in_thread(upload)
         await in_thread(trace.unlink)
 
     def _is_old(self, folder: RunFolder) -> bool:

@@ -20,7 +20,11 @@ class Loop:
     """The event loop that is running now."""
 
     def __init__(self) -> None:
-        self._call = _caller()
+        self._call, self._now = _caller_and_clock()
+
+    def now(self) -> float:
+        """Return the time by which the loop's deadlines go. Within what `call` has done, too, where no task runs."""
+        return self._now()
 
     def call(self, what: Callable[[], object]) -> None:
         """Have something done in the loop, soon. From any thread, and from a signal handler.
@@ -52,11 +56,12 @@ def spawn(work: Coroutine[Any, Any, None]) -> None:
     task.add_done_callback(_running.discard)
 
 
-def _caller() -> Callable[[Callable[[], object]], object]:
+def _caller_and_clock() -> tuple[Callable[[Callable[[], object]], object], Callable[[], float]]:
     if sniffio.current_async_library() == "trio":
         import trio  # noqa: PLC0415
 
-        return trio.lowlevel.current_trio_token().run_sync_soon
+        return trio.lowlevel.current_trio_token().run_sync_soon, trio.current_time
     import asyncio  # noqa: PLC0415
 
-    return asyncio.get_running_loop().call_soon_threadsafe
+    loop = asyncio.get_running_loop()
+    return loop.call_soon_threadsafe, loop.time

@@ -14,6 +14,7 @@ from everturn.runner.dispatch import in_thread
 from everturn.runner.interruption import Interruption
 from everturn.runner.stopping import Stop
 
+LAST_WORDS_S = 5.0  # to hear why an agent does not listen
 INTERRUPT_S = 5.0  # for the agent to end its turn
 INTERRUPT_SHARE = 0.3  # and the most of the grace period it may take
 KILL_SHARE = 0.4  # of the grace period: what is kept for flushing and comparing after the agent is gone
@@ -33,7 +34,7 @@ class Turn:
         stop: The wish that the run ends.
         interruption: Breaks work off when it comes.
         grace_s: How long letting go may take.
-        hasten: Called when the run is to stop, before anything else.
+        hasten: Called when the run is to stop, before anything else, and when it is to hurry.
         end_agent: Ends the agent at once, with all it has started. Blocks.
         take: Is given each message, and may wait.
         post: Is given what the agent says after it was interrupted.
@@ -62,23 +63,34 @@ class Turn:
                 self.hasten()
             if self.stop.reason is not None and not self.agent.ended:
                 await self._hear_out()
-        except ClaudeSDKError as error:
+        except Exception as error:
             if says_not_found(error):
                 raise ConversationLost from error
-            if self.stop.reason is None:  # otherwise it is how the agent took being ended
-                raise
+            if self.stop.reason is None or not isinstance(error, ClaudeSDKError):
+                raise  # otherwise it is how the agent took being ended
         finally:
             with anyio.CancelScope(shield=True):
                 await self._let_go()
 
     async def _talk(self, prompt: str) -> None:
         await self.agent.__aenter__()
-        await self.agent.say(prompt)
-        async with aclosing(self.agent.messages()) as messages:
-            async for message in messages:
-                if says_not_found(message):
-                    raise ConversationLost
-                await self.take(message)
+        unheard = await self._say(prompt)
+        with anyio.move_on_after(None if unheard is None else LAST_WORDS_S):
+            async with aclosing(self.agent.messages()) as messages:
+                async for message in messages:
+                    if says_not_found(message):
+                        raise ConversationLost
+                    await self.take(message)
+        if unheard is not None:
+            raise unheard
+
+    async def _say(self, prompt: str) -> ClaudeSDKError | None:
+        """Say the prompt. An agent that has gone by then may have left word why, which is heard first."""
+        try:
+            await self.agent.say(prompt)
+        except ClaudeSDKError as error:
+            return error
+        return None
 
     async def _hear_out(self) -> None:
         """Interrupt the agent, and hear what it still says: its last frames precede its result."""
@@ -103,4 +115,6 @@ class Turn:
             if left_s <= 0:
                 break
             await anyio.sleep(min(LOOK_S, left_s))
+        if self.stop.hurry:
+            self.hasten()
         await in_thread(self.end_agent)

@@ -4,6 +4,7 @@ from everturn.testing.aws import LoopbackAws
 from everturn.testing.directory_buckets import DirectoryBuckets
 from everturn.testing.express import LoopbackExpress
 from everturn.testing.faults import Fault, FaultyObjects
+from everturn.testing.instant_agent import AgentStart, InstantAgent
 from everturn.testing.machines import kill_machine
 from everturn.testing.messages_api import Disconnect, Failure, ModelRequest, Reply, Text, Thinking, ToolUse
 from everturn.testing.model import ScriptedModel, cli_environment
@@ -12,11 +13,13 @@ from everturn.testing.repositories import make_repository
 from everturn.testing.s3 import LoopbackS3
 
 __all__ = [
+    "AgentStart",
     "DirectoryBuckets",
     "Disconnect",
     "Failure",
     "Fault",
     "FaultyObjects",
+    "InstantAgent",
     "LoopbackAws",
     "LoopbackExpress",
     "LoopbackS3",

@@ -50,7 +50,7 @@ async def _unnoted_home(objects: Objects, layout: Layout, session_id: str, arriv
 async def noted_home(objects: Objects, layout: Layout, session_id: str) -> str | None:
     """Return the project key that is noted for a session, or `None` if none is. One request.
 
-    A session of a claim has its note before anything else, so without one nothing of it is stored.
+    A session of a claim has its note before anything is said in it, so without one nothing of it is stored.
     """
     key = layout.home(session_id)
     note = await objects.get(key)

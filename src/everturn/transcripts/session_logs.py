@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -12,10 +14,10 @@ from typing import TypeVar
 from claude_agent_sdk import SessionKey, SessionStoreEntry
 
 from everturn.clock import Clock, Ids
-from everturn.errors import EverturnError, Fenced
+from everturn.errors import Conflict, EverturnError, Fenced
 from everturn.log.compactor import Compactor
 from everturn.log.entries import encode
-from everturn.log.objects import Objects
+from everturn.log.objects import Objects, run
 from everturn.log.patience import Backoff, Patience
 from everturn.log.reader import Log, list_spans, read
 from everturn.log.writer import LogWriter
@@ -194,7 +196,25 @@ class SessionLogs:
         Nobody else can add to it now, so the next load, the agent's, is answered with it, unless we append first.
         """
         patience = self.patience()
-        place = await self._home_for(target, patience, is_new=is_new)
+        if is_new:
+            return await self._begin(target, patience)
+        return await self._fence(await self._home_for(target, patience), patience)
+
+    async def _begin(self, target: Target, patience: Patience) -> Log:
+        """Note the home of a session that our claim has just made, and fence it meanwhile.
+
+        Nobody else knows it, so that neither has to wait for the other. Nothing can be appended before both are
+        durable; a fence without a note is a session of which nothing is stored.
+        """
+        with ThreadPoolExecutor(1, "everturn-home") as helper:
+            note = partial(self._home_for, target, self.patience(), is_new=True)
+            noted = helper.submit(copy_context().run, lambda: run(note()))
+            log = await self._fence(target, patience, is_new=True)
+            if noted.result() != target:
+                raise Conflict(f"session {target.session_id} is not new", hint="run it again")
+        return log
+
+    async def _fence(self, place: Target, patience: Patience, *, is_new: bool = False) -> Log:
         handle = self._handle(place)
         with handle.lock, _FenceNoting(self._observer):
             log = await handle.writer.open(patience, is_new=is_new)

@@ -21,6 +21,7 @@ from claude_agent_sdk import (
 )
 
 from everturn.clock import Clock, Ids, SystemClock
+from everturn.errors import Unavailable
 from everturn.log.encryption import Keys
 from everturn.log.objects import Objects, run
 from everturn.log.roles import Assignment
@@ -39,6 +40,11 @@ Result = TypeVar("Result")
 
 QUIET_ROUNDS = 6
 UNKNOWN_PROJECT = "unknown"  # for stores that find a session wherever it lives
+
+
+class _Kept(Unavailable, TimeoutError):
+    """The store did not answer, and what was to be appended goes before what comes next. The SDK would try twice
+    more, which takes time and comes to nothing else, were it not for a time-out, which it takes as final."""
 
 
 class TranscriptStore(SessionStore):
@@ -156,8 +162,10 @@ class TranscriptStore(SessionStore):
             target = self._logs.target(key)
             async with self._turn(target):
                 await _in_thread(partial(self._append, target, entries))
-        except BaseException:  # cancelled, too: what has not come back is not known to be stored
+        except BaseException as error:  # cancelled, too: what has not come back is not known to be stored
             self.observer.ledger.failed(entries, None)
+            if self.epoch and isinstance(error, Unavailable):
+                raise _Kept(error.message, hint=error.hint) from error
             raise
         finally:
             self._in_flight -= 1
@@ -200,7 +208,7 @@ class TranscriptStore(SessionStore):
     async def is_known(self, session_id: str) -> bool:
         """Tell whether anything of a session can be stored, by its note. One request; for a store with homes.
 
-        Every claim leaves that note before it stores anything, so a session without one is lost, or never was.
+        Every claim leaves that note before it stores any entries, so a session without one is lost, or never was.
         """
         target = self._logs.target({"project_key": UNKNOWN_PROJECT, "session_id": session_id})
         return await _in_thread(partial(self._logs.is_known, target))

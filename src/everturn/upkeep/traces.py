@@ -102,13 +102,14 @@ class Trace:
         self._log.warning("trace_stopped", path=str(self.path), error=why)
 
 
-async def upload(
+async def upload(  # noqa: PLR0913  # what tests set, too
     objects: Objects,
     scope: str,
     run_id: str,
     path: Path,
     *,
     late: bool = False,
+    timeout_s: float = DEADLINE_S,
     clock: Clock | None = None,
     ids: Ids | None = None,
     metrics: Metrics | None = None,
@@ -124,6 +125,7 @@ async def upload(
         run_id: The run.
         path: The trace; nobody writes it any more.
         late: Whether an earlier upload of it may have failed; for the count.
+        timeout_s: How long to go on trying.
         clock: For tests.
         ids: For jitter.
         metrics: Where uploads are counted.
@@ -137,7 +139,7 @@ async def upload(
         Unavailable: The store did not answer in time.
     """
     counted = (metrics or default_metrics()).trace_uploads
-    patience = Patience(objects, clock or SystemClock(), ids or Ids(), DEADLINE_S)
+    patience = Patience(objects, clock or SystemClock(), ids or Ids(), timeout_s)
     key = Layout(scope).trace(run_id)
     try:
         data = _compressed(path)

@@ -1,0 +1,57 @@
+"""The sweep at start: sessions that are too old are dropped in the background of a worker's first run."""
+
+from __future__ import annotations
+
+import threading
+from contextvars import Context
+
+from everturn.errors import EverturnError
+from everturn.log.background import start_thread
+from everturn.model import SessionRecord
+from everturn.registry import Registry
+from everturn.telemetry import Metrics, get_logger
+
+
+class Sweeper:
+    """Drops the stale sessions of a registry.
+
+    Args:
+        registry: Where they are.
+        metrics: Where sweeps are counted.
+    """
+
+    def __init__(self, registry: Registry, metrics: Metrics) -> None:
+        self._registry = registry
+        self._metrics = metrics
+        self._begun = threading.Lock()
+        self._log = get_logger()
+
+    def sweep(self) -> list[SessionRecord]:
+        """Drop every stale session, now. Blocks; on return they are gone.
+
+        Returns:
+            What was dropped.
+
+        Raises:
+            EverturnError: The registry did not let us. What was dropped until then stays dropped.
+        """
+        try:
+            dropped = self._registry.sweep()
+        except EverturnError:
+            self._metrics.sweeps.labels("failed").inc()
+            raise
+        self._metrics.sweeps.labels("done").inc()
+        self._log.info("swept", dropped=len(dropped))
+        return dropped
+
+    def begin(self) -> None:
+        """Sweep in a thread of its own, which nobody waits for. Only the first call does anything."""
+        if self._begun.acquire(blocking=False):
+            Context().run(start_thread, self._sweep_quietly, "everturn-sweep")  # its lines are not those of a run
+
+    def _sweep_quietly(self) -> None:
+        """Nothing depends on it: whatever is stale is dropped at the latest when somebody asks for it."""
+        try:
+            self.sweep()
+        except EverturnError as error:
+            self._log.warning("sweep_failed", error=str(error))

@@ -1,0 +1,282 @@
+"""A claim is kept by a heartbeat, and let go of before anybody else can have it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from prometheus_client import CollectorRegistry
+
+from everturn import Fenced, Held, Unavailable
+from everturn.clock import Clock, ManualClock, SystemClock
+from everturn.errors import EverturnError
+from everturn.model import Claim, Holder
+from everturn.registry import SqliteRegistry
+from everturn.runner.lease import Lease
+from everturn.telemetry import Metrics
+from polling import wait_until
+from runner.stage import WORK, Desk
+
+TTL_S = 1.2
+LONG_S = 3600.0
+
+
+class Moody(SqliteRegistry):
+    """A registry that renews as the test likes.
+
+    Attributes:
+        trouble: Called at each renewal, before it is done.
+        renewals: How many were asked for.
+    """
+
+    def __init__(self, path: Path, **given: Any) -> None:
+        super().__init__(path, **given)
+        self.trouble: Callable[[], None] = lambda: None
+        self.renewals = 0
+
+    def renew(self, claim: Claim, ttl_s: float) -> Claim:
+        self.renewals += 1
+        self.trouble()
+        return super().renew(claim, ttl_s)
+
+
+class Kept:
+    """A lease, and what it says."""
+
+    def __init__(self, registry: Moody, ttl_s: float, clock: Clock) -> None:
+        self.lost: list[EverturnError] = []
+        self.lost_at: list[float] = []
+        self.renewed: list[float] = []
+        self.metrics = Metrics(CollectorRegistry())
+        self._clock = clock
+        asked_at = clock.elapsed()
+        self.lease = Lease(
+            registry,
+            registry.claim(WORK, Holder("w1", "run-1"), ttl_s=ttl_s),
+            asked_at=asked_at,
+            clock=clock,
+            lost=self._note_loss,
+            renewed=self.renewed.append,
+            metrics=self.metrics,
+        )
+
+    def _note_loss(self, error: EverturnError) -> None:
+        self.lost.append(error)
+        self.lost_at.append(self._clock.elapsed())
+
+    def counted(self, name: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"everturn_{name}_total")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Moody:
+    return Moody(tmp_path / "registry.db")
+
+
+@contextmanager
+def keeping(registry: Moody, ttl_s: float = TTL_S, clock: Clock | None = None) -> Iterator[Kept]:
+    kept = Kept(registry, ttl_s, clock or SystemClock())
+    try:
+        yield kept
+    finally:
+        kept.lease.end()
+
+
+def away() -> None:
+    raise Unavailable("the registry is away", hint="wait")
+
+
+def test_a_heartbeat_comes_three_times_as_often_as_the_claim_would_end(registry: Moody) -> None:
+    clock = SystemClock()
+    with keeping(registry) as kept:
+        first = kept.lease.until
+        wait_until(lambda: clock.elapsed() > first, "the claim would have ended")
+        assert registry.renewals >= 2
+        with pytest.raises(Held):
+            registry.claim(WORK, Holder("w2", "run-2"), ttl_s=TTL_S)
+        assert kept.lease.until > first
+        assert kept.renewed == sorted(kept.renewed)
+        assert kept.renewed[-1] <= kept.lease.until
+    assert kept.lost == []
+
+
+def test_who_keeps_a_claim_thinks_that_it_ends_no_later_than_the_registry_does(registry: Moody) -> None:
+    clock = SystemClock()
+    with keeping(registry) as kept:
+        wait_until(lambda: registry.renewals >= 2, "it was renewed")
+    [record] = registry.records()
+    left_s = (record.held_until or 0) - clock.now()
+    assert kept.lease.until - clock.elapsed() <= left_s + 0.01  # two clocks are read one after the other
+
+
+def test_after_the_end_no_heartbeat_comes(registry: Moody) -> None:
+    with keeping(registry) as kept:
+        wait_until(lambda: registry.renewals, "it was renewed")
+    renewals = registry.renewals
+    names = {thread.name for thread in threading.enumerate()}
+    assert not names & {"everturn-heartbeat", "everturn-lease"}
+    wait_until(lambda: SystemClock().elapsed() > kept.lease.until, "the claim has ended")
+    assert registry.renewals == renewals
+    assert kept.lost == []
+
+
+def test_a_claim_that_somebody_else_has_is_lost_once_and_at_once(registry: Moody) -> None:
+    with keeping(registry) as kept:
+        with pytest.raises(Held) as held:
+            registry.claim(WORK, Holder("w2", "run-2"), ttl_s=LONG_S)
+        registry.claim(WORK, Holder("w2", "run-2"), ttl_s=LONG_S, instead_of=held.value)
+        wait_until(lambda: kept.lost, "it is lost")
+        assert kept.lost_at[0] < kept.lease.until
+    assert [type(error) for error in kept.lost] == [Fenced]
+    assert kept.counted("claims_lost") == 1
+    assert kept.counted("claim_renewal_failures") == 0
+
+
+def test_a_claim_that_cannot_be_renewed_is_lost_before_it_ends(registry: Moody) -> None:
+    registry.trouble = away
+    with keeping(registry) as kept:
+        wait_until(lambda: kept.lost, "it is lost")
+        assert kept.lost_at[0] < kept.lease.until
+        assert kept.lost_at[0] >= kept.lease.until - kept.lease.margin_s
+    [error] = kept.lost
+    assert isinstance(error, Unavailable)
+    assert "could not be renewed in time" in error.message
+    assert kept.counted("claims_lost") == 1
+    assert kept.counted("claim_renewal_failures") == registry.renewals > 2  # it is tried more often then
+
+
+def test_a_registry_that_comes_back_in_time_is_not_noticed(registry: Moody) -> None:
+    registry.trouble = away
+    with keeping(registry) as kept:
+        wait_until(lambda: registry.renewals >= 2, "two have failed")
+        registry.trouble = lambda: None
+        wait_until(lambda: kept.renewed, "it is renewed")
+        assert kept.lost == []
+
+
+def test_a_registry_that_does_not_answer_at_all_does_not_keep_the_loss_from_being_told(registry: Moody) -> None:
+    go = threading.Event()
+    registry.trouble = lambda: go.wait(20) and None
+    try:
+        with keeping(registry) as kept:
+            wait_until(lambda: kept.lost, "it is lost")
+            assert not go.is_set()
+            assert kept.lost_at[0] < kept.lease.until
+            go.set()
+    finally:
+        go.set()
+    assert len(kept.lost) == 1
+
+
+def test_an_error_that_is_none_of_ours_ends_in_a_loss_before_the_end(
+    registry: Moody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down() -> None:
+        raise RuntimeError("this should not happen")
+
+    caught: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", caught.append)
+    registry.trouble = break_down
+    with keeping(registry) as kept:
+        wait_until(lambda: kept.lost, "it is lost")
+        assert kept.lost_at[0] < kept.lease.until
+    assert len(caught) == 1
+
+
+def test_a_machine_that_was_suspended_for_too_long_has_lost_its_claim(registry: Moody) -> None:
+    clock = ManualClock()
+    with keeping(registry, LONG_S, clock) as kept:
+        assert kept.lease.ttl_left_s == LONG_S - kept.lease.margin_s
+        clock.advance(LONG_S)
+        wait_until(lambda: kept.lost, "it is lost")
+    assert registry.renewals == 0
+
+
+def test_a_clock_that_jumps_loses_no_claim(registry: Moody) -> None:
+    clock = ManualClock()
+    with keeping(registry, LONG_S, clock) as kept:
+        for seconds in (86_400, -2 * 86_400):
+            clock.jump(seconds)
+            assert kept.lease.ttl_left_s == LONG_S - kept.lease.margin_s
+    assert kept.lost == []
+
+
+@pytest.mark.parametrize(("ttl_s", "margin_s"), [(1.0, 0.25), (8.0, 2.0), (30.0, 5.0), (3600.0, 5.0)])
+def test_a_quarter_of_the_time_is_kept_for_letting_go_and_five_seconds_at_most(
+    registry: Moody, ttl_s: float, margin_s: float
+) -> None:
+    with keeping(registry, ttl_s) as kept:
+        assert kept.lease.margin_s == margin_s
+
+
+def test_a_claim_can_be_exchanged_between_two_heartbeats(registry: Moody) -> None:
+    with keeping(registry) as kept:
+        for _ in range(3):
+            before = kept.lease.claim
+            renewals = registry.renewals
+            now = kept.lease.replace(partial(registry.begin_anew, reason="for a test"))
+            assert kept.lease.claim == now
+            assert (now.epoch, now.session_id == before.session_id) == (before.epoch + 1, False)
+            wait_until(lambda seen=renewals: registry.renewals > seen, "another heartbeat")  # type: ignore[misc]
+        assert kept.lost == []
+        kept.lease.check()
+    [record] = registry.records()
+    assert record.session_id == kept.lease.claim.session_id
+
+
+def test_an_exchange_that_fails_leaves_the_claim_as_it_was(registry: Moody) -> None:
+    def fail(_: Claim) -> Claim:
+        away()
+        raise AssertionError
+
+    with keeping(registry, LONG_S) as kept:
+        before = kept.lease.claim
+        with pytest.raises(Unavailable):
+            kept.lease.replace(fail)
+        assert kept.lease.claim == before
+
+
+def test_to_check_renews_and_tells_a_loss_before_it_is_raised(registry: Moody) -> None:
+    with keeping(registry, LONG_S) as kept:
+        kept.lease.check()
+        assert (registry.renewals, len(kept.renewed)) == (1, 1)
+        registry.drop(WORK, kept.lease.claim.session_id, "for a test")
+        with pytest.raises(Fenced):
+            kept.lease.check()
+        assert [type(error) for error in kept.lost] == [Fenced]
+        with pytest.raises(Fenced):
+            kept.lease.check()
+        assert len(kept.lost) == 1
+
+
+def test_to_check_says_when_the_registry_does_not_and_loses_nothing(registry: Moody) -> None:
+    registry.trouble = away
+    with keeping(registry, LONG_S) as kept:
+        with pytest.raises(Unavailable):
+            kept.lease.check()
+        assert kept.lost == []
+
+
+@pytest.mark.slow
+def test_a_run_that_blocks_its_event_loop_for_longer_than_its_claim_lasts_keeps_it(desk: Desk) -> None:
+    runtime = desk.runtime(claim_ttl_s=1)
+
+    async def main() -> None:
+        run = desk.run(runtime=runtime)
+        await anext(run)
+        first = desk.record().held_until or 0.0
+        wait_until(lambda: (desk.record().held_until or 0.0) > first + 1.5, "it was renewed well beyond its time")
+        with pytest.raises(Held):
+            runtime.registry.claim(WORK, Holder("another", "run-2"), ttl_s=1)
+        async for _ in run:
+            pass
+        assert (run.stopped, run.warnings) == (None, ())
+
+    anyio.run(main)
+    assert desk.record().held_until is None

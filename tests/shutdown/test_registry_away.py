@@ -1,0 +1,172 @@
+"""A registry that goes away: a run goes on while its lease lasts, and ends before anybody else could begin."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polling import is_alive, wait_until
+from registry.dynamo import Dynamo
+from shutdown.conftest import MakeStage
+from shutdown.proxy import Proxy
+from shutdown.stage import Stage, Worker, note
+
+pytestmark = [pytest.mark.cli, pytest.mark.slow]
+
+TTLS_S = {"sqlite": 8.0, "dynamodb": 24.0}  # the client of DynamoDB tries for some seconds before it gives up
+
+_numbers = count(1)
+
+
+class SqliteFile:
+    """A registry in a file that can be taken away."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._aside = path.with_name("aside")
+
+    def take_away(self) -> None:
+        self._aside.mkdir(exist_ok=True)
+        for file in self._path.parent.glob(f"{self._path.name}*"):
+            file.rename(self._aside / file.name)
+        self._path.mkdir()
+
+    def bring_back(self) -> None:
+        self._path.rmdir()
+        for file in self._aside.iterdir():
+            file.rename(self._path.parent / file.name)
+
+
+class DynamoBehindProxy:
+    """A table that cannot be reached for a while."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.take_away = proxy.cut
+        self.bring_back = proxy.mend
+
+
+@pytest.fixture(scope="module")
+def dynamo() -> Iterator[Dynamo]:
+    with Dynamo.start() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "dynamodb"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def made(
+    kind: str, make_stage: MakeStage, tmp_path: Path, dynamo: Dynamo
+) -> Iterator[tuple[Stage, SqliteFile | DynamoBehindProxy]]:
+    variables = {"EVERTURN_CLAIM_TTL_S": f"{TTLS_S[kind]:g}", "EVERTURN_CLAIM_WAIT_S": "0"}
+    if kind == "sqlite":
+        yield make_stage("streaming", **variables), SqliteFile(tmp_path / "registry.db")
+        return
+    dynamo.reset(None)
+    with ExitStack() as stack:
+        proxy = stack.enter_context(Proxy.to(dynamo.url))
+        variables |= {
+            "AWS_ENDPOINT_URL_DYNAMODB": proxy.url,
+            "EVERTURN_REGISTRY": f"dynamodb://away-{next(_numbers)}?region=us-east-1",
+        }
+        stage = make_stage("streaming", **variables)
+        registry: Any = stage.runtime.registry  # reaches moto directly: its tables are those of the process
+        registry.create_table()
+        yield stage, DynamoBehindProxy(proxy)
+
+
+def until_agent_is_gone(worker: Worker) -> float:
+    """Wait until only the worker itself is left, if it is; return the time of day."""
+    machine = worker.machine
+    wait_until(
+        lambda: not [pid for pid in machine.processes() if pid != worker.pid and is_alive(pid)],
+        "the agent is gone",
+        30,
+    )
+    return time.time()
+
+
+def test_a_run_ends_before_its_lease_does(made: tuple[Stage, Any]) -> None:
+    stage, registry = made
+    with stage.machine("a").worker() as worker:
+        stage.reach(worker)
+        registry.take_away()
+        began = time.time()
+        gone_at = until_agent_is_gone(worker)
+        worker.wait()
+        stage.assert_nobody_is_left()
+    registry.bring_back()
+    assert worker.saw("error")[-1]["kind"] == "Unavailable", worker.last_words()
+    assert "could not be renewed in time" in worker.saw("error")[-1]["message"]
+    record = stage.record
+    assert record is not None
+    assert record.held_until is not None
+    note(f"went on for {gone_at - began:.1f} s, and ended {record.held_until - gone_at:.1f} s before its lease")
+    assert gone_at < record.held_until
+    assert gone_at - began > float(stage.shared["EVERTURN_CLAIM_TTL_S"]) / 4
+    stage.assert_whole(record.session_id, worker.machine)
+    with stage.machine("b").worker(EVERTURN_CLAIM_WAIT_S="30") as other:
+        assert other.wait() == 0, other.last_words()
+    assert other.saw("ended")[0]["resumed"] is True
+
+
+def test_a_run_does_not_notice_a_registry_that_is_back_in_time(made: tuple[Stage, Any]) -> None:
+    stage, registry = made
+    with stage.machine("a").worker() as worker:
+        stage.reach(worker)
+        registry.take_away()
+        wait_until(lambda: "claim_not_renewed" in worker.machine.complaints(), "a heartbeat has failed")
+        registry.bring_back()
+        before = stage.record
+        assert before is not None
+        wait_until(lambda: stage.record != before, "the claim is renewed")
+        stage.let_go(worker)
+        assert worker.wait() == 0, worker.last_words()
+    record = stage.record
+    assert record is not None
+    assert (record.held_until, record.tainted) == (None, None)
+
+
+def test_without_a_registry_no_run_begins(made: tuple[Stage, Any]) -> None:
+    stage, registry = made
+    registry.take_away()
+    machine = stage.machine("a")
+    with machine.worker() as worker:
+        assert worker.wait() != 0
+    assert worker.saw("error")[-1]["kind"] in ("Denied", "Unavailable"), worker.last_words()
+    assert worker.saw("ended")[0]["session_id"] is None
+    assert stage.model.requests == []
+    assert machine.acknowledged() == []
+    assert list((machine.state / "runs").glob("*/")) == []
+    registry.bring_back()
+    assert stage.record is None
+
+
+def test_a_run_ends_well_although_its_claim_cannot_be_released(made: tuple[Stage, Any]) -> None:
+    stage, registry = made
+    machine = stage.machine("a")
+    with machine.worker() as worker:
+        stage.reach(worker)
+        registry.take_away()
+        stage.let_go(worker)
+        assert worker.wait() == 0, worker.last_words()
+    assert worker.saw("result")[0]["ok"]
+    registry.bring_back()
+    record = stage.record
+    assert record is not None
+    assert record.held_until is not None  # it runs out
+    stage.assert_whole(record.session_id, machine)
+    with stage.machine("b").worker() as refused:
+        refused.wait()
+    assert refused.saw("error")[0]["kind"] == "Held", "another machine has to wait until it has run out"
+    with machine.worker() as again:  # here it is known that nobody holds it
+        assert again.wait() == 0, again.last_words()
+    assert again.saw("ended")[0]["resumed"] is True
