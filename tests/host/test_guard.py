@@ -234,7 +234,7 @@ def test_the_agent_gets_ordinary_signals_and_the_marker_and_no_terminal(stage: S
     ignored, blocked = (int(line.split()[1], 16) for line in sorted(done.stdout.decode().splitlines()[:2])[::-1])
     ours = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1) | 1 << (signal.SIGTERM - 1)
     assert (ignored & ours, blocked) == (0, 0)
-    assert done.stdout.decode().splitlines()[2:] == [f"{RUN}:{SESSION}:1", "?"]
+    assert done.stdout.decode().splitlines()[2:] == [f"{RUN}:{SESSION}:1:", "?"]
 
 
 def test_without_a_lease_or_a_worker_nothing_is_started(stage: Stage) -> None:
