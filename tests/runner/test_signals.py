@@ -145,3 +145,31 @@ def test_in_another_thread_no_signal_is_touched(stop: Stop) -> None:
     thread.start()
     thread.join()
     assert during == [before]
+
+
+FORKED = """
+import os, signal
+from everturn.clock import SystemClock
+from everturn.runner.signals import process_signals
+from everturn.runner.stopping import Stop
+
+stop = Stop(SystemClock(), 5.0)
+process_signals.watch(stop)
+ready, tell = os.pipe()
+child = os.fork()
+if not child:
+    os.write(tell, b"!")
+    signal.alarm(20)
+    while True:
+        signal.pause()
+os.read(ready, 1)
+os.kill(child, signal.SIGTERM)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), stop.reason)
+signal.raise_signal(signal.SIGTERM)
+print(stop.reason, flush=True)
+"""
+
+
+def test_a_child_that_was_forked_while_a_run_lasts_ends_when_it_is_told_to() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == [str(-signal.SIGTERM), "None", "SIGTERM"]

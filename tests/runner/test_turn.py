@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Self
 
 import anyio
@@ -71,6 +72,20 @@ class Puppet:
     async def interrupt(self) -> None:
         self.log.append("interrupted")
         self._says = [HELLO, result()]
+
+
+class Deaf(Puppet):
+    """An agent that waits for something in a thread, which ends when it is hastened."""
+
+    async def messages(self) -> AsyncGenerator[Message, None]:
+        async with aclosing(super().messages()) as messages:
+            async for said in messages:
+                try:
+                    yield said
+                finally:
+                    with anyio.move_on_after(WAIT_S / 2, shield=True):
+                        while "hastened" not in self.log:  # noqa: ASYNC110  # it is a list
+                            await anyio.sleep(0.01)
 
 
 class Held:
@@ -186,3 +201,25 @@ def test_how_an_agent_takes_being_ended_is_no_error() -> None:
     held = Held(Puppet(HELLO, ProcessError("killed")), stop_after=1)
     held.hold()
     assert held.posted == [HELLO, result()]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_what_no_cancellation_reaches_is_hastened_as_soon_as_the_turn_is_to_stop(backend: str) -> None:
+    held = Held(Deaf(HELLO), stop_after=1)
+    held.hold(backend)
+    assert held.agent.log == ["started", "Go.", "hastened", "interrupted", "gone"]
+
+
+class Clinging(Puppet):
+    """An agent that is hard to get rid of."""
+
+    async def __aexit__(self, *_: object) -> None:
+        await super().__aexit__()
+        raise ValueError("it does not let go")
+
+
+def test_what_goes_wrong_in_letting_go_is_raised_as_it_is_and_hides_nothing() -> None:
+    with pytest.raises(ValueError, match="it does not let go"):
+        Held(Clinging(HELLO, result())).hold()
+    with pytest.raises(ProcessError, match="out of memory"):
+        Held(Clinging(HELLO, ProcessError("out of memory"))).hold()

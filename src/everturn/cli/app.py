@@ -22,6 +22,7 @@ from everturn.cli.output import (
     EXIT_REFUSED,
     OutputError,
     complain,
+    first_line,
 )
 from everturn.errors import EverturnError, Fenced, Held
 
@@ -88,9 +89,7 @@ def _explain(error: BaseException) -> int:
         complain(f"the output could not be written: {error}", "the run itself is stored; run it again to go on")
         return EXIT_FAILED
     if isinstance(error, ClaudeSDKError):
-        complain(
-            f"the agent failed: {str(error).splitlines()[0]}", "what it had said is stored; run it again to go on"
-        )
+        complain(f"the agent failed: {first_line(error)}", "what it had said is stored; run it again to go on")
         return EXIT_FAILED
     complain("interrupted", "what the agent had said is stored; run it again to go on")
     return EXIT_INTERRUPTED

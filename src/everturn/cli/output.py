@@ -43,6 +43,11 @@ def complain(message: str, hint: str, kind: str = "error") -> None:
     sys.stderr.write(line + "\n")
 
 
+def first_line(error: Exception) -> str:
+    """Return what an error that is not ours says first; its kind if it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def refuse_memory(url: str) -> None:
     """Refuse a store that would end with this process.
 

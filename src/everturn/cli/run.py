@@ -24,6 +24,7 @@ from everturn.cli.output import (
     Terminal,
     TerminalRenderer,
     complain,
+    first_line,
     refuse_memory,
     summary_of,
 )
@@ -106,6 +107,7 @@ async def _stream(run: Run, renderer: Renderer) -> int:
             with anyio.CancelScope(shield=True):
                 await run.aclose()
         group.cancel_scope.cancel()
+    _tell_warnings(run, outcome)  # of a run that did not come to its first message, too
     return _exit_code(run, outcome)
 
 
@@ -117,20 +119,34 @@ def _exit_code(run: Run, outcome: _Outcome) -> int:
         else:
             complain(f"stopped by {outcome.signal.name}", "what the agent had said is stored; run it again to go on")
         return 128 + outcome.signal
-    if run.missing_entries and isinstance(outcome.error, EverturnError):
-        complain(outcome.error.message, outcome.error.hint)
+    if run.missing_entries and isinstance(outcome.error, EverturnError | ClaudeSDKError):
+        _tell_unstored(run, outcome.error)
         return EXIT_UNSTORED
     if outcome.error is not None:
         raise outcome.error
     return EXIT_FAILED if outcome.result is None or outcome.result.is_error else EXIT_OK
 
 
+def _tell_unstored(run: Run, error: EverturnError | ClaudeSDKError) -> None:
+    if isinstance(error, EverturnError):
+        complain(error.message, error.hint)
+        return
+    complain(f"the agent failed: {first_line(error)}", "run it again to go on")
+    complain(
+        f"{run.missing_entries} entries of what it had said are not in the store",
+        "they are kept on this machine, and stored when the work item is next run here",
+    )
+
+
+def _tell_warnings(run: Run, outcome: _Outcome) -> None:
+    for warning in run.warnings[outcome.warnings_told :]:
+        complain(warning, "see docs/runs.md", kind="warning")
+    outcome.warnings_told = len(run.warnings)
+
+
 async def _show(run: Run, renderer: Renderer, outcome: _Outcome) -> None:
-    told = 0
     async for message in run:
-        for warning in run.warnings[told:]:
-            complain(warning, "see docs/runs.md", kind="warning")
-        told = len(run.warnings)
+        _tell_warnings(run, outcome)
         with _telling_output_errors():
             renderer.show(message)
         if isinstance(message, ResultMessage):
@@ -163,6 +179,7 @@ class _Outcome:
     result: ResultMessage | None = None
     error: Exception | None = None
     signal: signal.Signals | None = None
+    warnings_told: int = 0
 
 
 async def _stop_on_signals(run: Run, outcome: _Outcome, *, task_status: TaskStatus[None]) -> None:

@@ -23,6 +23,7 @@ from everturn.runner.interruption import Interruption
 from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
 from everturn.runner.stopping import CANCELLED, Stop
+from everturn.runner.taints import reason_of, with_reason
 from everturn.runner.tasks import Loop
 from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
@@ -31,7 +32,9 @@ from everturn.upkeep.traces import Trace
 
 END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left
+STORE_SHARE = 0.6  # of the grace period: how long appends go on being tried
 TRACE_FILE = "trace.jsonl"
+TAINTED = "tainted"  # in the notes of a folder: the reason that its run has added to those in the registry
 
 
 @dataclass
@@ -43,15 +46,14 @@ class Holdings:
         trace: Its trace, in that folder.
         lease: Its claim.
         store: Its transcript.
-        may_be_claimed: The event loop has ended while the claim was asked for. Whoever finds the folder then knows
-            that nobody holds it.
+        may_have_claim: Whether it has asked for its claim, and perhaps got it without knowing.
     """
 
     folder: RunFolder | None = None
     trace: Trace | None = None
     lease: Lease | None = None
     store: TranscriptStore | None = None
-    may_be_claimed: bool = False
+    may_have_claim: bool = False
 
 
 class Closing:
@@ -73,7 +75,7 @@ class Closing:
         self._progress = progress
         self._stop = stop
         self._interruption = interruption
-        self._keep = held.may_be_claimed  # the folder: something in it is still needed
+        self._keep = False  # the folder: something in it is still needed
         self._begun = parts.clock.elapsed()
         self._log = get_logger()
 
@@ -86,15 +88,17 @@ class Closing:
         problem: Exception | None = None
         if self._held.folder is not None and _may_live(self._held.folder):
             end = partial(in_thread, partial(self._held.folder.end_agent, timeout_s=END_AGENTS_S))
-            await self._step("agent", end)
+            self._keep = not await self._step("agent", end)
         if self._held.store is not None:
             problem = await self._make_whole(self._held.store)
             await self._step("summaries", self._held.store.aclose)
         if self._held.trace is not None and self._held.lease is not None:
-            await self._step("trace", self._upload_trace)
+            stored = await self._step("trace", self._upload_trace)
+            self._keep = self._keep or not stored
         if self._held.lease is not None:
             released = await self._step("release", self._release)
-            self._keep = self._keep or not released  # so that the next run here need not wait for the claim's end
+            self._held.may_have_claim = not released
+        self._keep = self._keep or self._held.may_have_claim  # so that the next run here need not wait for its end
         if self._held.folder is not None:
             await self._step("folder", partial(in_thread, partial(self._held.folder.close, keep=self._keep)))
         self._tell_how_long()
@@ -103,6 +107,8 @@ class Closing:
     async def _make_whole(self, store: TranscriptStore) -> Exception | None:
         if isinstance(self._stop.error, Fenced):  # the transcript is somebody else's now
             return None
+        if self._stop.reason is None:  # leave time for what comes after it
+            store.give_up_after(STORE_SHARE * self._parts.settings.shutdown_grace_s)
         if not await self._step("flush", store.drain):
             self._keep = True
         if (fenced := _fenced(store)) is not None:
@@ -132,17 +138,24 @@ class Closing:
 
     async def _taint(self, reasons: tuple[str, ...]) -> Exception:
         """Note that the transcript in the store is not whole, so that a resume says so."""
-        lease, parts = self._held.lease, self._parts
+        reason = reason_of(self._progress.run_id, reasons)
         self._keep = True
-        told = "; ".join(reasons) or "the store could not be reached at its end"
-        if lease is not None:
-            parts.metrics.tainted_sessions.inc()
-            self._log.error("session_tainted", reason=told)
-            await self._step("taint", partial(in_thread, partial(parts.registry.taint, lease.claim, told)))
+        if self._held.lease is not None:
+            self._parts.metrics.tainted_sessions.inc()
+            self._log.error("session_tainted", reason=reason)
+            await self._step("taint", partial(in_thread, partial(self._note_taint, self._held.lease, reason)))
         return Unavailable(
-            f"the conversation in the store is not whole: {told}",
+            f"the conversation in the store is not whole: {reason}",
             hint="what is missing is kept on this machine, and stored when the work item is next run here",
         )
+
+    def _note_taint(self, lease: Lease, reason: str) -> None:
+        """Note it here as well: whoever stores later what is kept here takes away this reason, and no other."""
+        try:
+            if self._held.folder is not None:
+                self._held.folder.note(**{TAINTED: reason})
+        finally:
+            self._parts.registry.taint(lease.claim, with_reason(lease.claim.tainted, reason))
 
     async def _upload_trace(self) -> None:
         assert self._held.trace is not None
@@ -155,11 +168,7 @@ class Closing:
             return
         work = self._held.lease.claim.work
         upload = partial(self._parts.stores.upload_trace, work.key, self._progress.run_id, self._held.trace.path)
-        try:
-            await in_thread(partial(upload, timeout_s=self._left_s))
-        except EverturnError:
-            self._keep = True
-            raise
+        await in_thread(partial(upload, timeout_s=self._left_s))
 
     async def _release(self) -> None:
         assert self._held.lease is not None

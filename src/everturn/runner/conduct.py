@@ -20,12 +20,12 @@ from claude_agent_sdk import (
 )
 
 from everturn.agent import Agent, session_of
-from everturn.errors import Conflict, EverturnError, Fenced, NotFound, Unavailable
+from everturn.errors import Conflict, EverturnError, Fenced, Held, NotFound, Unavailable
 from everturn.host.agents import end_old_agents, find_cli, mark_of
 from everturn.host.folders import RunFolder
 from everturn.model import Holder
-from everturn.runner.closing import END_AGENTS_S, LEAST_S, TRACE_FILE, Closing, Holdings
-from everturn.runner.dispatch import Dispatcher, Result, in_thread
+from everturn.runner.closing import END_AGENTS_S, LEAST_S, STORE_SHARE, TRACE_FILE, Closing, Holdings
+from everturn.runner.dispatch import Dispatcher, Result, in_thread, in_thread_or_leave
 from everturn.runner.handle import Mailbox, Progress
 from everturn.runner.interruption import Interruption
 from everturn.runner.lease import Lease
@@ -39,7 +39,6 @@ from everturn.transcripts import TranscriptStore
 from everturn.upkeep.healing import folder_of, heal
 from everturn.upkeep.traces import Trace
 
-STORE_SHARE = 0.6  # of the grace period: how long appends go on being tried when the run is to stop
 BEGAN_ANEW = "everturn_began_anew"
 
 
@@ -97,7 +96,7 @@ class Conduct:
             if self._stop.reason is None:
                 await self._talk()
         except anyio.get_cancelled_exc_class():
-            self._stop.request(CANCELLED)  # the event loop is coming to its end
+            self._stop.request(CANCELLED, again=False)  # the event loop is coming to its end, and waits for us
             raise
         except Exception as caught:  # noqa: BLE001  # raised below, when all is let go of
             problem = caught
@@ -115,7 +114,7 @@ class Conduct:
         work = self._request.work
         if work.repo:
             await _stoppable(partial(self._parts.workdirs.check, work))
-        await in_thread(partial(self._parts.stores.admit, work.key))
+        await in_thread_or_leave(partial(self._parts.stores.admit, work.key))
         self._cli = find_cli(self._request.options.cli_path)
         await in_thread(self._parts.folders.check)
         self._held.folder = await in_thread(partial(self._parts.folders.open, self._progress.run_id))
@@ -124,13 +123,14 @@ class Conduct:
         if self._settings.sweep_on_start:  # now, as it would have taken a stale session from under the claim
             self._parts.sweeper.begin()
         claim = lease.claim
-        end_old = partial(end_old_agents, claim.session_id, claim.epoch, work=self._mark)
+        end_old = partial(end_old_agents, claim.session_id, claim.epoch, work=self._mark, confirm=lease.check)
         await in_thread(partial(end_old, timeout_s=END_AGENTS_S))
         self._progress.cwd = await self._directory()
         past = Past(self._parts, self._progress, lease)
         self._held.store = await self._dispatcher.take_over(lease, self._progress, past.look_after)
         self._metrics.dispatch_seconds.observe(self._parts.clock.elapsed() - self._begun)
         self._label_folder()
+        await past.look_after(self._held.store)  # a session that is new has kept it waiting until here
         if lease.claim.tainted is not None:
             self._progress.warn(f"the transcript is not whole: {lease.claim.tainted}")
             self._log.warning("resumes_tainted", reason=lease.claim.tainted)
@@ -139,6 +139,7 @@ class Conduct:
     async def _claim(self, folder: RunFolder) -> Lease:
         settings = self._settings
         self._begun = self._parts.clock.elapsed()
+        self._held.may_have_claim = True
         try:
             claim, asked_at = await self._dispatcher.claim(
                 self._request.work,
@@ -147,11 +148,10 @@ class Conduct:
                 wait_s=settings.claim_wait_s,
                 is_dead=self._parts.folders.is_dead,
             )
-            name_session(claim.session_id, claim.epoch)
-        except anyio.get_cancelled_exc_class():
-            self._held.may_be_claimed = True
+        except Held:
+            self._held.may_have_claim = False
             raise
-        folder.extend_lease(asked_at + claim.ttl_s)
+        name_session(claim.session_id, claim.epoch)
         self._held.lease = lease = Lease(
             self._parts.registry,
             claim,
@@ -161,6 +161,7 @@ class Conduct:
             renewed=folder.extend_lease,
             metrics=self._metrics,
         )
+        folder.extend_lease(lease.until)  # not before: if it cannot be written, the claim is released all the same
         if claim.stale is not None:
             self._progress.warn(f"session {claim.stale.session_id} was too old, so the conversation has begun anew")
         return lease
@@ -234,7 +235,8 @@ class Conduct:
         """Return why the agent failed: perhaps it was ended, as the claim that it worked under was no longer ours."""
         if self._held.lease is not None:
             try:
-                await in_thread(self._held.lease.check)
+                with self._interruption.unless_stopped():
+                    await in_thread_or_leave(self._held.lease.check)
             except Fenced as fenced:
                 return fenced
             except EverturnError as unknown:
@@ -305,7 +307,7 @@ class Conduct:
         assert self._held.lease is not None
         try:
             confirm = partial(self._parts.registry.confirm, self._held.lease.claim, str(self._progress.cwd))
-            await anyio.to_thread.run_sync(confirm, abandon_on_cancel=True)  # a stop must not wait for a registry
+            await in_thread_or_leave(confirm)  # a stop must not wait for a registry
         except Fenced:
             raise
         except EverturnError as error:  # the registry is away; while the lease lasts, that is no reason to end

@@ -196,3 +196,9 @@ def _outcome(claim: Claim) -> str:
 async def in_thread(work: Callable[[], Result]) -> Result:
     """Do blocking work."""
     return await anyio.to_thread.run_sync(work)
+
+
+async def in_thread_or_leave(work: Callable[[], Result]) -> Result:
+    """Do blocking work that leaves nothing behind, however long it takes. When we are cancelled, it is not waited
+    for."""
+    return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)

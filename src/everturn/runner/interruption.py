@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -25,6 +25,7 @@ class Interruption:
         self._stop = stop
         self._ordinary: list[_Listed] = []
         self._urgent: list[_Listed] = []
+        self._told: list[Callable[[], object]] = []
         self._loop = Loop()
         stop.listen(partial(self._loop.call, self._tell))
 
@@ -48,7 +49,23 @@ class Interruption:
             scope.deadline = anyio.current_time() + (hurried_s if self._stop.hurry else timeout_s)
             yield scope
 
+    @contextmanager
+    def telling(self, tell: Callable[[], object]) -> Iterator[None]:
+        """Have something called in the event loop at each wish while the block lasts; at once if there was one.
+
+        For what goes on in threads, which no cancellation reaches.
+        """
+        self._told.append(tell)
+        try:
+            if self._stop.reason is not None:
+                tell()
+            yield
+        finally:
+            self._told.remove(tell)
+
     def _tell(self) -> None:
+        for tell in self._told:
+            tell()
         for scope, _ in self._ordinary:
             scope.cancel()
         for scope, hurried_s in self._urgent if self._stop.hurry else ():

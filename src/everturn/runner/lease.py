@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
 from everturn.clock import Clock
 from everturn.errors import EverturnError, Fenced, Unavailable
@@ -91,10 +89,6 @@ class Lease:
         except Fenced as error:
             self._give_up(error)
             raise
-
-    def replace_now(self, **changes: Any) -> None:
-        """Correct what is known of the claim."""
-        self.claim = replace(self.claim, **changes)
 
     def end(self) -> None:
         """Send no more heartbeats. Blocks until one that is under way has come back."""

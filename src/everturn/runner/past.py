@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from claude_agent_sdk import SessionKey, project_key_for_directory
 
-from everturn.errors import EverturnError
+from everturn.errors import EverturnError, Unavailable
 from everturn.host.folders import RunFolder
-from everturn.runner.closing import END_AGENTS_S, TRACE_FILE
+from everturn.model import Claim
+from everturn.runner.closing import END_AGENTS_S, TAINTED, TRACE_FILE
 from everturn.runner.dispatch import in_thread
 from everturn.runner.handle import Progress
 from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
+from everturn.runner.taints import reason_of, with_reason, without_reason
 from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
 from everturn.upkeep.healing import Healing, folder_of, salvage
@@ -33,10 +36,13 @@ class Past:
         self._parts = parts
         self._progress = progress
         self._lease = lease
+        self._label = parts.stores.label.rstrip("/")
+        self._looked = False
+        self._refusal: Unavailable | None = None
         self._log = get_logger()
 
     async def look_after(self, store: TranscriptStore) -> bool:
-        """Store what can be stored of what is left here, and throw away what is done with.
+        """Store what can be stored of what is left here, and throw away what is done with. Only once.
 
         The transcript of another session stays until that session is run here again, or for a week. Nothing that
         goes wrong here keeps the new run from its work: what is left stays left.
@@ -50,32 +56,48 @@ class Past:
         Raises:
             Fenced: A newer claim has taken over meanwhile.
         """
+        if self._looked:
+            return False
+        self._looked = True
         appended = 0
-        for folder in await in_thread(self._parts.folders.leftovers):
-            keep = True
-            try:
-                keep, healing = await self._look_after(folder, store)
-                appended += healing.appended
-            except (EverturnError, OSError) as error:
-                self._log.warning("leftover_stays", left_by=folder.run_id, error=str(error))
-            finally:
-                await in_thread(partial(folder.close, keep=keep))
+        left = await self._leftovers()
+        try:
+            for folder in left:
+                appended += await self._look_after(folder, store)
+        finally:
+            for folder in left:
+                folder.close(keep=True)  # what we have not come to is for the next run, of this process too
         if store.observer.fenced is not None:
             raise store.observer.fenced
         if appended:
             self._progress.warn(f"{appended} entries that an earlier run had left on this machine were stored now")
         return bool(appended)
 
-    async def _look_after(self, folder: RunFolder, store: TranscriptStore) -> tuple[bool, Healing]:
-        """Return whether the folder is still needed, and what was healed from it."""
-        facts = folder.facts
-        await in_thread(partial(folder.end_agent, timeout_s=END_AGENTS_S))
-        if facts.get("store") != self._parts.stores.label:
-            return not await in_thread(partial(self._is_old, folder)), Healing()
-        await self._upload_trace(folder, facts["task_id"])
-        if facts.get("session_id") != self._progress.session_id or not folder.transcript.exists():
-            return folder.transcript.exists() and not await in_thread(partial(self._is_old, folder)), Healing()
-        return False, await self._salvage(folder, store)
+    async def _leftovers(self) -> list[RunFolder]:
+        try:
+            return await in_thread(self._parts.folders.leftovers)
+        except (EverturnError, OSError) as error:
+            self._log.warning("leftovers_not_found", error=str(error))
+            return []
+
+    async def _look_after(self, folder: RunFolder, store: TranscriptStore) -> int:
+        """Do what can be done with a folder, and return how many entries were appended."""
+        healing = Healing()
+        keep = True
+        try:
+            await in_thread(partial(folder.end_agent, timeout_s=END_AGENTS_S))
+            is_ours = folder.facts.get("store", "").rstrip("/") == self._label
+            needed = folder.transcript.exists() or not is_ours
+            if is_ours and folder.transcript.exists() and folder.facts["session_id"] == self._progress.session_id:
+                healing = await self._salvage(folder, store)
+                needed = False
+            if is_ours:  # last: a trace that is refused must not keep a conversation from being whole
+                await self._upload_trace(folder)
+            keep = needed and not await in_thread(partial(self._is_old, folder))
+        except (EverturnError, OSError) as error:
+            self._log.warning("leftover_stays", left_by=folder.run_id, error=str(error))
+        await in_thread(partial(folder.close, keep=keep))
+        return healing.appended
 
     async def _salvage(self, folder: RunFolder, store: TranscriptStore) -> Healing:
         assert self._progress.cwd is not None
@@ -83,19 +105,33 @@ class Past:
         project = project_key_for_directory(self._progress.cwd)
         key: SessionKey = {"project_key": project, "session_id": self._progress.session_id}
         healing = await salvage(store, key, folder_of(folder.transcript, key))
-        claim = self._lease.claim
-        if healing.whole and claim.tainted is not None:
-            await in_thread(partial(self._parts.registry.taint, claim, None))
-            self._lease.replace_now(tainted=None)
+        tainted = without_reason(self._lease.claim.tainted, folder.facts.get(TAINTED))
+        if not healing.whole:
+            reason = reason_of(folder.run_id, healing.reasons)
+            tainted = with_reason(tainted, reason)
+            self._parts.metrics.tainted_sessions.inc()
+            self._log.error("session_tainted", reason=reason)
+        if tainted != self._lease.claim.tainted:
+            await in_thread(partial(self._lease.replace, partial(self._taint, tainted=tainted)))
         return healing
 
-    async def _upload_trace(self, folder: RunFolder, scope: str) -> None:
+    def _taint(self, claim: Claim, *, tainted: str | None) -> Claim:
+        self._parts.registry.taint(claim, tainted)
+        return replace(claim, tainted=tainted)
+
+    async def _upload_trace(self, folder: RunFolder) -> None:
         trace = folder.path / TRACE_FILE
         if not self._parts.settings.upload_traces or not trace.exists():
             return
-        timeout_s = self._parts.settings.retry_deadline_s
+        if self._refusal is not None:  # it would be the same, and take as long, for each of them
+            raise self._refusal
+        scope, timeout_s = folder.facts["task_id"], self._parts.settings.retry_deadline_s
         upload = partial(self._parts.stores.upload_trace, scope, folder.run_id, trace, timeout_s=timeout_s, late=True)
-        await in_thread(upload)
+        try:
+            await in_thread(upload)
+        except Unavailable as error:
+            self._refusal = error
+            raise
         await in_thread(trace.unlink)
 
     def _is_old(self, folder: RunFolder) -> bool:

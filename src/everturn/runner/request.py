@@ -7,16 +7,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-import anyio.to_thread
 from claude_agent_sdk import ClaudeAgentOptions
 
 from everturn.agent import refuse_options
 from everturn.errors import Invalid
 from everturn.model import SessionRecord, WorkItem
+from everturn.runner.dispatch import in_thread_or_leave
 
-Asked = TypeVar("Asked")
 Prompt = str | Path | Callable[[SessionRecord | None], str | Awaitable[str]]
 
 
@@ -72,15 +70,12 @@ class Request:
         if isinstance(prompt, str):
             return prompt
         if isinstance(prompt, Path):
-            return _checked(name, await _in_thread(partial(_read, name, prompt)))
+            return _checked(name, await in_thread_or_leave(partial(_read, name, prompt)))
         assert prompt is not None
-        (said,) = await _in_thread(lambda: (prompt(record),))  # wrapped: trio takes no awaitable out of a thread
+        (said,) = await in_thread_or_leave(
+            lambda: (prompt(record),)
+        )  # wrapped: trio takes no awaitable out of a thread
         return _checked(name, await said if inspect.isawaitable(said) else said)
-
-
-async def _in_thread(ask: Callable[[], Asked]) -> Asked:
-    """Ask for a text, however long that takes. When we are cancelled, it is not waited for."""
-    return await anyio.to_thread.run_sync(ask, abandon_on_cancel=True)
 
 
 def _checked(name: str, text: object) -> str:

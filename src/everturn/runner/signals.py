@@ -7,6 +7,7 @@ turns Ctrl-C into a cancellation, as that of `asyncio.run` and `trio.run` does, 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -55,12 +56,18 @@ class Signals:
         self._stops.remove(stop)
         if self._stops:
             return
+        received = self._received
+        self.let_be()
+        if received:
+            signal.raise_signal(received[0])
+
+    def let_be(self) -> None:
+        """Leave signals as they were before. In a child made by `fork`, too: it has none of our runs, and is to end
+        when it is told to."""
         for number, before in self._before.items():
             if signal.getsignal(number) == self._receive:
                 signal.signal(number, before)
-        received, self._received, self._before = self._received, [], {}
-        if received:
-            signal.raise_signal(received[0])
+        self._stops, self._received, self._before = [], [], {}
 
 
 def _nothing() -> None:
@@ -68,3 +75,5 @@ def _nothing() -> None:
 
 
 process_signals = Signals()
+if hasattr(os, "register_at_fork"):  # Windows has none
+    os.register_at_fork(after_in_child=process_signals.let_be)

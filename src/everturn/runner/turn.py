@@ -10,6 +10,7 @@ import anyio
 from claude_agent_sdk import ClaudeSDKError, Message
 
 from everturn.agent import Agent, says_not_found
+from everturn.errors import EverturnError
 from everturn.runner.dispatch import in_thread
 from everturn.runner.interruption import Interruption
 from everturn.runner.stopping import Stop
@@ -34,7 +35,8 @@ class Turn:
         stop: The wish that the run ends.
         interruption: Breaks work off when it comes.
         grace_s: How long letting go may take.
-        hasten: Called when the run is to stop, before anything else, and when it is to hurry.
+        hasten: Called as soon as the run is to stop, and when it is to hurry: the agent's last words, which we wait
+            for, may be on their way to a store that does not answer.
         end_agent: Ends the agent at once, with all it has started. Blocks.
         take: Is given each message, and may wait.
         post: Is given what the agent says after it was interrupted.
@@ -56,11 +58,13 @@ class Turn:
             ConversationLost: See there.
             ClaudeSDKError: The agent failed.
         """
+        with self.interruption.telling(self.hasten):
+            await self._hold(prompt)
+
+    async def _hold(self, prompt: str) -> None:
         try:
             with self.interruption.unless_stopped():
                 await self._talk(prompt)
-            if self.stop.reason is not None:
-                self.hasten()
             if self.stop.reason is not None and not self.agent.ended:
                 await self._hear_out()
         except Exception as error:
@@ -70,7 +74,9 @@ class Turn:
                 raise  # otherwise it is how the agent took being ended
         finally:
             with anyio.CancelScope(shield=True):
-                await self._let_go()
+                unwell = await self._let_go()
+        if unwell is not None:  # what went wrong before goes first
+            raise unwell
 
     async def _talk(self, prompt: str) -> None:
         await self.agent.__aenter__()
@@ -100,13 +106,19 @@ class Turn:
                 async for message in messages:
                     self.post(message)
 
-    async def _let_go(self) -> None:
+    async def _let_go(self) -> Exception | None:
+        """Let go of the agent, and return what went wrong: a group of tasks would wrap it."""
+        failed: list[Exception] = []
         async with anyio.create_task_group() as group:
-            group.start_soon(self._end_agent_in_time)
-            await self.agent.__aexit__()
+            group.start_soon(self._end_agent_in_time, failed)
+            try:
+                await self.agent.__aexit__()
+            except Exception as error:  # noqa: BLE001  # it is raised where it does not hide another one
+                failed.append(error)
             group.cancel_scope.cancel()
+        return failed[0] if failed else None
 
-    async def _end_agent_in_time(self) -> None:
+    async def _end_agent_in_time(self, failed: list[Exception]) -> None:
         """End the agent by force if it takes too long to go by itself."""
         patience_s = (1 - KILL_SHARE) * self.grace_s
         begun = anyio.current_time()
@@ -115,6 +127,7 @@ class Turn:
             if left_s <= 0:
                 break
             await anyio.sleep(min(LOOK_S, left_s))
-        if self.stop.hurry:
-            self.hasten()
-        await in_thread(self.end_agent)
+        try:
+            await in_thread(self.end_agent)
+        except EverturnError as error:
+            failed.append(error)
