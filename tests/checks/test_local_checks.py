@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import shutil
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +20,7 @@ from everturn.checks.findings import Check, Finding, examine
 from everturn.checks.registry import registry
 from everturn.clock import Ids, ManualClock, SystemClock
 from everturn.model import Holder, WorkItem
-from everturn.registry import DynamoDbRegistry, open_registry
+from everturn.registry import DynamoDbRegistry, open_registry, sqlite
 from everturn.settings import Settings
 from everturn.testing import LoopbackS3
 
@@ -53,6 +55,33 @@ def test_a_registry_in_use_is_well_and_stays_as_it_is(file: Path) -> None:
     assert findings.keys() == {"space", "open", "integrity", "write", "locks"}
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_registry_of_an_older_release_is_well_and_stays_as_it_is(tmp_path: Path, version: int) -> None:
+    file = tmp_path / "registry.db"
+    with closing(sqlite3.connect(file)) as connection:
+        if version:
+            connection.execute(sqlite._VERSION_1)
+            connection.execute("PRAGMA user_version = 1")
+    before = file.read_bytes()
+    assert statuses(looked(f"sqlite://{file}")) == {}
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("lost", [(), ("-shm",)])
+def test_a_registry_whose_last_user_was_killed_is_well_and_keeps_what_that_wrote(
+    file: Path, tmp_path: Path, lost: tuple[str, ...]
+) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE sessions SET worker = 'killed'")
+        connection.commit()
+        shutil.copytree(tmp_path, tmp_path / "left")  # as it was when that was killed
+    for ending in lost:
+        Path(f"{tmp_path}/left/{file.name}{ending}").unlink()
+    url = f"sqlite://{tmp_path}/left/{file.name}"
+    assert statuses(looked(url)) == {}
+    assert [record.worker for record in open_registry(url).records()] == ["killed"]
 
 
 def test_a_registry_that_does_not_exist_is_not_made(tmp_path: Path) -> None:
@@ -94,6 +123,7 @@ def test_a_registry_of_a_newer_release_fails(file: Path) -> None:
     findings = looked(f"sqlite://{file}")
     assert statuses(findings) == {"open": "fail"}
     assert "newer release" in findings["open"].mend
+    assert f"the registry {file} has version 99" in findings["open"].message
 
 
 def test_a_registry_of_another_kind_fails_and_its_password_is_not_shown() -> None:
@@ -165,6 +195,17 @@ def test_a_mount_without_locks_fails_and_one_that_is_shared_is_a_warning(
     assert finding.status == status
     assert kind in finding.message or flock is that_lets_everybody_in
     assert ("local disk" in finding.mend) == (status != "pass")
+
+
+def test_an_interpreter_that_does_not_start_is_not_taken_for_a_lock_that_does_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nexit 127\n")
+    broken.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    finding = folders.locks("state.locks", tmp_path, "put `state` on a local disk")
+    assert (finding.status, "could not be started" in finding.message) == ("fail", True)
 
 
 @pytest.mark.parametrize(

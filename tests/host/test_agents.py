@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from everturn.clock import SystemClock
-from everturn.errors import Conflict, NotFound
+from everturn.errors import Conflict, Fenced, NotFound
 from everturn.host.agents import (
     Agents,
     Marker,
@@ -50,6 +50,20 @@ def test_agents_of_another_session_of_the_same_work_item_are_old() -> None:
     ):
         assert end_old_agents(SESSION, 2, work=work, timeout_s=5) == [given_up.pid]
         assert all(process.is_running() for process in (ours, another))
+
+
+def test_a_claim_that_was_lost_meanwhile_ends_nothing() -> None:
+    work = mark_of(f"sqlite:///{SESSION}", "task:1")
+
+    def lost() -> None:
+        raise Fenced("task:1 was claimed again", hint="stop")
+
+    with marked(f"r:{OTHER}:9:{work}") as newer:
+        with pytest.raises(Fenced):
+            end_old_agents(SESSION, 2, work=work, timeout_s=5, confirm=lost)
+        assert newer.is_running()
+        assert end_old_agents(str(uuid.uuid4()), 2, timeout_s=5, confirm=lost) == []  # there is nothing to end
+        assert end_old_agents(SESSION, 2, work=work, timeout_s=5, confirm=lambda: None) == [newer.pid]
 
 
 @contextmanager
@@ -96,7 +110,8 @@ def test_only_processes_of_the_session_with_a_lower_epoch_are_old() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("portable", [False, True])
-def test_a_guard_is_known_by_its_command_line(stage: Stage, portable: bool) -> None:
+def test_a_guard_is_known_by_its_command_line(stage: Stage, portable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")  # as wide as a terminal, to which `ps` cuts its lines
     with stage.worker(stage.busy_agent()) as worker:
         worker.wait_for("ready")
         known = [process.pid for process in stage.processes() if is_guard(process.pid, portable=portable)]

@@ -93,6 +93,72 @@ def test_leftovers_are_handed_out_once_and_stay_dead(folders: RunFolders, root: 
     assert [path.name for path in root.iterdir()] == [".lock"]
 
 
+def test_what_is_left_of_a_folder_that_was_being_made_or_deleted_is_deleted(
+    folders: RunFolders, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folders.open("r1")
+    folder.note(work="r1")
+    folder.transcript.mkdir()
+    (root / "made").mkdir()  # and its maker was killed
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if killed when the files are gone
+    folder.close()
+    assert sorted(path.name for path in folder.path.iterdir()) == ["lock", "transcript"]
+    monkeypatch.undo()
+    assert folders.leftovers() == []
+    assert [path.name for path in root.iterdir()] == [".lock"]
+
+
+def test_a_folder_that_cannot_be_locked_does_not_keep_others_from_being_found(
+    folders: RunFolders, root: Path
+) -> None:
+    for name in ("r1", "r2"):
+        folder = folders.open(name)
+        folder.note(work=name)
+        folder.close(keep=True)
+    (root / "r1" / "care").mkdir()
+    (root / "r0").write_text("no folder")
+    left = folders.leftovers()
+    assert [folder.run_id for folder in left] == ["r2"]
+    left[0].close()
+
+
+def test_notes_of_another_release_do_not_keep_a_leftover_from_being_found(folders: RunFolders) -> None:
+    for name in ("r1", "r2"):
+        folder = folders.open(name)
+        guard.write_json(str(folder.path / "agent.json"), {"pid": 1})
+        if name == "r1":
+            folder.note(work=name)
+        folder.close(keep=True)
+    left = folders.leftovers()
+    assert [(folder.run_id, folder.agent) for folder in left] == [("r1", None)]
+    left[0].end_agent(timeout_s=1)
+    left[0].close()
+
+
+def test_a_fork_at_the_wrong_moment_does_not_lock_all_folders(
+    folders: RunFolders, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = os.pipe()
+    children = []
+
+    def fork(*_: object) -> None:
+        child = os.fork()
+        if not child:
+            os.close(write)
+            os.read(read, 1)  # until the parent has looked
+            os._exit(0)
+        children.append(child)
+
+    monkeypatch.setattr(RunFolders, "_take_care", fork)
+    (root / "r1").mkdir(parents=True)
+    folders.leftovers()
+    monkeypatch.undo()
+    RunFolders(root, clock=ManualClock()).open("r2").close()
+    os.close(write)
+    os.waitpid(children[0], 0)
+    os.close(read)
+
+
 def test_no_folder_of_runs_means_no_leftovers(folders: RunFolders, root: Path) -> None:
     assert folders.leftovers() == []
     assert not root.exists()

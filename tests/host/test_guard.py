@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from everturn.host.agents import end_old_agents
 from everturn.host.folders import RunFolders
 from host.stage import LOOP, RUN, SESSION, TOOL_COUNT, Stage, Worker
 from polling import wait_until
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -234,7 +238,16 @@ def test_the_agent_gets_ordinary_signals_and_the_marker_and_no_terminal(stage: S
     ignored, blocked = (int(line.split()[1], 16) for line in sorted(done.stdout.decode().splitlines()[:2])[::-1])
     ours = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1) | 1 << (signal.SIGTERM - 1)
     assert (ignored & ours, blocked) == (0, 0)
-    assert done.stdout.decode().splitlines()[2:] == [f"{RUN}:{SESSION}:1", "?"]
+    assert done.stdout.decode().splitlines()[2:] == [f"{RUN}:{SESSION}:1:", "?"]
+
+
+def test_signals_that_a_worker_has_blocked_reach_guard_and_agent(stage: Stage) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD, guard.END_NOW})
+    try:
+        done = launched(stage, stage.agent("exec grep -h ^SigBlk /proc/self/status /proc/$PPID/status"))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert [int(line.split()[1], 16) for line in done.stdout.decode().splitlines()] == [0, 0]
 
 
 def test_without_a_lease_or_a_worker_nothing_is_started(stage: Stage) -> None:
@@ -321,6 +334,33 @@ def test_a_transcript_that_cannot_be_linked_is_copied_and_what_is_no_file_is_lef
     for _ in range(2):
         guard.keep_transcript(str(tmp_path / "config"), SESSION, str(tmp_path / "kept"))
     assert files_below(tmp_path / "kept") == EXPECTED
+
+
+def become_somebody_to_whom_it_is_closed(closed: Path, whole: Path) -> None:
+    """In a child of our own: whoever is not root closes it; root gives all else away, and then is somebody else."""
+    closed.chmod(0)
+    if os.access(closed, os.X_OK):
+        for path in {whole, *whole.rglob("*")} - {closed}:
+            os.chown(path, NOBODY, NOBODY)
+        os.setuid(NOBODY)
+
+
+def test_a_project_that_only_another_user_can_look_into_keeps_nothing_from_being_kept() -> None:
+    with tempfile.TemporaryDirectory() as place:  # that, unlike `tmp_path`, another user may be let into
+        config, kept = Path(place, "config"), Path(place, "kept")
+        write_sessions(config)
+        kept.mkdir()
+        (config / "projects" / "foreign").mkdir()
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                become_somebody_to_whom_it_is_closed(config / "projects" / "foreign", Path(place))
+                guard.keep_transcript(str(config), SESSION, str(kept))
+                os._exit(0)
+            os._exit(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        (config / "projects" / "foreign").chmod(0o700)
+        assert (code, files_below(kept)) == (0, EXPECTED)
 
 
 def test_nothing_to_keep_is_no_error(tmp_path: Path) -> None:

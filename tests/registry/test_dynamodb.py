@@ -445,6 +445,24 @@ def test_a_table_that_is_there_is_not_made_again(registry: DynamoDbRegistry, pla
     assert registry.get(WORK) is not None
 
 
+def test_a_table_that_was_just_made_need_not_be_known_everywhere(place: DynamoPlace) -> None:
+    unknown = refusing("400 Bad Request", "ResourceNotFoundException", "Requested resource not found")
+    place.dynamo.on["DescribeTable"] = [unknown, unknown]
+    place.table += "-made"
+    place.connect().create_table()
+    made = claim(place.connect())
+    assert place.connect().renew(made, TTL_S).until > 0
+    assert asked(place).count("UpdateTimeToLive") == 1
+
+
+def test_a_table_that_never_becomes_ready_is_not_waited_for_for_ever(place: DynamoPlace) -> None:
+    unknown = refusing("400 Bad Request", "ResourceNotFoundException", "Requested resource not found")
+    place.dynamo.on["DescribeTable"] = [unknown] * 1000
+    place.table += "-never"
+    with pytest.raises(Unavailable, match="still being made"):
+        place.connect().create_table()
+
+
 @pytest.mark.parametrize(
     ("code", "message", "kind"),
     [

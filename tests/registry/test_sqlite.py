@@ -410,3 +410,53 @@ def tables(path: Path) -> set[str]:
     found = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     connection.close()
     return found
+
+
+FORK_IN_MID_TRANSACTION = """
+import os, sys, threading
+from pathlib import Path
+
+from everturn.clock import SystemClock
+from everturn.model import Holder, WorkItem
+from everturn.registry import SqliteRegistry, sqlite
+
+inside, forking = threading.Event(), threading.Event()
+
+
+class Slow(SystemClock):
+    def now(self):
+        inside.set()
+        forking.wait()
+        return super().now()
+
+
+sqlite.BUSY_TIMEOUT_S = 2.0
+path = Path(sys.argv[1])
+holder = Holder("w", "r")
+os.register_at_fork(before=forking.set)
+claim = SqliteRegistry(path, clock=Slow()).claim
+thread = threading.Thread(target=claim, args=(WorkItem.task("1"), holder), kwargs={"ttl_s": 30})
+thread.start()
+inside.wait()
+child = os.fork()
+if not child:
+    SqliteRegistry(path).claim(WorkItem.task("2"), holder, ttl_s=30)
+    os._exit(0)
+thread.join()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_child_forked_in_the_middle_of_a_transaction_of_another_thread_can_use_the_file(path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORK_IN_MID_TRANSACTION, str(path)]
+    done = subprocess.run(command, env={}, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr.partition("Traceback")[1]) == (0, "")
+    assert [record.work_key for record in SqliteRegistry(path).records()] == ["task:1", "task:2"]
+
+
+def test_a_folder_that_cannot_be_made_is_denied(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with mounted(tmp_path / "disk", "ro") as allowed:
+        for place in (tmp_path / "file", *([tmp_path / "disk"] if allowed else [])):
+            with pytest.raises(Denied, match="cannot make a folder"):
+                claim(SqliteRegistry(place / "state" / "registry.db"))

@@ -7,6 +7,7 @@ import gc
 import json
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -161,6 +162,26 @@ async def loop_ends_while_it_lets_go(plan: Plan) -> None:
     say("left")
 
 
+async def loop_ends_while_it_claims(plan: Plan) -> None:
+    """Leave the event loop while the registry is being asked for a claim."""
+    runtime = receipted(plan)
+    asked = threading.Event()
+    claim = runtime.registry.claim
+
+    def slowly(*args: Any, **more: Any) -> Any:
+        claimed = claim(*args, **more)
+        asked.set()
+        threading.Event().wait(0.5)
+        return claimed
+
+    runtime.registry.claim = slowly  # type: ignore[method-assign]
+    run = start(runtime, plan)
+    kept.append(run)
+    tasks.append(asyncio.create_task(listen(run)))
+    await asyncio.to_thread(asked.wait)
+    say("left")
+
+
 async def loop_ends_with_task(plan: Plan) -> None:
     """Leave the event loop while another task iterates a run."""
     run = start(receipted(plan), plan)
@@ -195,6 +216,7 @@ SCENARIOS: dict[str, Callable[[Plan], Coroutine[Any, Any, None]]] = {
         broken_off,
         loop_ends,
         loop_ends_while_it_lets_go,
+        loop_ends_while_it_claims,
         loop_ends_with_task,
         stopped_by_a_thread,
     )

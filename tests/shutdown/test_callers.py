@@ -93,6 +93,17 @@ def test_an_event_loop_may_end_while_a_run_lets_go(stage: Stage, pause_s: float,
         assert_all_is_let_go(stage, worker)
 
 
+def test_a_claim_that_nobody_waited_for_keeps_nobody_of_this_machine_waiting(stage: Stage) -> None:
+    stage.calm = True
+    machine = stage.machine("a")
+    with machine.caller(CALLER, "loop_ends_while_it_claims") as worker:
+        assert worker.wait() == 0, worker.last_words()
+    with machine.worker(EVERTURN_CLAIM_WAIT_S="0") as again:
+        assert again.wait() == 0, again.last_words()
+    assert list((machine.state / "runs").glob("*/")) == []
+    stage.assert_nobody_is_left()
+
+
 @pytest.mark.parametrize("scenario", ["asyncio_timed_out", "loop_ends_with_task"])
 def test_whatever_a_caller_does_with_asyncio_a_run_lets_go_of_everything(stage: Stage, scenario: str) -> None:
     with stage.machine("a").caller(CALLER, scenario) as worker:

@@ -35,8 +35,7 @@ MOMENTS = ("before-the-first-frame", "streaming", "in-a-tool", "with-a-subagent"
 ENDS = ("sigterm", "sigint", "sigkill", "cancel", "lost-claim", "store-away", "store-gone")
 MARGIN_S = 6.0  # for a machine that is busy
 AWAY_S = 5.0
-APPEND_S = 1.0
-SOON_OVER = ("streaming", "after-the-result")  # there are no later entries that take the earlier ones along
+APPEND_S = 1.0  # for a store that is gone
 # The exit code; what else it may be if the run was over by itself before the end came.
 CODES = {
     "sigterm": (-signal.SIGTERM, 0),
@@ -54,7 +53,7 @@ CODES = {
 def test_nothing_is_lost_nobody_is_left_and_the_next_run_goes_on(
     make_stage: MakeStage, end: str, moment: str
 ) -> None:
-    patience_s = AWAY_S + 5 if end == "store-away" and moment in SOON_OVER else APPEND_S
+    patience_s = AWAY_S + 5 if end == "store-away" else APPEND_S
     stage = make_stage(moment, EVERTURN_APPEND_DEADLINE_S=str(patience_s))
     first = stage.machine("first")
     with first.worker(held=moment == "before-the-first-frame") as worker:

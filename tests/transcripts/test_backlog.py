@@ -232,3 +232,49 @@ def test_a_guest_keeps_the_sdks_contract_to_the_letter() -> None:
         assert bench.store.unstored_entries == 1
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize("how", ["drain", "load"])
+def test_what_a_flush_has_stored_between_two_tries_is_not_stored_again(how: str) -> None:
+    async def main() -> None:
+        bench = Bench()
+        batch = [note(2)]
+        await bench.store.append(KEY, [note(1)])
+        with bench.outage(), pytest.raises(Unavailable):
+            await bench.store.append(KEY, batch)
+        await (bench.store.drain() if how == "drain" else bench.store.load(KEY))
+        assert await bench.hand_over(KEY, batch)
+        assert await bench.stored() == [1, 2]
+        assert bench.store.unstored_entries == 0
+
+    anyio.run(main)
+
+
+def test_the_same_list_is_stored_as_often_as_it_is_handed_over_and_taken() -> None:
+    async def main() -> None:
+        bench = Bench()
+        batch = [note(1)]
+        with bench.outage(), pytest.raises(Unavailable):
+            await bench.store.append(KEY, batch)
+        assert await bench.hand_over(KEY, batch)
+        assert await bench.hand_over(KEY, batch)
+        assert await bench.stored() == [1, 1]
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("linger_s", [0.0, 60.0])
+def test_an_append_that_is_refused_as_too_much_waits_is_counted(
+    monkeypatch: pytest.MonkeyPatch, linger_s: float
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(backlog, "HELD_BYTES", 50)
+        bench = Bench(linger_s=linger_s)
+        with bench.outage():
+            for number in range(1, 5):
+                await bench.hand_over(KEY, [note(number)])
+            before = bench.store.observer.failed_appends
+            assert not await bench.hand_over(KEY, [note(5)])
+            assert bench.store.observer.failed_appends == before + 3
+
+    anyio.run(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from claude_agent_sdk import SessionKey, get_session_messages_from_store, list_s
 from everturn import Corrupt, Fenced, Invalid, Settings, TranscriptStore
 from everturn.log.objects import BlockingObjects, Objects, run
 from everturn.log.stores import connect
+from everturn.transcripts.session_logs import Target
 from support import StorePlace
 
 KEY: SessionKey = {"project_key": "-home-a", "session_id": "7df19cb2-f002-4f12-a0f4-5b4be6b08923"}
@@ -493,3 +495,20 @@ def test_an_ordinary_session_is_taken_over_without_a_warning() -> None:
         assert store.size_warnings == ()
 
     in_loop(main)
+
+
+@BACKENDS
+def test_an_event_loop_keeps_nothing_of_the_stores_that_are_gone(backend: str) -> None:
+    async def use_some() -> int:
+        for _ in range(3):
+            async with store_on(memory(), epoch=1) as store:
+                await store.append(KEY, [entry(1)])
+            del store
+        gc.collect()
+        return sum(type(each) is Target for each in gc.get_objects())
+
+    async def main() -> None:
+        before = await use_some()
+        assert await use_some() == before
+
+    in_loop(main, backend)

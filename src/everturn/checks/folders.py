@@ -38,6 +38,7 @@ with open(sys.argv[1], "r+") as file:
         sys.exit(0)
 sys.exit(3)
 """
+_BOTH_HOLD_IT = 3
 
 
 def space(name: str, folder: Path, *, little: int = LITTLE_BYTES, least: int = LEAST_BYTES) -> Finding:
@@ -118,7 +119,9 @@ def _locks_twice(file: Path, flock: Callable[[Any, int], None]) -> str:
             return "two hold the same lock (flock)"
         command = [sys.executable, "-I", "-S", "-c", _TAKE_LOCK, str(file)]
         other = subprocess.run(command, env={}, timeout=LOCK_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL)
-    return "two processes hold the same lock (fcntl)" if other.returncode else ""
+    if other.returncode == _BOTH_HOLD_IT:
+        return "two processes hold the same lock (fcntl)"
+    return f"{sys.executable} could not be started to try it" if other.returncode else ""
 
 
 def _execution(name: str, place: Path, mend: str, *, must_execute: bool) -> Finding:

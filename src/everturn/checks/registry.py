@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from everturn.checks.findings import Finding, failed, passed
@@ -32,7 +32,7 @@ def registry(settings: Settings, ids: Ids) -> Iterator[Finding]:
     url = settings.registry_url()
     opened = open_registry(url, settings=settings)
     if url.startswith("sqlite:"):
-        yield from _sqlite(Path(url.partition("://")[2]), opened)
+        yield from _sqlite(Path(url.partition("://")[2]))
     else:
         opened.get(_NOBODY)
         yield passed("registry.open", f"{url} answers")
@@ -53,21 +53,32 @@ def _claimed(opened: Registry, token: str) -> Finding:
     return failed(name, "two hold the same claim", "conditional writes do not work there; use another registry")
 
 
-def _sqlite(path: Path, opened: Registry) -> Iterator[Finding]:
+def _sqlite(path: Path) -> Iterator[Finding]:
     yield space("registry.space", path.parent)
     with scratch(path.parent) as place:  # what SQLite writes beside the file has to go somewhere, too
+        trial = place / "registry.db"
         if path.exists():
-            opened.get(_NOBODY)
+            _open_copy(path, trial)
             yield passed("registry.open", f"{path} is of a version that this release knows")
         else:
-            open_registry(f"sqlite://{place / 'registry.db'}").claim(_NOBODY, Holder("doctor"), ttl_s=CLAIM_TTL_S)
+            open_registry(f"sqlite://{trial}").claim(_NOBODY, Holder("doctor"), ttl_s=CLAIM_TTL_S)
             yield passed("registry.open", f"{path} will be made when it is needed")
-        yield from _whole(path if path.exists() else place / "registry.db")
+        yield from _whole(path if path.exists() else trial)
         yield locks("registry.locks", place, _MEND)
 
 
-def _whole(path: Path) -> Iterator[Finding]:
+def _open_copy(path: Path, trial: Path) -> None:
+    """Open a copy of a file: to open one of an older version is to bring it up to date."""
+    with _told(path), closing(_connect(path, "ro")) as there, closing(sqlite3.connect(trial)) as copy:
+        there.backup(copy)
     try:
+        open_registry(f"sqlite://{trial}").get(_NOBODY)
+    except EverturnError as error:
+        raise type(error)(error.message.replace(str(trial), str(path)), hint=error.hint) from error
+
+
+def _whole(path: Path) -> Iterator[Finding]:
+    with _told(path):
         with closing(_connect(path, "ro")) as connection:
             (first, *_) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if first != "ok":
@@ -80,6 +91,13 @@ def _whole(path: Path) -> Iterator[Finding]:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
         yield passed("registry.write", "a transaction can be begun; it was rolled back")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say in our own words what SQLite refuses."""
+    try:
+        yield
     except sqlite3.Error as error:
         hint = "restore it from a copy, or move it away; if it is busy, see who keeps it locked"
         raise EverturnError(f"{path} cannot be used: {error}", hint=hint) from error

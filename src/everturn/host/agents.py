@@ -101,7 +101,7 @@ def is_guard(pid: int, *, portable: bool = not guard.IS_LINUX) -> bool:
         portable: Ask `ps`.
     """
     if portable:
-        done = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)  # noqa: S607
+        done = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)  # noqa: S607
         return os.fsencode(guard.__file__) in done.stdout
     try:
         return os.fsencode(guard.__file__) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -122,7 +122,15 @@ class Agents:
         self._metrics = metrics
         self._log = get_logger()
 
-    def end_old(self, session_id: str, epoch: int, *, work: str = "", timeout_s: float) -> list[int]:
+    def end_old(
+        self,
+        session_id: str,
+        epoch: int,
+        *,
+        work: str = "",
+        timeout_s: float,
+        confirm: Callable[[], object] | None = None,
+    ) -> list[int]:
         """See `end_old_agents`."""
 
         def is_old(marker: Marker) -> bool:
@@ -138,6 +146,8 @@ class Agents:
                 f"this process was started by the agent of session {session_id} that it would have to end",
                 hint="start the run outside of the agent",
             )
+        if confirm is not None and find_processes(is_old):
+            confirm()
         ended, left = end_processes(lambda: find_processes(is_old), self._clock, timeout_s=timeout_s)
         if left:
             raise Conflict(
@@ -156,6 +166,7 @@ def end_old_agents(
     *,
     timeout_s: float,
     work: str = "",
+    confirm: Callable[[], object] | None = None,
     clock: Clock | None = None,
     metrics: Metrics | None = None,
 ) -> list[int]:
@@ -172,6 +183,9 @@ def end_old_agents(
         epoch: The number of the new claim; processes of lower ones are ended.
         timeout_s: How long that may take.
         work: What tells the work item from others (`mark_of`); without it only those of the session are found.
+        confirm: Called before anything is ended, to make sure that the claim is still ours: if we stood still for
+            long, what is found may be the agent of a newer claim, whose number is no higher if the work item began
+            anew. What it raises comes through, and nothing is ended.
         clock: To wait by; the system's.
         metrics: Where ended processes are counted; the default ones.
 
@@ -182,7 +196,7 @@ def end_old_agents(
         Conflict: One of them is still there after that time, or has started this very process.
     """
     return Agents(clock or SystemClock(), metrics or default_metrics()).end_old(
-        session_id, epoch, work=work, timeout_s=timeout_s
+        session_id, epoch, work=work, timeout_s=timeout_s, confirm=confirm
     )
 
 

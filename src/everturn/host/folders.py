@@ -173,20 +173,21 @@ class RunFolder:
     def agent(self) -> AgentProcess | None:
         """What the guard has noted; `None` if none was started."""
         facts = _read_json(self.path / _AGENT)
-        if not facts:
+        try:
+            return AgentProcess(
+                pid=facts["pid"],
+                started=facts["started"],
+                cli_pid=facts["cli_pid"],
+                config_dir=Path(facts["config_dir"]),
+                temporary=Path(facts["temporary"]),
+                cwd=Path(facts["cwd"]),
+                session_id=facts["session_id"],
+                ended=facts.get("ended"),
+                code=facts.get("code"),
+                kept=facts.get("kept", False),
+            )
+        except (KeyError, TypeError):  # there is nothing, or another release has written it
             return None
-        return AgentProcess(
-            pid=facts["pid"],
-            started=facts["started"],
-            cli_pid=facts["cli_pid"],
-            config_dir=Path(facts["config_dir"]),
-            temporary=Path(facts["temporary"]),
-            cwd=Path(facts["cwd"]),
-            session_id=facts["session_id"],
-            ended=facts.get("ended"),
-            code=facts.get("code"),
-            kept=facts.get("kept", False),
-        )
 
     @property
     def transcript(self) -> Path:
@@ -222,7 +223,7 @@ class RunFolder:
         if self._lock is None:
             return
         if not keep:
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove(self.path)
         fcntl.flock(self._lock, fcntl.LOCK_UN)  # a child that was just forked may have the descriptor for a moment
         self.forget()
 
@@ -340,7 +341,8 @@ class RunFolders:
     def leftovers(self) -> list[RunFolder]:
         """Return the folders of dead runs, locked by this process now, so that nobody else looks after them as well.
 
-        Folders in which there is nothing yet are deleted. Those of other users are left alone.
+        Folders in which there is nothing yet are deleted. Those of other users, and those that cannot be locked now,
+        are left alone.
         """
         if not self._root.is_dir():
             return []
@@ -349,9 +351,13 @@ class RunFolders:
         return [folder for folder in folders if folder is not None]
 
     def _take_care(self, path: Path) -> RunFolder | None:
-        if not self._is_free(path):
+        # Folders are made, and get their lock, where we are alone now: one without it will not get it any more.
+        if not self._is_free(path) and os.path.lexists(path / _LIFE):
             return None
-        lock = self._descriptor(path / _CARE)
+        try:
+            lock = self._descriptor(path / _CARE)
+        except OSError:
+            return None
         if not self._try(lock, fcntl.LOCK_EX):
             os.close(lock)
             return None
@@ -385,6 +391,8 @@ class RunFolders:
                 self._clock.sleep(PAUSE_S)
             yield
         finally:
+            with contextlib.suppress(OSError):
+                self._flock(lock, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor, too
             os.close(lock)
 
     def _try(self, descriptor: int, kind: int) -> bool:
@@ -401,6 +409,19 @@ class RunFolders:
 def _check_name(what: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise Invalid(f"{name!r} is no {what}", hint="use letters, digits, - and _")
+
+
+def _remove(path: Path) -> None:
+    """Delete a run's folder, its locks last: should we die meanwhile, somebody else can take care of the rest."""
+    with contextlib.suppress(OSError):
+        for place in list(path.iterdir()):
+            if place.name in (_LIFE, _CARE):
+                continue
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place, ignore_errors=True)
+            else:
+                place.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

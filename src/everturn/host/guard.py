@@ -226,6 +226,8 @@ def keep_transcript(config_dir: str, session_id: str, folder: str) -> None:
     projects = os.path.join(config_dir, "projects")
     for project in os.listdir(projects) if os.path.isdir(projects) else ():
         source, target = os.path.join(projects, project), os.path.join(folder, project)
+        if not os.access(source, os.X_OK):
+            continue  # another user's: our command cannot have written there
         _keep(f"{source}/{session_id}.jsonl", f"{target}/{session_id}.jsonl")
         for parent, _, names in os.walk(f"{source}/{session_id}", onerror=_refuse_all_but_absence):
             inside = os.path.join(target, os.path.relpath(parent, source))
@@ -338,6 +340,7 @@ class Guard:
         self._poll.register(wakeups, select.POLLIN)
         for number in (signal.SIGCHLD, END_NOW, *STOP_SIGNALS):
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a worker may have blocked signals, to wait for them
 
     def _start(self) -> str | None:
         """Start the command. Returns why everything has to end at once, or `None`."""
@@ -417,7 +420,7 @@ class Guard:
     def _reap(self) -> None:
         try:
             while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
-                if ended[0] == self._cli:
+                if ended[0] == self._cli and self._exit is None:
                     code = os.waitstatus_to_exitcode(ended[1])
                     self._exit = code if code >= 0 else 128 - code
         except ChildProcessError:

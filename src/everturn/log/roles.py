@@ -419,21 +419,25 @@ def _client_maker(settings: Settings) -> tuple[Callable[[], Sts], str | None]:
 
 
 def _translated(error: Exception, role: str) -> EverturnError:
-    """Return the error of ours that says why a role could not be assumed."""
+    """Return the error of ours that says why a role could not be assumed. What could hold a secret is left out of it:
+    addresses, and what a program said that was asked for credentials."""
     if isinstance(error, EverturnError):
         return error
     errors = import_module("botocore.exceptions")
+    kind = type(error).__name__
     if isinstance(error, errors.ClientError):
         return _refused(error, role)
-    if any(sign in type(error).__name__ for sign in ("Credential", "Token", "Login", "SSO")):
+    if any(sign in kind for sign in ("Credential", "Token", "Login", "SSO")):
         return Denied(
-            f"there are no credentials to assume {role} with: {error}",
+            f"there are no credentials to assume {role} with: {kind}",
             hint="give the worker AWS credentials of its own, or a profile in AWS_PROFILE",
         )
-    if isinstance(error, errors.NoRegionError | errors.ProfileNotFound | errors.ParamValidationError | ValueError):
+    if isinstance(error, errors.NoRegionError | errors.ProfileNotFound | errors.ParamValidationError):
         return Invalid(f"{role} cannot be assumed: {error}", hint="check session_role, AWS_REGION and AWS_PROFILE")
+    if isinstance(error, ValueError):
+        return Invalid(f"{role} cannot be assumed: {kind}", hint="check AWS_ENDPOINT_URL_STS and AWS_REGION")
     return Unavailable(
-        f"{role} could not be assumed: {error}",
+        f"{role} could not be assumed: {kind}",
         hint="check that STS can be reached, and AWS_ENDPOINT_URL_STS; it is safe to try again",
     )
 

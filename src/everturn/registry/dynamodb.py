@@ -86,6 +86,7 @@ class DynamoDbRegistry(RowRegistry):
 
         Raises:
             Invalid: There is one of that name.
+            Unavailable: It takes longer than five minutes, or DynamoDB does not answer.
         """
         self._table.create()
 

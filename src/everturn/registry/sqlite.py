@@ -6,9 +6,12 @@ written before the machine started has no live claim, as its holder is gone; its
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -65,7 +68,44 @@ ON CONFLICT (work_key) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for 
 """  # noqa: S608
 _DELETE = "DELETE FROM sessions WHERE work_key = ?"
 
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG)
+
 Result = TypeVar("Result")
+
+
+class _Transactions:
+    """Those under way in this process. A fork waits for their end: SQLite notes in memory which locks a process has,
+    and a child that got a copy of that in the middle of a transaction would find the file locked for ever."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+        os.register_at_fork(before=self._stop, after_in_parent=self._go_on, after_in_child=self._begin_anew)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count a transaction while the block lasts."""
+        with self._changed:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+
+    def _stop(self) -> None:
+        self._changed.acquire()
+        self._changed.wait_for(lambda: not self._count, BUSY_TIMEOUT_S)
+
+    def _go_on(self) -> None:
+        self._changed.release()
+
+    def _begin_anew(self) -> None:
+        self._changed, self._count = threading.Condition(), 0
+
+
+_transactions = _Transactions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +229,8 @@ class SqliteRegistry(RowRegistry):
 
     def _try_write(self, work: Callable[[sqlite3.Connection], Result], timeout_s: float) -> Result:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._path, timeout=timeout_s, isolation_level=None)) as connection:
+        connect = partial(sqlite3.connect, self._path, timeout=timeout_s, isolation_level=None)
+        with _transactions.one(), closing(connect()) as connection:
             connection.execute("PRAGMA synchronous = FULL")
             if self._version(connection) == 0:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -224,7 +265,10 @@ class SqliteRegistry(RowRegistry):
         text = str(error)
         if isinstance(error, UnicodeEncodeError):
             return no_unicode(error)
-        if isinstance(error, PermissionError) or "readonly" in text or "unable to open" in text:
+        if isinstance(error, OSError) and error.errno in _NO_PLACE:
+            text = error.strerror or text
+            return Denied(f"cannot make a folder for the registry {self._path}: {text}", hint="name another place")
+        if "readonly" in text or "unable to open" in text:
             return Denied(f"cannot use the registry {self._path}: {text}", hint="check the folder's permissions")
         if _is_busy(error):
             return Unavailable(f"the registry {self._path} is busy: {text}", hint="try again")

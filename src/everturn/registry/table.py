@@ -25,6 +25,7 @@ EXPIRES_AT = "expires_at"
 CONNECT_TIMEOUT_S = 2.0
 READ_TIMEOUT_S = 5.0
 TRYING_S = 8.0  # what begins by then may still take the two above
+CREATING_S = 300.0
 PAUSE_S = 0.1
 LONGEST_PAUSE_S = 1.6
 DATE_PRECISION_S = 1.0
@@ -173,6 +174,7 @@ class Table:
 
         Raises:
             Invalid: There is one of that name, or its name is wrong.
+            Unavailable: It takes longer than five minutes, or DynamoDB does not answer.
         """
         deadline = self.deadline()
         self._ask(
@@ -182,13 +184,25 @@ class Table:
             AttributeDefinitions=[{"AttributeName": KEY, "AttributeType": "S"}],
             BillingMode="PAY_PER_REQUEST",
         )
-        while self._ask("describe_table", self.deadline())["Table"]["TableStatus"] != "ACTIVE":
+        latest = self._clock.elapsed() + CREATING_S
+        while not self._is_active():
+            if self._clock.elapsed() > latest:
+                raise Unavailable(
+                    f"the table {self.name} is still being made", hint="wait for it; TTL is not enabled yet"
+                )
             self._clock.sleep(1.0)
         self._ask(
             "update_time_to_live",
             self.deadline(),
             TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES_AT},
         )
+
+    def _is_active(self) -> bool:
+        try:
+            described = self._ask("describe_table", self.deadline())
+        except NotFound:  # right after it was made, not all servers know of it
+            return False
+        return bool(described["Table"]["TableStatus"] == "ACTIVE")
 
     def _ask(self, operation: str, deadline: float, **arguments: Any) -> Any:
         """Make a request, again and again if need be; a write that takes effect twice is no different from one."""

@@ -24,6 +24,8 @@ from everturn.transcripts.session_logs import Target
 HELD_BYTES = 64 << 20  # of one log, while the store is away
 NEVER = float("inf")
 
+Refused = Callable[[Target, int, EverturnError], None]
+
 
 class Append(Protocol):
     """Appends a batch to a log, within the patience of the operation it belongs to if that has begun."""
@@ -50,11 +52,15 @@ class Batch:
 
 @dataclass
 class Queue:
-    """What waits for one log, and until when. With `gave_up`, something behind it was not taken."""
+    """What waits for one log, and until when. With `gave_up`, something behind it was not taken.
+
+    `stored_late` was stored by somebody else than who handed it over, and who may not know of it.
+    """
 
     batches: list[Batch] = field(default_factory=list)
     due: float = 0.0
     gave_up: bool = False
+    stored_late: list[Any] | None = None
     writing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -70,15 +76,23 @@ class Backlog:
         append: Appends a batch to a log.
         patience: Returns the patience for one append, which what waits before it shares.
         ledger: Keeps the account of what is not stored.
+        refused: Is told of entries that were not taken, as too much waits.
         in_order: Take nothing more for a log once something was not taken, until `take_again`.
     """
 
     def __init__(
-        self, append: Append, *, patience: Callable[[], Patience], ledger: Ledger, in_order: bool = True
+        self,
+        append: Append,
+        *,
+        patience: Callable[[], Patience],
+        ledger: Ledger,
+        refused: Refused,
+        in_order: bool = True,
     ) -> None:
         self._append = append
         self._patience = patience
         self._ledger = ledger
+        self._refused = refused
         self._in_order = in_order
         self._queues: dict[Target, Queue] = {}
         self._changed = threading.Condition()
@@ -94,11 +108,14 @@ class Backlog:
         queue = self._queue(target)
         patience = self._patience()
         with queue.writing:
+            if self._is_known_late(queue, entries):
+                return
             if not queue.batches and not queue.gave_up:
                 await self._append_at_once(target, queue, entries, patience)
                 return
-            self._put_behind(queue, entries)
+            self._put_behind(target, queue, entries)
             await self._write_waiting(target, queue, patience)
+            queue.stored_late = None
 
     async def flush(self) -> None:
         """Write everything that waits. On return it is durable.
@@ -127,6 +144,11 @@ class Backlog:
         with self._changed:
             self._queue(target).gave_up = False
 
+    def _is_known_late(self, queue: Queue, entries: list[Any]) -> bool:
+        """Tell whether a batch that is handed over again was stored meanwhile: a flush came between two tries."""
+        late, queue.stored_late = queue.stored_late, None
+        return entries is late
+
     async def _append_at_once(self, target: Target, queue: Queue, entries: list[Any], patience: Patience) -> None:
         try:
             await self._append(target, entries, patience)
@@ -137,7 +159,7 @@ class Backlog:
                 queue.batches.append(Batch(entries, len(encode(entries).lines), tried=True))
             raise
 
-    def _put_behind(self, queue: Queue, entries: list[Any]) -> None:
+    def _put_behind(self, target: Target, queue: Queue, entries: list[Any]) -> None:
         """Let entries wait behind what waits, unless they are there already: whoever was refused tries again."""
         lines = encode(entries).lines
         with self._changed:
@@ -146,17 +168,19 @@ class Backlog:
             if queue.batches and queue.batches[-1].says(lines):
                 self._ledger.stored(queue.batches.pop().entries)  # from now on it goes by the name of the new list
             else:
-                self._refuse_if_full(queue, entries)
+                self._refuse_if_full(target, queue, entries)
             queue.batches.append(Batch(entries, len(lines), tried=True))
             self._ledger.failed(entries, None)
 
-    def _refuse_if_full(self, queue: Queue, entries: list[Any]) -> None:
+    def _refuse_if_full(self, target: Target, queue: Queue, entries: list[Any]) -> None:
         if not queue.gave_up and not queue.is_full:
             return
         if self._in_order:
             queue.gave_up = True
             self._ledger.gave_up(entries)
-        raise Unavailable(f"{HELD_BYTES >> 20} MiB wait to be stored", hint="check that the store can be reached")
+        error = Unavailable(f"{HELD_BYTES >> 20} MiB wait to be stored", hint="check that the store can be reached")
+        self._refused(target, len(entries), error)
+        raise error
 
     async def _write(self, target: Target) -> None:
         queue = self._queue(target)
@@ -175,7 +199,7 @@ class Backlog:
                     queue.batches.pop(0)
                 raise
             with self._changed:
-                queue.batches.pop(0)
+                queue.stored_late = queue.batches.pop(0).entries
 
     def _next(self, queue: Queue) -> Batch | None:
         with self._changed:

@@ -18,7 +18,7 @@ from everturn.log.entries import encode
 from everturn.log.objects import run
 from everturn.log.patience import Patience
 from everturn.telemetry import carrying_run
-from everturn.transcripts.backlog import NEVER, Append, Backlog, Batch, Queue
+from everturn.transcripts.backlog import NEVER, Append, Backlog, Batch, Queue, Refused
 from everturn.transcripts.ledger import Ledger
 from everturn.transcripts.session_logs import Target
 
@@ -35,6 +35,7 @@ class Linger(Backlog):
         linger_s: How long entries wait at most, unless the store is away.
         clock: Tells how long they have waited.
         ledger: Keeps the account of what is not stored.
+        refused: See `Backlog`.
         in_order: See `Backlog`.
     """
 
@@ -46,9 +47,10 @@ class Linger(Backlog):
         linger_s: float,
         clock: Clock,
         ledger: Ledger,
+        refused: Refused,
         in_order: bool,
     ) -> None:
-        super().__init__(append, patience=patience, ledger=ledger, in_order=in_order)
+        super().__init__(append, patience=patience, ledger=ledger, refused=refused, in_order=in_order)
         self._linger_s = linger_s
         self._clock = clock
         self._thread: threading.Thread | None = None
@@ -85,7 +87,7 @@ class Linger(Backlog):
     def _put_in(self, target: Target, entries: list[Any], size_bytes: int) -> Batch:
         """Add entries to the batch that grows."""
         queue = self._queue(target)
-        self._refuse_if_full(queue, entries)
+        self._refuse_if_full(target, queue, entries)
         batch = _growing(queue)
         if batch is None:
             batch = Batch()

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 import threading
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -234,29 +236,39 @@ class Marks:
             if each.is_note:
                 waiting.setdefault(each.behind, []).append(each)
         for behind, notes in waiting.items():
+            places: dict[bytes, list[int]] = {}
+            for index, each in enumerate(notes):
+                places.setdefault(each.digest, []).append(index)
             at, left = 0, []
             for print_ in self._unmet_notes.pop(behind, []):
-                found = next((index for index in range(at, len(notes)) if notes[index].digest == print_), None)
-                if found is None:
+                same = places.get(print_, [])
+                found = bisect_left(same, at)
+                if found == len(same):
                     left.append(print_)
                 else:
-                    met.add(notes[found].number)
-                    at = found + 1
+                    met.add(notes[same[found]].number)
+                    at = same[found] + 1
             if left:
                 self._unmet_notes[behind] = left
         return met
 
     def _notes_anywhere(self) -> set[int]:
         """Let local notes that are left over meet any that is stored, and was left over too."""
-        notes = [each for each in self._waiting if each.is_note]
+        notes: dict[bytes, deque[int]] = {}
+        for each in self._waiting:
+            if each.is_note:
+                notes.setdefault(each.digest, deque()).append(each.number)
         met: set[int] = set()
         for behind, prints in list(self._unmet_notes.items()) if notes else ():
-            for print_ in list(prints):
-                found = next((each for each in notes if each.digest == print_ and each.number not in met), None)
-                if found is not None:
-                    met.add(found.number)
-                    prints.remove(print_)
-            if not prints:
+            left = []
+            for print_ in prints:
+                if same := notes.get(print_):
+                    met.add(same.popleft())
+                else:
+                    left.append(print_)
+            if left:
+                self._unmet_notes[behind] = left
+            else:
                 del self._unmet_notes[behind]
         return met
 

@@ -153,6 +153,10 @@ class SessionLogs:
         self._observer.ledger.stored(entries)
         self.compactor.note(self._folder(place), seq, written)
 
+    def refused(self, target: Target, count: int, error: EverturnError) -> None:
+        """Take note of entries that were not even tried to be stored: that is a failed append like any other."""
+        self._observer.failed(self._folder(target), count, error)
+
     async def load(self, target: Target) -> list[SessionStoreEntry] | None:
         """Return all entries in order, or `None` if there are none."""
         place = await self._place(target)

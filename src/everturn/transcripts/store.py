@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Self, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.lowlevel
@@ -100,7 +101,6 @@ class TranscriptStore(SessionStore):
         self.size_warnings: tuple[str, ...] = ()
         self._in_flight = 0
         self._all_landed = anyio.Event()
-        self._gates = anyio.lowlevel.RunVar[dict[Target, anyio.Lock]](f"everturn-gates-{id(self)}")
 
     @classmethod
     def open(
@@ -324,9 +324,18 @@ class TranscriptStore(SessionStore):
     def _make_backlog(self, clock: Clock, *, claimed: bool) -> Backlog | None:
         patience, ledger, linger_s = self._logs.patience, self.observer.ledger, self._settings.linger_s
         append = cast("Append", self._logs.append)  # it takes the entries as the SDK types them
+        refused = self._logs.refused
         if linger_s:
-            return Linger(append, patience=patience, linger_s=linger_s, clock=clock, ledger=ledger, in_order=claimed)
-        return Backlog(append, patience=patience, ledger=ledger) if claimed else None
+            return Linger(
+                append,
+                patience=patience,
+                linger_s=linger_s,
+                clock=clock,
+                ledger=ledger,
+                refused=refused,
+                in_order=claimed,
+            )
+        return Backlog(append, patience=patience, ledger=ledger, refused=refused) if claimed else None
 
     async def _after_draining(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """Do something that has to see what this process has appended."""
@@ -343,12 +352,16 @@ class TranscriptStore(SessionStore):
     async def _turn(self, target: Target) -> AsyncIterator[None]:
         """Let the appends to one log go one by one, in the order in which they were called."""
         try:
-            gates = self._gates.get()
+            gates = _gates.get()
         except LookupError:  # the first append in this event loop
-            gates = {}
-            self._gates.set(gates)
-        async with gates.setdefault(target, anyio.Lock(fast_acquire=True)):
+            gates = WeakKeyDictionary()
+            _gates.set(gates)
+        async with gates.setdefault(self, {}).setdefault(target, anyio.Lock(fast_acquire=True)):
             yield
+
+
+# By store, and gone with it: an event loop may last for as long as a machine, and have any number of stores.
+_gates = anyio.lowlevel.RunVar[WeakKeyDictionary[TranscriptStore, dict[Target, anyio.Lock]]]("everturn-gates")
 
 
 async def _in_thread(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
