@@ -30,23 +30,6 @@ def test_a_claim_whose_lease_cannot_be_written_is_released(desk: Desk, monkeypat
     assert desk.record().held_until is None
 
 
-def test_a_claim_whose_answer_was_lost_keeps_nobody_waiting_on_this_machine(desk: Desk) -> None:
-    runtime = desk.runtime()
-    claim = runtime.registry.claim
-
-    def lose_answer(*given: Any, **more: Any) -> Claim:
-        claim(*given, **more)
-        raise Unavailable("the registry does not answer", hint="wait")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime.registry, "claim", lose_answer)
-        with pytest.raises(Unavailable):
-            finish(desk.run(runtime=runtime))
-    assert desk.record().held_until is not None
-    run = desk.run(runtime=runtime)
-    assert kinds(finish(run)) == ANSWERED
-
-
 def test_a_claim_that_was_asked_for_as_the_event_loop_ended_keeps_nobody_waiting_on_this_machine(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from claude_agent_sdk import (
 )
 
 from everturn.agent import Agent, session_of
-from everturn.errors import Conflict, EverturnError, Fenced, Held, NotFound, Unavailable
+from everturn.errors import Conflict, EverturnError, Fenced, NotFound, Unavailable
 from everturn.host.agents import end_old_agents, find_cli, mark_of
 from everturn.host.folders import RunFolder
 from everturn.model import Holder
@@ -147,7 +147,7 @@ class Conduct:
                 wait_s=settings.claim_wait_s,
                 is_dead=self._parts.folders.is_dead,
             )
-        except Held:
+        except EverturnError:  # if its answer alone was lost, it ends by itself; without a registry nothing is left
             self._held.may_have_claim = False
             raise
         name_session(claim.session_id, claim.epoch)
