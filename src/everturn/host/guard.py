@@ -31,17 +31,13 @@ STOP_GRACE_S = 2.0  # what the command is given after SIGTERM; the SDK kills the
 COMMAND_GRACE_S = 0.3  # what it is given when the worker has died; it needs a tenth of a second
 LEFTOVER_GRACE_S = 0.5  # what the leftovers of a command that has ended are given after SIGTERM
 END_TIMEOUT_S = 10.0
-LOOK_S = 1.0
-LOOK_AT_PARENT_S = 0.2
-PAUSE_S = 0.005
+LOOK_S, LOOK_AT_PARENT_S, PAUSE_S = 1.0, 0.2, 0.005
 
-NOT_STARTED = 127
-KILLED = 128 + signal.SIGKILL
+NOT_STARTED, KILLED = 127, 128 + signal.SIGKILL
 RESUME_PREFIX = "claude-resume-"  # the SDK's temporary folders for resumed sessions
 COPY_BYTES = 1 << 20
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 # --- Processes of this host --------------------------------------------------------------------------------------

@@ -105,16 +105,16 @@ class Closing:
     async def _make_whole(self, store: TranscriptStore) -> Exception | None:
         if isinstance(self._stop.error, Fenced):  # the transcript is somebody else's now
             return None
-        if not await self._step("flush", store.drain):
-            self._keep = True
-        if (fenced := _fenced(store)) is not None:
+        flushed = await self._step("flush", store.drain)
+        if (fenced := _fenced(store)) is not None:  # the same: what is left here could only get in its way
             return fenced
+        self._keep = self._keep or not flushed
         found: list[Healing] = []
-        if not await self._step("compare", partial(self._compare, store, found)):
-            self._keep = True
-        healing = found[0] if found else None
+        compared = await self._step("compare", partial(self._compare, store, found))
         if (fenced := _fenced(store)) is not None:
             return fenced
+        self._keep = self._keep or not compared
+        healing = found[0] if found else None
         if healing is not None and healing.whole:
             return None
         self._progress.missing_entries = max(1, store.unstored_entries if healing is None else healing.missing)
