@@ -58,6 +58,7 @@ def test_the_rules_are_well_formed() -> None:
     assert code == 0, said
 
 
+@pytest.mark.slow
 def test_each_alert_fires_when_it_should_and_not_when_it_should_not() -> None:
     code, said = promtool("test", "rules", str(TESTS))
     assert code == 0, said

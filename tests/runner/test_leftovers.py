@@ -13,6 +13,8 @@ from claude_agent_sdk import SessionKey, SessionStoreEntry
 from everturn import Run, Runtime, TranscriptStore, Unavailable, WorkItem
 from runner.stage import Desk, finish
 
+pytestmark = pytest.mark.slow
+
 OTHER = WorkItem.task("drain")
 
 
