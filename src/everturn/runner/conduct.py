@@ -129,7 +129,7 @@ class Conduct:
         self._held.store = await self._dispatcher.take_over(lease, self._progress, past.look_after)
         self._metrics.dispatch_seconds.observe(self._parts.clock.elapsed() - self._begun)
         self._label_folder()
-        await past.look_after(self._held.store)  # a session that is new has kept it waiting until here
+        await past.look_after(self._held.store)  # a session that is new has left nothing to wait for until here
         if lease.claim.tainted is not None:
             self._progress.warn(f"the transcript is not whole: {lease.claim.tainted}")
             self._log.warning("resumes_tainted", reason=lease.claim.tainted)

@@ -135,7 +135,6 @@ class Dispatcher:
                 await store.aclose()
         store = await self._fenced(lease.claim, progress)
         assert store is not None
-        await salvage(store)  # nothing of this session, but traces of others
         return store
 
     async def begin_anew(self, lease: Lease, progress: Progress, why: str, *, failed: bool) -> None:
