@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -75,9 +76,15 @@ def test_another_failure_is_unavailable_and_names_its_reason(git: Git, repositor
         git.run(["checkout", "nowhere"], repository)
 
 
-def test_output_that_is_no_utf8_is_no_reason_to_fail(git: Git, tmp_path: Path) -> None:
+def test_output_that_is_no_utf8_comes_as_the_bytes_that_it_is(git: Git, tmp_path: Path) -> None:
     environment = with_fake_git(tmp_path, r"printf 'a\377b\n'")
-    assert Git(environment, 30).run(["log"], tmp_path) == "a\ufffdb\n"
+    assert os.fsencode(Git(environment, 30).run(["log"], tmp_path)) == b"a\xffb\n"
+
+
+def test_an_error_that_is_no_utf8_can_be_shown(tmp_path: Path) -> None:
+    environment = with_fake_git(tmp_path, r"printf 'fatal: a\377b\n' >&2; exit 128")
+    with pytest.raises(Unavailable, match="fatal: a\ufffdb"):
+        Git(environment, 30).run(["log"], tmp_path)
 
 
 def test_a_command_that_takes_too_long_is_killed_with_everything_it_started(tmp_path: Path) -> None:

@@ -17,12 +17,24 @@ from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailabl
 
 STOP_PAUSE_S = 0.1
 
-_HARDENED = (
-    "-c", "core.hooksPath=/dev/null",
-    "-c", "core.fsmonitor=false",
-    "-c", "protocol.ext.allow=never",
-    "-c", "advice.detachedHead=false",
-)  # fmt: skip
+# Given by the environment, where it goes before every file. A protocol that is not named here is refused.
+_HARDENED = {
+    "core.hooksPath": os.devnull,
+    "core.fsmonitor": "false",
+    "core.protectNTFS": "true",
+    "core.protectHFS": "true",
+    "protocol.allow": "never",
+    "protocol.https.allow": "always",
+    "protocol.http.allow": "always",
+    "protocol.ssh.allow": "always",
+    "protocol.file.allow": "always",
+    "http.followRedirects": "false",
+    "submodule.recurse": "false",
+    "fetch.recurseSubmodules": "false",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "advice.detachedHead": "false",
+}
 _NOT_FOUND = ("does not exist", "not found", "does not appear to be a git repository", "Could not resolve host")
 _DENIED = ("Authentication failed", "Permission denied", "could not read Username", "403")
 
@@ -30,29 +42,51 @@ _DENIED = ("Authentication failed", "Permission denied", "could not read Usernam
 class Git:
     """Runs git commands.
 
+    The configuration of the machine and of the user is not read: an agent runs as the same user, and could have put
+    there what git then starts.
+
     Args:
         environment: The variables of this process; git sees them without those that steer git itself.
         timeout_s: How long one command may take.
+        config_file: A configuration to read in place of the machine's and the user's.
     """
 
-    def __init__(self, environment: Mapping[str, str], timeout_s: float) -> None:
+    def __init__(self, environment: Mapping[str, str], timeout_s: float, config_file: Path | None = None) -> None:
         kept = {name: value for name, value in environment.items() if not name.startswith("GIT_")}
-        self._environment = {
-            **kept,
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_ASKPASS": "",
-            "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
-            "LC_ALL": "C.UTF-8",
-        }
+        self._environment = with_config(
+            _HARDENED,
+            {
+                **kept,
+                "GIT_CONFIG_NOSYSTEM": "1",
+                "GIT_CONFIG_GLOBAL": os.devnull if config_file is None else str(config_file),
+                "GIT_TERMINAL_PROMPT": "0",
+                "GIT_ASKPASS": "",
+                "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+                "GIT_OPTIONAL_LOCKS": "0",
+                "LC_ALL": "C.UTF-8",
+            },
+        )
         self._timeout_s = timeout_s
 
-    def run(self, arguments: Sequence[str], cwd: Path, stop: threading.Event | None = None) -> str:
-        """Run one command and return what it printed.
+    def run(
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        stop: threading.Event | None = None,
+        *,
+        config: Mapping[str, str] | None = None,
+        extra: Mapping[str, str] | None = None,
+        text: str | None = None,
+    ) -> str:
+        """Run one command and return what it printed. Bytes that are no UTF-8 come as surrogates, as in `os.fsdecode`.
 
         Args:
             arguments: The command without `git`. Text from outside belongs behind `--end-of-options`.
             cwd: Where to run it.
             stop: Once it is set, git is killed within a moment.
+            config: Configuration that goes before all other.
+            extra: Variables on top of the others.
+            text: What it reads; nothing if not given.
 
         Raises:
             NotFound: There is no such repository, or no git.
@@ -62,30 +96,32 @@ class Git:
         """
         try:
             process = subprocess.Popen(
-                ["git", *_HARDENED, *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
+                ["git", *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
                 cwd=cwd,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
+                env=with_config(config or {}, {**self._environment, **(extra or {})}),
+                stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                errors="replace",
+                errors="surrogateescape",  # a file's name may be any bytes
                 start_new_session=True,
             )
         except FileNotFoundError:
             raise NotFound("there is no git command", hint="install git, or put it on the PATH") from None
-        output, complaint = self._finish(process, arguments[0], stop or threading.Event())
+        output, complaint = self._finish(process, arguments[0], stop or threading.Event(), text)
         if process.returncode:
-            raise _failure(arguments[0], complaint)
+            raise _failure(arguments[0], complaint.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         return output
 
-    def _finish(self, process: subprocess.Popen[str], command: str, stop: threading.Event) -> tuple[str, str]:
+    def _finish(
+        self, process: subprocess.Popen[str], command: str, stop: threading.Event, text: str | None
+    ) -> tuple[str, str]:
         left_s = self._timeout_s
         with process:
             try:
                 while True:
                     try:
-                        return process.communicate(timeout=min(left_s, STOP_PAUSE_S))
+                        return process.communicate(text, timeout=min(left_s, STOP_PAUSE_S))
                     except subprocess.TimeoutExpired:
                         left_s -= STOP_PAUSE_S
                     if stop.is_set():
@@ -98,6 +134,19 @@ class Git:
             finally:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
+
+
+def with_config(config: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which git has this configuration, behind what the environment gives it already.
+
+    What comes later goes before what comes first, and all of it before every file.
+    """
+    count = int(environment.get("GIT_CONFIG_COUNT") or 0)
+    made = {**environment, "GIT_CONFIG_COUNT": str(count + len(config))}
+    for number, (key, value) in enumerate(config.items(), count):
+        made[f"GIT_CONFIG_KEY_{number}"] = key
+        made[f"GIT_CONFIG_VALUE_{number}"] = value
+    return made
 
 
 def _failure(command: str, complaint: str) -> EverturnError:
