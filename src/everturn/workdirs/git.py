@@ -27,6 +27,7 @@ _HARDENED = {
     "protocol.https.allow": "always",
     "protocol.http.allow": "always",
     "protocol.ssh.allow": "always",
+    "protocol.git.allow": "always",
     "protocol.file.allow": "always",
     "http.followRedirects": "false",
     "submodule.recurse": "false",
@@ -78,7 +79,7 @@ class Git:
         extra: Mapping[str, str] | None = None,
         text: str | None = None,
     ) -> str:
-        """Run one command and return what it printed. Bytes that are no UTF-8 come as surrogates, as in `os.fsdecode`.
+        """Run one command and return what it printed; bytes that are no UTF-8 as surrogates, as in `os.fsdecode`.
 
         Args:
             arguments: The command without `git`. Text from outside belongs behind `--end-of-options`.
