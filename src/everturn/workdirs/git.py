@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
+from everturn.workdirs.locks import Lock
 
 STOP_PAUSE_S = 0.1
 
@@ -78,6 +79,7 @@ class Git:
         config: Mapping[str, str] | None = None,
         extra: Mapping[str, str] | None = None,
         text: str | None = None,
+        lock: Lock | None = None,
     ) -> str:
         """Run one command and return what it printed; bytes that are no UTF-8 as surrogates, as in `os.fsdecode`.
 
@@ -88,6 +90,7 @@ class Git:
             config: Configuration that goes before all other.
             extra: Variables on top of the others.
             text: What it reads; nothing if not given.
+            lock: A lock that git holds with us, in case that it outlives us.
 
         Raises:
             NotFound: There is no such repository, or no git.
@@ -106,6 +109,7 @@ class Git:
                 text=True,
                 errors="surrogateescape",  # a file's name may be any bytes
                 start_new_session=True,
+                pass_fds=() if lock is None else (lock.descriptor,),
             )
         except FileNotFoundError:
             raise NotFound("there is no git command", hint="install git, or put it on the PATH") from None

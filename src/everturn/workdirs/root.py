@@ -16,15 +16,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from everturn.clock import Clock, Ids
 from everturn.errors import Conflict, Denied, EverturnError, Unavailable
+from everturn.workdirs import locks
+from everturn.workdirs.locks import Lock
 
 MARKER = "everturn-workdirs.json"
 VERSION = 1
@@ -90,48 +91,47 @@ class Root:
     # --- Locks ----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def locked_cache(self, name: str, timeout_s: float) -> Iterator[None]:
+    def locked_cache(self, name: str, timeout_s: float, stop: threading.Event | None = None) -> Iterator[Lock]:
         """Be the only one to change a cache.
 
         Args:
             name: The cache.
             timeout_s: How long to wait for others; 0: not at all.
+            stop: Once it is set, the waiting ends.
 
         Raises:
             Unavailable: Another process, or thread, has it.
         """
-        lock = self._acquire(f"cache-{name}", timeout_s)
+        lock = self._take(f"cache-{name}", timeout_s, stop)
         if lock is None:
             raise Unavailable(
                 f"another process has been at work on the cache {name} for {timeout_s:g} s",
                 hint="wait for it, or look what it is doing",
             )
         try:
-            yield
+            yield lock
         finally:
             lock.release()
 
-    def try_workdir(self, name: str, timeout_s: float = 0) -> FileLock | None:
+    def try_workdir(self, name: str, timeout_s: float = 0, stop: threading.Event | None = None) -> Lock | None:
         """Take a workdir for a run, or for its removal; whoever gets the lock releases it.
 
         Args:
             name: The workdir.
             timeout_s: How long to wait for whoever has it.
+            stop: Once it is set, the waiting ends.
 
         Returns:
             The lock, or `None`: a run is at work in it.
         """
-        return self._acquire(name, timeout_s)
+        return self._take(name, timeout_s, stop)
 
-    def _acquire(self, name: str, timeout_s: float) -> FileLock | None:
-        lock = FileLock(self.path / "locks" / f"{name}.lock", timeout=timeout_s, thread_local=False)
+    def _take(self, name: str, timeout_s: float, stop: threading.Event | None) -> Lock | None:
+        path = self.path / "locks" / f"{name}.lock"
         try:
-            lock.acquire()
-        except Timeout:
-            return None
+            return locks.take(path, clock=self.clock, timeout_s=timeout_s, stop=stop)
         except OSError as error:
             raise _denied(error, self.path) from error
-        return lock
 
     # --- Coming and going -----------------------------------------------------------------------------------------
 
