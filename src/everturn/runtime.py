@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from claude_agent_sdk import ClaudeAgentOptions
 
-from everturn.clock import SystemClock
+from everturn.clock import Clock, Ids, SystemClock
 from everturn.host.folders import RunFolders
 from everturn.log.encryption import Keys, SealedObjects
 from everturn.log.objects import run as run_blocking
@@ -26,6 +26,8 @@ from everturn.transcripts.archive import Archive
 from everturn.upkeep.traces import upload
 from everturn.workdirs import Workdirs, located
 from everturn.workdirs.git import Git
+from everturn.workdirs.rescuer import Rescuer
+from everturn.workdirs.root import Root
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -64,11 +66,7 @@ class Runtime:
         parts = Parts(
             registry=self.registry,
             stores=self._stores,
-            workdirs=Workdirs(
-                self.settings.workdirs_path(),
-                Git(inherited_environment(), self.settings.git_timeout_s),
-                lock_timeout_s=self.settings.git_timeout_s,
-            ),
+            workdirs=_workdirs(self.settings, clock),
             folders=RunFolders(self.settings.runs_path(), clock=clock),
             settings=self.settings,
             clock=clock,
@@ -169,6 +167,22 @@ def open_transcripts(settings: Settings, scope: str, *, only_look: bool = False)
         return TranscriptStore.open(settings.store_url(), scope=scope, any_cwd=True, settings=settings)
     objects = connect(settings.store_url(), settings, assignment=Assignment(scope))
     return TranscriptStore(objects, scope=scope, any_cwd=True, settings=settings)
+
+
+def _workdirs(settings: Settings, clock: Clock) -> Workdirs:
+    root = Root(settings.workdirs_path(), clock, Ids())
+    git = Git(inherited_environment(), settings.git_timeout_s, settings.git_config_file)
+    metrics, lock_timeout_s = default_metrics(), settings.git_timeout_s
+    rescuer = Rescuer(root, git, how=settings.workdir_rescue, metrics=metrics, lock_timeout_s=lock_timeout_s)
+    return Workdirs(
+        root,
+        git,
+        options=settings.repository_options,
+        rescuer=rescuer,
+        metrics=metrics,
+        wait_s=settings.claim_wait_s,
+        lock_timeout_s=lock_timeout_s,
+    )
 
 
 class _Stores:
