@@ -71,10 +71,11 @@ def read_attributes(data: bytes) -> list[tuple[str, str]]:
     return pairs
 
 
-def settings_for(attributes: dict[str, str]) -> list[dict[str, str]] | None:
-    """Return what git's settings `http.*` are for what it asks, with the user that it names and without.
+def settings_for(attributes: dict[str, str]) -> list[list[tuple[str, str]]] | None:
+    """Return git's settings `http.*` that count for what it asks, with the user that it names and without; and the
+    settings of proxies and helpers, in the order in which they count.
 
-    A user may come from the URL, which counts for these settings, or from a setting itself, which does not.
+    A user may come from the URL, which counts for the first, or from a setting itself, which does not.
 
     Returns:
         `None` if that cannot be found out.
@@ -84,22 +85,14 @@ def settings_for(attributes: dict[str, str]) -> list[dict[str, str]] | None:
         return None
     rest = f"{host}/{quote(attributes.get('path', ''))}"
     user = quote(attributes.get("username", "")).replace("/", "%2F")
-    found = []
-    for url in [f"{scheme}://{rest}"] + ([f"{scheme}://{user}@{rest}"] if user else []):
-        settings = read_config("--get-urlmatch", "http", url)
-        if settings is None:
-            return None
-        found.append(settings)
-    if scheme == "http":  # a remote's own proxy goes before that of its URL
-        proxies = read_config("--get-regexp", r"^remote\..*\.proxy$")
-        if proxies is None:
-            return None
-        found.append(proxies)
-    return found
+    urls = [f"{scheme}://{rest}"] + ([f"{scheme}://{user}@{rest}"] if user else [])
+    found = [read_config("--get-urlmatch", "http", url) for url in urls]
+    found.append(read_config("--get-regexp", r"^(remote\..*\.proxy|credential\.(.*\.)?helper)$"))
+    return None if None in found else [settings for settings in found if settings is not None]
 
 
-def read_config(*arguments: str) -> dict[str, str] | None:
-    """Return what `git config` prints, by key; `None` if it fails. A key without a value is `true`."""
+def read_config(*arguments: str) -> list[tuple[str, str]] | None:
+    """Return what `git config` prints, as keys and values; `None` if it fails. A key without a value is `true`."""
     read_end, write_end = os.pipe()
     with open(read_end, "rb") as output:
         try:
@@ -110,6 +103,7 @@ def read_config(*arguments: str) -> dict[str, str] | None:
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, write_end, 1),
+                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
                 ],
             )
         except OSError:
@@ -121,7 +115,7 @@ def read_config(*arguments: str) -> dict[str, str] | None:
     if code not in (0, 1):  # 1: there is nothing
         return None
     pairs = [record.partition("\n") for record in data.split("\0") if record]
-    return {key: value if separator else "true" for key, separator, value in pairs}
+    return [(key, value if separator else "true") for key, separator, value in pairs]
 
 
 def ask(path: str, request: dict[str, object]) -> dict[str, str]:
