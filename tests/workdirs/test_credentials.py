@@ -20,10 +20,20 @@ from hypothesis import strategies as st
 
 from everturn.clock import ManualClock
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
+from everturn.model import GitCredential
 from everturn.workdirs import credential_helper
 from everturn.workdirs.credential_helper import KEY, SOCKET
 from everturn.workdirs.credential_server import AT_ONCE, CredentialServer
-from everturn.workdirs.credentials import EXPIRY_MARGIN_S, KEPT_URLS, Credential, Credentials, from_env, from_file
+from everturn.workdirs.credentials import (
+    EXPIRY_MARGIN_S,
+    KEPT_URLS,
+    Credential,
+    Credentials,
+    from_env,
+    from_file,
+    sources_of,
+)
+from everturn.workdirs.git import with_config
 from polling import wait_until
 
 FORGE = "https://git.example"
@@ -276,7 +286,18 @@ def test_a_token_in_the_environment_is_read_at_each_use() -> None:
     with pytest.raises(Denied, match="FORGE_TOKEN"):
         source(FORGE)
     variables["FORGE_TOKEN"] = f" {SECRET}\n"
-    assert source(FORGE) == SECRET
+    assert source(FORGE) == Credential("x-access-token", SECRET)
+
+
+def test_settings_name_sources(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("two\n")
+    settings = {
+        FORGE: GitCredential(token_env="FORGE_TOKEN"),
+        f"{FORGE}/team": GitCredential(token_file=str(tmp_path / "token"), username="bot"),
+    }
+    credentials = Credentials(sources_of(settings, {"FORGE_TOKEN": "one"}.get), ManualClock())
+    assert credentials.ask(FORGE) == Credential("x-access-token", "one")
+    assert credentials.ask(f"{FORGE}/team/shop") == Credential("bot", "two")
 
 
 def test_a_token_in_a_file_is_read_at_each_use(tmp_path: Path) -> None:
@@ -289,7 +310,7 @@ def test_a_token_in_a_file_is_read_at_each_use(tmp_path: Path) -> None:
             source(FORGE)
     for token in ("one", "two"):
         (tmp_path / "token").write_text(f"{token}\n")
-        assert source(FORGE) == token
+        assert source(FORGE) == Credential("x-access-token", token)
     with pytest.raises(Denied):
         from_file(tmp_path)(FORGE)
 
@@ -329,7 +350,7 @@ def send(server: CredentialServer, data: bytes) -> bytes:
     """Send bytes to a server and return what comes until it hangs up."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(20)
-        connection.connect(server.variables()[SOCKET])
+        connection.connect(server.config()[SOCKET])
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         answer = b""
@@ -342,7 +363,7 @@ def send(server: CredentialServer, data: bytes) -> bytes:
 
 
 def ask(server: CredentialServer, **more: Any) -> dict[str, str]:
-    message = {**request(**more), "key": server.variables()[KEY]}
+    message = {**request(**more), "key": server.config()[KEY]}
     answer: dict[str, str] = json.loads(send(server, json.dumps(message).encode() + b"\n"))
     return answer
 
@@ -463,7 +484,7 @@ def test_erase_makes_the_source_be_asked_again(make_server: MakeServer) -> None:
 
 def test_a_client_that_says_nothing_keeps_nobody_waiting(make_server: MakeServer) -> None:
     server = make_server()
-    path = server.variables()[SOCKET]
+    path = server.config()[SOCKET]
     silent = [socket.socket(socket.AF_UNIX) for _ in range(AT_ONCE + 4)]
     try:
         for each in silent[: AT_ONCE // 2]:
@@ -501,16 +522,16 @@ def test_a_source_that_takes_long_keeps_others_from_nothing(make_server: MakeSer
 
 def test_the_socket_is_for_this_user_alone_and_goes_with_its_server(make_server: MakeServer, tmp_path: Path) -> None:
     server = make_server()
-    path = Path(server.variables()[SOCKET])
+    path = Path(server.config()[SOCKET])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    first = server.variables()
+    first = server.config()
     server.open()
-    assert server.variables() == first
+    assert server.config() == first
     server.close()
     server.close()
     assert list(path.parent.iterdir()) == []
-    assert server.variables()[KEY] != first[KEY]
+    assert server.config()[KEY] != first[KEY]
 
 
 def test_a_folder_that_others_may_enter_is_refused(make_server: MakeServer, tmp_path: Path) -> None:
@@ -531,7 +552,7 @@ def test_without_credentials_there_is_no_socket_and_nothing_is_said_to_git(
 ) -> None:
     server = make_server(Credentials({}, ManualClock()))
     server.open()
-    assert (server.config(), server.variables(), server.environment({"A": "b"})) == ({}, {}, {"A": "b"})
+    assert (server.config(), server.environment({"A": "b"})) == ({}, {"A": "b"})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -572,7 +593,7 @@ def test_git_is_answered_by_way_of_a_folder_of_any_length(make_server: MakeServe
     server = make_server(folder=tmp_path / ("long" * 30) / ("longer" * 30))
     filled = fill(server.environment(), WHOLE.decode())
     assert f"username=x-access-token\npassword={SECRET}\n" in filled.stdout, filled.stderr
-    assert len(server.variables()[SOCKET]) > 300
+    assert len(server.config()[SOCKET]) > 300
 
 
 @pytest.mark.parametrize(
@@ -608,8 +629,8 @@ def test_git_forgets_all_other_helpers_of_this_url_and_only_of_this(
     ],
 )
 def test_a_request_that_git_was_tricked_into_gets_nothing(make_server: MakeServer, data: bytes) -> None:
-    done = helper(make_server().variables(), data)
-    assert (done.returncode, done.stdout) == (0, b"")
+    done = helper(make_server().environment(), data)
+    assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.startswith(b"everturn: no git credentials: ")
     assert b"Traceback" not in done.stderr
 
@@ -633,27 +654,28 @@ def test_urls_that_once_tricked_git_get_nothing(make_server: MakeServer, text: s
 
 
 def test_a_key_that_is_wrong_gets_nothing(make_server: MakeServer) -> None:
-    done = helper({**make_server().variables(), KEY: "0" * 64}, WHOLE)
+    done = helper(with_config({KEY: "0" * 64}, make_server().environment()), WHOLE)
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"the worker does not answer" in done.stderr
 
 
 @pytest.mark.parametrize("action", ["store", "capability", "", "get x"])
 def test_what_is_not_asked_is_not_answered(make_server: MakeServer, action: str) -> None:
-    done = helper(make_server().variables(), WHOLE, action)
+    done = helper(make_server().environment(), WHOLE, action)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_without_its_variables_it_says_nothing() -> None:
+def test_where_no_worker_is_named_it_says_so() -> None:
     done = helper({}, WHOLE)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"everturn: no git credentials: no worker is named\n"
 
 
 def test_a_git_that_cannot_be_asked_how_it_is_set_up_gets_nothing(make_server: MakeServer, tmp_path: Path) -> None:
-    done = helper({**make_server().variables(), "PATH": str(tmp_path)}, WHOLE)
+    done = helper({**make_server().environment(), "PATH": str(tmp_path)}, WHOLE)
     assert done.stdout == b""
-    assert b"it cannot be found out how git is set up" in done.stderr
-    done = helper({**make_server().variables(), "GIT_CONFIG_COUNT": "x"}, WHOLE)
+    assert b"git cannot be asked how it is set up" in done.stderr
+    done = helper({**make_server().environment(), "GIT_CONFIG_COUNT": "x"}, WHOLE)
     assert done.stdout == b""
 
 

@@ -135,18 +135,14 @@ def test_a_child_of_a_child_has_them_too(stage: Stage) -> None:
     subprocess.run([sys.executable, "-c", program], cwd=stage.clone, env=stage.environment(), timeout=60, check=True)
 
 
-def test_git_of_ours_has_them_by_the_call_and_needs_no_configuration_of_an_agent(stage: Stage) -> None:
-    git = Git({"PATH": os.environ["PATH"], "HOME": str(stage.home)}, timeout_s=60)
-    for key in ("helper", "username"):
-        stage.plant(f"credential.{stage.url}.{key}", "!touch ran; :")
+def test_git_of_ours_has_them_when_it_goes_online_and_from_nobody_else(stage: Stage) -> None:
+    stage.plant(f"credential.{stage.url}.helper", "!touch ran; echo username=x; echo password=y; :")
+    trusting = {f"http.{stage.forge.url}.sslCAInfo": str(stage.authority.ca_file)}
+    git = Git({"PATH": os.environ["PATH"], "HOME": str(stage.home)}, 60, credentials=stage.server.config)
     with pytest.raises(Denied):
-        git.run(
-            ["ls-remote", stage.url],
-            stage.folder,
-            config={f"http.{stage.forge.url}.sslCAInfo": str(stage.authority.ca_file)},
-        )
-    config, variables = stage.server.config(), stage.server.variables()
-    assert "refs/heads/main" in git.run(["ls-remote", stage.url], stage.folder, config=config, extra=variables)
+        git.run(["ls-remote", stage.url], stage.folder, config=trusting)
+    assert "refs/heads/main" in git.run(["ls-remote", stage.url], stage.folder, online=True)
+    assert not stage.forge.was_told("y", "x")
 
 
 def test_what_the_environment_says_to_git_already_stays(stage: Stage) -> None:
@@ -381,7 +377,7 @@ def test_the_token_is_in_no_file_no_command_line_no_environment_and_no_log(
         watcher.join()
     assert [each.returncode == 0 for each in done] == [True, False]
     assert any(b"credential_helper.py" in each for each in seen)
-    assert any(b"GIT_EVERTURN_KEY" in each for each in seen)
+    assert any(b"everturn.credentialkey" in each for each in seen)
     spellings = [TOKEN.encode(), basic("x-access-token", TOKEN).encode()]
     folders = (stage.folder, ground.folder)
     files = [path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()]

@@ -48,8 +48,8 @@ _COMMAND = "!" + shlex.join([sys.executable, "-I", "-S", credential_helper.__fil
 class CredentialServer:
     """Gives credentials to git on this machine. May be used from any thread.
 
-    Only a process of this user that was given `environment` (or `config` and `variables`), or can read it elsewhere,
-    gets an answer. What it may ask for is what the table names.
+    Only a process of this user that was given `environment` or `config`, or can read it elsewhere, gets an answer.
+    What it may ask for is what the table names.
 
     Args:
         credentials: Who may have what.
@@ -102,11 +102,20 @@ class CredentialServer:
             listening.close()
 
     def config(self) -> dict[str, str]:
-        """Return the configuration that makes git ask here; empty if there is nothing to give.
+        """Return the configuration that makes git ask here; empty if there is nothing to give. Opens the socket.
 
-        It concerns the URLs of the table only; for others git does what it did before.
+        It concerns the URLs of the table only; for others git does what it did before. It has to reach git by its
+        environment (`with_config`): the key does not belong in a file or an argument.
+
+        Raises:
+            Invalid: See `open`.
         """
-        config = {}
+        self.open()
+        with self._lock:
+            listening = self._listening
+        if listening is None:
+            return {}
+        config = {SOCKET: str(listening.path), KEY: listening.key}
         for url in self._credentials.urls:
             # One key with a slash, one without: to git both are this URL. The first takes away all helpers that were
             # named before, whoever named them.
@@ -119,17 +128,6 @@ class CredentialServer:
                 config[f"http.{url}.sslCAInfo"] = self._ca_file
         return config
 
-    def variables(self) -> dict[str, str]:
-        """Return the variables that go with `config`; empty if there is nothing to give. Opens the socket.
-
-        Raises:
-            Invalid: See `open`.
-        """
-        self.open()
-        with self._lock:
-            listening = self._listening
-        return {} if listening is None else {SOCKET: str(listening.path), KEY: listening.key}
-
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the variables for an agent: every git that it starts, however far below, asks here.
 
@@ -139,8 +137,8 @@ class CredentialServer:
         Raises:
             Invalid: See `open`.
         """
-        variables = {**(base or {}), **self.variables()}
-        return with_config(self.config(), variables) if self._credentials else variables
+        config = self.config()
+        return with_config(config, base or {}) if config else dict(base or {})
 
     def _serve(self, connection: socket.socket, key: str) -> None:
         if not self._slots.acquire(blocking=False):
