@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workdirs.left_behind import LeftBehind, copied, prepare
+from workdirs.left_behind import LeftBehind, copied, prepare
 
 
 @pytest.fixture(scope="session")
