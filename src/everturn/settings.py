@@ -124,7 +124,7 @@ class Settings(BaseSettings):
         description="where the tokens for git's remotes come from, by the beginning of their URLs",
     )
     git_ca_file: Path | None = Field(
-        None, description="the certificates that those remotes are checked against, in place of the machine's"
+        None, description="the certificates that git's remotes are checked against, in place of the machine's"
     )
     git_config_file: Path | None = Field(
         None, description="a file of git configuration that is read in place of the machine's and the user's"

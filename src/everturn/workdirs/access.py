@@ -11,6 +11,7 @@ from pathlib import Path
 from everturn.clock import Clock, Ids
 from everturn.workdirs.credential_server import CredentialServer
 from everturn.workdirs.credentials import Credentials
+from everturn.workdirs.git import with_config
 from everturn.workdirs.identity import Identity, default_identity, environment
 
 
@@ -23,7 +24,7 @@ class GitAccess:
             set.
         variables: The variables of this process.
         folder: Where the socket for our own git is made.
-        ca_file: The certificates that count for the remotes that there are credentials for.
+        ca_file: The certificates that count for all remotes, in place of the machine's.
         clock: Tells the time.
         ids: Makes names that nobody else uses.
     """
@@ -57,7 +58,7 @@ class GitAccess:
         """
         if self._credentials and self._tidied.acquire(blocking=False):
             _remove_dead_sockets(self._folder)
-        return self._own.environment(base)
+        return self._own.environment(self._trusting(base))
 
     def close(self) -> None:
         """Give our own git no more credentials."""
@@ -84,7 +85,7 @@ class GitAccess:
         """
         config = {name: value for name, value in self._variables.items() if name.startswith("GIT_CONFIG_")}
         author, committer = self.identity(agent)
-        return server.environment({**config, **environment(author, committer), **given})
+        return server.environment(self._trusting({**config, **environment(author, committer), **given}))
 
     def identity(self, agent: str | None) -> tuple[Identity, Identity]:
         """Return who an agent's commits are by, and who commits them.
@@ -95,6 +96,9 @@ class GitAccess:
         author_text, committer_text = self._identity(agent)
         author = default_identity(agent) if author_text is None else Identity.parse(author_text)
         return author, author if committer_text is None else Identity.parse(committer_text)
+
+    def _trusting(self, base: Mapping[str, str]) -> dict[str, str]:
+        return with_config({} if self._ca_file is None else {"http.sslCAInfo": str(self._ca_file.absolute())}, base)
 
     def _server(self, folder: Path) -> CredentialServer:
         return CredentialServer(
