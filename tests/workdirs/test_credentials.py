@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -471,6 +472,14 @@ def test_why_there_is_nothing_is_logged_without_what_there_would_have_been(
         ("git_credentials_failed", FORGE),
     ]
     assert SECRET not in caplog.text
+
+
+def test_a_line_of_a_run_says_whose_it_is(make_server: MakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    with structlog.contextvars.bound_contextvars(colour="red"):
+        server = make_server()
+        server.open()
+    ask(server, environment={"GIT_SSL_NO_VERIFY": "1"})
+    assert json.loads(caplog.records[-1].getMessage())["colour"] == "red"
 
 
 def test_erase_makes_the_source_be_asked_again(make_server: MakeServer) -> None:
