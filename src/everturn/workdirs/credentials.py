@@ -257,6 +257,16 @@ def from_file(path: Path, username: str = TOKEN_USERNAME) -> Source:
     return ask
 
 
+def under_name(username: str, source: Source) -> Source:
+    """Return a source that gives the tokens of another one under this name."""
+
+    def ask(url: str) -> Credential | str | None:
+        found = source(url)
+        return Credential(username, found) if isinstance(found, str) else found
+
+    return ask
+
+
 def _credential(source: Source, url: str) -> Credential | None:
     try:
         found = source(url)
