@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from everturn.clock import ManualClock
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
-from everturn.model import GitCredential
 from everturn.workdirs import credential_helper
 from everturn.workdirs.credential_helper import KEY, SOCKET
 from everturn.workdirs.credential_server import AT_ONCE, CredentialServer
@@ -32,7 +31,7 @@ from everturn.workdirs.credentials import (
     Credentials,
     from_env,
     from_file,
-    sources_of,
+    under_name,
 )
 from everturn.workdirs.git import with_config
 from polling import wait_until
@@ -287,18 +286,14 @@ def test_a_token_in_the_environment_is_read_at_each_use() -> None:
     with pytest.raises(Denied, match="FORGE_TOKEN"):
         source(FORGE)
     variables["FORGE_TOKEN"] = f" {SECRET}\n"
-    assert source(FORGE) == Credential("x-access-token", SECRET)
+    assert source(FORGE) == SECRET
 
 
-def test_settings_name_sources(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("two\n")
-    settings = {
-        FORGE: GitCredential(token_env="FORGE_TOKEN"),
-        f"{FORGE}/team": GitCredential(token_file=str(tmp_path / "token"), username="bot"),
-    }
-    credentials = Credentials(sources_of(settings, {"FORGE_TOKEN": "one"}.get), ManualClock())
-    assert credentials.ask(FORGE) == Credential("x-access-token", "one")
-    assert credentials.ask(f"{FORGE}/team/shop") == Credential("bot", "two")
+def test_a_token_may_go_with_another_name_and_a_credential_has_its_own() -> None:
+    given = Credential("own", "two")
+    assert under_name("bot", lambda _: "one")(FORGE) == Credential("bot", "one")
+    assert under_name("bot", lambda _: given)(FORGE) == given
+    assert under_name("bot", lambda _: None)(FORGE) is None
 
 
 def test_a_token_in_a_file_is_read_at_each_use(tmp_path: Path) -> None:
@@ -311,7 +306,7 @@ def test_a_token_in_a_file_is_read_at_each_use(tmp_path: Path) -> None:
             source(FORGE)
     for token in ("one", "two"):
         (tmp_path / "token").write_text(f"{token}\n")
-        assert source(FORGE) == Credential("x-access-token", token)
+        assert source(FORGE) == token
     with pytest.raises(Denied):
         from_file(tmp_path)(FORGE)
 

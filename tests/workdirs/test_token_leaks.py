@@ -139,7 +139,7 @@ def test_a_child_of_a_child_has_them_too(stage: Stage) -> None:
 def test_git_of_ours_has_them_when_it_goes_online_and_from_nobody_else(stage: Stage) -> None:
     stage.plant(f"credential.{stage.url}.helper", "!echo username=x; echo password=planted; :")
     trusting = {f"http.{stage.forge.url}.sslCAInfo": str(stage.authority.ca_file)}
-    git = Git({"PATH": os.environ["PATH"], "HOME": str(stage.home)}, 60, credentials=stage.server.config)
+    git = Git({"PATH": os.environ["PATH"], "HOME": str(stage.home)}, 60, credentials=stage.server.environment)
     with pytest.raises(Denied):
         git.run(["ls-remote", stage.url], stage.folder, config=trusting)
     assert "refs/heads/main" in git.run(["ls-remote", stage.url], stage.folder, online=True)
@@ -165,7 +165,7 @@ def test_the_certificates_of_the_worker_count_for_git_of_ours_too(stage: Stage, 
     credentials = Credentials({stage.forge.url: lambda _: TOKEN}, SystemClock())
     server = CredentialServer(credentials, stage.folder / "private", environment=variables)
     try:
-        git = Git(variables, 60, credentials=server.config)
+        git = Git(variables, 60, credentials=server.environment)
         assert "refs/heads/main" in git.run(["ls-remote", stage.url], stage.folder, online=True)
     finally:
         server.close()

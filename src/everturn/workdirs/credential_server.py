@@ -264,8 +264,8 @@ class _Listener:
         try:
             with _address(path) as address:
                 self._socket.bind(address)
+            self._socket.listen(AT_ONCE)  # at once: a socket at which nobody listens may be taken for a dead one
             path.chmod(0o600)
-            self._socket.listen(AT_ONCE)
             self._socket.setblocking(False)
         except OSError as error:
             self._close_all()
