@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,13 +137,38 @@ def test_a_child_of_a_child_has_them_too(stage: Stage) -> None:
 
 
 def test_git_of_ours_has_them_when_it_goes_online_and_from_nobody_else(stage: Stage) -> None:
-    stage.plant(f"credential.{stage.url}.helper", "!touch ran; echo username=x; echo password=y; :")
+    stage.plant(f"credential.{stage.url}.helper", "!echo username=x; echo password=planted; :")
     trusting = {f"http.{stage.forge.url}.sslCAInfo": str(stage.authority.ca_file)}
-    git = Git({"PATH": os.environ["PATH"], "HOME": str(stage.home)}, 60, credentials=stage.server.config)
+    git = Git({"PATH": os.environ["PATH"], "HOME": str(stage.home)}, 60, credentials=stage.server.environment)
     with pytest.raises(Denied):
         git.run(["ls-remote", stage.url], stage.folder, config=trusting)
     assert "refs/heads/main" in git.run(["ls-remote", stage.url], stage.folder, online=True)
-    assert not stage.forge.was_told("y", "x")
+    assert not stage.forge.was_told("planted", "x")
+
+
+def test_a_submodule_is_fetched_with_them_though_git_takes_variables_away_there(stage: Stage) -> None:
+    sub = ["-c", "submodule.recurse=true", "submodule", "--quiet", "add", stage.url, "sub"]
+    done = stage.git(*sub)
+    assert done.returncode == 0, done.stderr
+    assert stage.git("submodule", "--quiet", "update", "--remote", "--init").returncode == 0
+    assert stage.git("fetch", "--recurse-submodules=yes").returncode == 0
+
+
+def test_many_ask_at_once(stage: Stage) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        done = list(threads.map(lambda _: stage.git("ls-remote", "origin"), range(16)))
+    assert [each.stderr for each in done] == [""] * 16
+
+
+def test_the_certificates_of_the_worker_count_for_git_of_ours_too(stage: Stage, ground: Ground) -> None:
+    variables = {"GIT_SSL_CAINFO": str(ground.authority.ca_file), "PATH": os.environ["PATH"]}
+    credentials = Credentials({stage.forge.url: lambda _: TOKEN}, SystemClock())
+    server = CredentialServer(credentials, stage.folder / "private", environment=variables)
+    try:
+        git = Git(variables, 60, credentials=server.environment)
+        assert "refs/heads/main" in git.run(["ls-remote", stage.url], stage.folder, online=True)
+    finally:
+        server.close()
 
 
 def test_what_the_environment_says_to_git_already_stays(stage: Stage) -> None:

@@ -54,7 +54,8 @@ class CredentialServer:
     Args:
         credentials: Who may have what.
         folder: Where the socket is made; a folder that only this user can enter. It is made if it is not there.
-        ca_file: The certificates that count for all of the table's URLs, in place of the machine's.
+        ca_file: The certificates that count for all of the table's URLs, in place of the machine's; what
+            `GIT_SSL_CAINFO` names if not given.
         environment: The variables of this process. Those that name certificates may be the same in git's.
         clock: To give up on clients by.
         ids: Makes the key and the socket's name.
@@ -72,8 +73,9 @@ class CredentialServer:
     ) -> None:
         self._credentials = credentials
         self._folder = folder.absolute()
-        self._ca_file = None if ca_file is None else str(ca_file.absolute())
-        self._trust = _Trust(self._ca_file, environment or {})
+        inherited = environment or {}
+        self._ca_file = inherited.get("GIT_SSL_CAINFO") or None if ca_file is None else str(ca_file.absolute())
+        self._trust = _Trust(self._ca_file, inherited)
         self._clock = clock or SystemClock()
         self._ids = ids or Ids()
         self._lock = threading.Lock()
@@ -262,8 +264,8 @@ class _Listener:
         try:
             with _address(path) as address:
                 self._socket.bind(address)
+            self._socket.listen(AT_ONCE)  # at once: a socket at which nobody listens may be taken for a dead one
             path.chmod(0o600)
-            self._socket.listen(AT_ONCE)
             self._socket.setblocking(False)
         except OSError as error:
             self._close_all()

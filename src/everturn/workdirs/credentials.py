@@ -16,7 +16,6 @@ from urllib.parse import quote, unquote
 
 from everturn.clock import Clock
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
-from everturn.model import GitCredential
 
 TOKEN_USERNAME = "x-access-token"  # noqa: S105  # what forges take for the name beside a token
 EXPIRY_MARGIN_S = 300.0  # a push that begins with a credential has to end with it
@@ -196,48 +195,27 @@ class Credentials:
         return credential.expires_at is not None and credential.expires_at - EXPIRY_MARGIN_S > self._clock.now()
 
 
-def sources_of(settings: Mapping[str, GitCredential], read: Callable[[str], str | None]) -> dict[str, Source]:
-    """Return the sources that settings name, by their URLs.
-
-    Args:
-        settings: Where each token comes from.
-        read: Reads a variable of the environment; `None` if there is none.
-    """
-    return {
-        url: from_file(Path(each.token_file), each.username)
-        if each.token_file is not None
-        else from_env(each.token_env or "", read, each.username)
-        for url, each in settings.items()
-    }
-
-
-def from_env(name: str, read: Callable[[str], str | None], username: str = TOKEN_USERNAME) -> Source:
+def from_env(name: str, read: Callable[[str], str | None]) -> Source:
     """Return a source that gives a token out of the environment of this process, read again at each use.
 
     Args:
         name: The variable.
         read: Reads a variable; `None` if there is none.
-        username: What the host wants beside it.
     """
 
-    def ask(_: str) -> Credential:
+    def ask(_: str) -> str:
         token = (read(name) or "").strip()
         if not token:
             raise Denied(f"the variable {name} has no git token in it", hint="set it for the worker")
-        return Credential(username, token)
+        return token
 
     return ask
 
 
-def from_file(path: Path, username: str = TOKEN_USERNAME) -> Source:
-    """Return a source that gives the token in a file, read again at each use, without white space around it.
+def from_file(path: Path) -> Source:
+    """Return a source that gives the token in a file, read again at each use, without white space around it."""
 
-    Args:
-        path: The file.
-        username: What the host wants beside it.
-    """
-
-    def ask(_: str) -> Credential:
+    def ask(_: str) -> str:
         try:
             with path.open("rb") as file:
                 data = file.read(TOKEN_LIMIT_BYTES + 1)
@@ -252,7 +230,7 @@ def from_file(path: Path, username: str = TOKEN_USERNAME) -> Source:
             token = ""
         if not token or len(data) > TOKEN_LIMIT_BYTES:
             raise Denied(f"{path} has no git token in it", hint="a token is one line of ASCII") from None
-        return Credential(username, token)
+        return token
 
     return ask
 
