@@ -1,0 +1,402 @@
+"""Whether a workdir or a cache may go, and how it goes.
+
+A workdir goes in this order: it is renamed into the trash, its record is removed, and some time later it is deleted.
+Whoever is killed in between leaves a record without a folder, which the next sweep drops, or trash, which it empties.
+Files of locks stay: somebody may be waiting for them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import Context
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from everturn.errors import EverturnError, NotFound, Unavailable
+from everturn.log.background import start_thread
+from everturn.telemetry import Metrics, get_logger
+from everturn.workdirs.borrowing import borrowers, kept_since, linked_trees
+from everturn.workdirs.disk import ignored_in, measure, shadow_of
+from everturn.workdirs.git import Git
+from everturn.workdirs.inspection import Unsaved, inspect
+from everturn.workdirs.locks import Lock
+from everturn.workdirs.records import CacheRecord, WorkdirRecord
+from everturn.workdirs.rescue import keep_pushed, push_rescue, quarantine
+from everturn.workdirs.root import Root
+from everturn.workdirs.shadow import Shadow
+
+CACHE_TIMEOUT_S = 60.0
+KEPT_FOR_S = 30 * 86_400.0
+NAMED_LIMIT = 3
+
+Reason = Literal["expired", "evicted", "reset", "broken"]
+Kind = Literal["workdir", "cache", "record", "leftover", "session", "quarantine", "trash"]
+RemoteAccess = Callable[[str], tuple[Mapping[str, str], Mapping[str, str]]]
+Action = Literal["removed", "quarantined", "pushed", "kept", "shrunk", "dropped", "adopted"]
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_HAS_TO_GO = ("reset", "broken")
+IN_USE = "a run is at work in it"
+NO_CACHE = "its cache is missing, which the next run in it brings back"
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of something or, in a dry run, what would become of it.
+
+    Attributes:
+        kind: What it is. A leftover is what somebody who died was making; a record stands for nothing any more.
+        name: Which one: its name, or that of the session's work item.
+        action: What was done. A workdir whose work was `quarantined`, or `pushed`, is gone as well. `shrunk`: only what
+            git ignores was deleted. `dropped`: only what was noted. `adopted`: noted again.
+        reasons: Why, for people: phrases without transcript text or contents of files.
+        freed_bytes: How much room that gives, once the trash is deleted.
+        refs: What was pushed.
+        path: Where it lies in quarantine.
+    """
+
+    kind: Kind
+    name: str
+    action: Action
+    reasons: tuple[str, ...] = ()
+    freed_bytes: int = 0
+    refs: tuple[str, ...] = ()
+    path: str | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is not where it was any more."""
+        return self.action in ("removed", "quarantined", "pushed")
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self)
+
+
+def processes_in(folders: Iterable[Path]) -> dict[int, str]:
+    """Return the processes that are at work in some folders: ids and names.
+
+    Those of other users are left out where they cannot be seen, and so is this one.
+    """
+    places = [os.path.realpath(folder) for folder in folders]
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            cwd, name = process.cwd(), process.name()
+        except (psutil.Error, OSError):
+            continue
+        if process.pid != os.getpid() and any(cwd == place or cwd.startswith(f"{place}/") for place in places):
+            found[process.pid] = name
+    return found
+
+
+class Removal:
+    """Removes workdirs and caches, and nothing that cannot be had again.
+
+    Args:
+        root: Where they are.
+        git: Runs git.
+        rescue: What becomes of unsaved work in a workdir that has to go.
+        metrics: Where removals and rescues are counted.
+        find_processes: Finds those at work in folders.
+        access: Given a repository, returns the variables and the configuration with which git may push to it.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        git: Git,
+        *,
+        rescue: Literal["quarantine", "push"],
+        metrics: Metrics,
+        find_processes: Callable[[Iterable[Path]], dict[int, str]] = processes_in,
+        access: RemoteAccess = lambda _: ({}, {}),
+    ) -> None:
+        self._root = root
+        self._git = git
+        self._rescue = rescue
+        self._metrics = metrics
+        self._find_processes = find_processes
+        self._access = access
+        self._emptying = threading.Lock()
+        self._log = get_logger()
+
+    # --- Workdirs -------------------------------------------------------------------------------------------------
+
+    def remove(
+        self,
+        name: str,
+        reason: Reason,
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        unless: Callable[[WorkdirRecord], str | None] = lambda _: None,
+    ) -> Fate:
+        """Remove a workdir. Blocks, but does not wait for a run that is at work in it. On return it is not there any
+        more, or as it was; the room on the disk comes a little later.
+
+        Unsaved work is rescued where the workdir has to go: at a reset, and if it is broken. A workdir that is
+        merely old, or in the way, is kept then.
+
+        Args:
+            name: The workdir.
+            reason: Why.
+            force: Remove it with whatever is in it, unsaved work too, and whichever process works in it, unless that
+                is a run.
+            dry_run: Only say what would be done.
+            unless: Asked once nobody else can begin in it; says why it is kept after all.
+
+        Raises:
+            NotFound: There is no such workdir.
+            Denied: Nothing can be written there.
+        """
+        self._check(name)
+        with self._taken(name) as lock:
+            if lock is None:
+                return _kept(name, IN_USE)
+            record = WorkdirRecord.read(self._root, name) or WorkdirRecord(name)
+            why = unless(record) or (None if force else self._process_in(record))
+            if why is not None:
+                return _kept(name, why)
+            return self._remove(record, reason, force=force, dry_run=dry_run)
+
+    def shrink(self, name: str, *, dry_run: bool = False) -> Fate:
+        """Delete what git ignores in a workdir: what was built, mostly. All else stays, repositories in ignored folders
+        too. Blocks; on return it is deleted.
+
+        Args:
+            name: The workdir.
+            dry_run: Only say what would be freed.
+
+        Raises:
+            NotFound: There is no such workdir.
+            EverturnError: git failed, or nothing can be written.
+        """
+        self._check(name)
+        with self._taken(name) as lock:
+            if lock is None:
+                return _kept(name, IN_USE)
+            record = WorkdirRecord.read(self._root, name) or WorkdirRecord(name)
+            why = self._process_in(record)
+            if why is not None:
+                return _kept(name, why)
+            return self._shrink(record, dry_run=dry_run)
+
+    @contextmanager
+    def _taken(self, name: str) -> Iterator[Lock | None]:
+        lock = self._root.try_workdir(name)
+        try:
+            yield lock
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _check(self, name: str) -> None:
+        """Names come from command lines and from other machines, too."""
+        is_known = _NAME.fullmatch(name) and self._root.is_there
+        if not is_known or not (
+            os.path.lexists(self._root.trees / name) or WorkdirRecord.file(self._root, name).exists()
+        ):
+            raise NotFound(f"there is no workdir {name!r}", hint="everturn workdirs list names those that there are")
+
+    def _process_in(self, record: WorkdirRecord) -> str | None:
+        tree = record.tree(self._root)
+        found = self._find_processes([tree, *linked_trees(tree / ".git")])
+        if not found:
+            return None
+        named = [f"{name} ({pid})" for pid, name in sorted(found.items())]
+        more = ", …" if len(named) > NAMED_LIMIT else ""
+        return f"processes are at work in it: {', '.join(named[:NAMED_LIMIT])}{more}"
+
+    def _remove(self, record: WorkdirRecord, reason: Reason, *, force: bool, dry_run: bool) -> Fate:
+        if force or not record.is_settled or not os.path.lexists(record.tree(self._root)):
+            return self._discard(record, reason, dry_run=dry_run)
+        if not CacheRecord(record.cache).repository(self._root).is_dir():
+            return self._rescued(record, reason, Unsaved(damage=NO_CACHE), None, dry_run=dry_run)
+        with shadow_of(self._root, self._git, record) as shadow:
+            unsaved = inspect(shadow, CacheRecord(record.cache).repository(self._root))
+            has_to_go = not unsaved or reason in _HAS_TO_GO
+            if has_to_go and not dry_run:
+                unsaved = self._keep_pushed(record, shadow, unsaved)
+            if unsaved:
+                return self._rescued(record, reason, unsaved, shadow, dry_run=dry_run)
+        return self._discard(record, reason, dry_run=dry_run)
+
+    def _keep_pushed(self, record: WorkdirRecord, shadow: Shadow, unsaved: Unsaved) -> Unsaved:
+        """A branch may be merged as one commit and deleted at the remote: the cache keeps what it was made of."""
+        if not unsaved.pushed_only:
+            return unsaved
+        repository = CacheRecord(record.cache).repository(self._root)
+        try:
+            with self._root.locked_cache(record.cache, CACHE_TIMEOUT_S) as lock:
+                keep_pushed(self._git, shadow, repository, record.name, unsaved.pushed_only, lock=lock)
+        except EverturnError as error:
+            return replace(unsaved, damage=f"what was pushed from it cannot be kept in the cache: {error.message}")
+        return unsaved
+
+    def _rescued(
+        self, record: WorkdirRecord, reason: Reason, unsaved: Unsaved, shadow: Shadow | None, *, dry_run: bool
+    ) -> Fate:
+        reasons = tuple(unsaved.reasons())
+        if reason not in _HAS_TO_GO:
+            return Fate("workdir", record.name, "kept", reasons)
+        if self._rescue == "push" and shadow is not None and unsaved.can_be_pushed:
+            refs = () if dry_run else self._push(record, shadow, unsaved)
+            if refs is not None:
+                fate = self._discard(record, reason, dry_run=dry_run)
+                return replace(fate, action="pushed", reasons=reasons, refs=refs) if fate.is_gone else fate
+        return self._quarantine(record, reason, reasons, dry_run=dry_run)
+
+    def _push(self, record: WorkdirRecord, shadow: Shadow, unsaved: Unsaved) -> tuple[str, ...] | None:
+        try:
+            environment, config = self._access(record.repo)
+            refs = push_rescue(
+                self._git,
+                shadow,
+                record.repo,
+                record.name,
+                self._stamp(),
+                unsaved,
+                environment=environment,
+                config=config,
+            )
+        except EverturnError as error:
+            self._log.warning("workdir_not_pushed", workdir=record.name, error=str(error))
+            return None
+        self._metrics.rescues.labels("push").inc()
+        self._log.warning("workdir_pushed", workdir=record.name, refs=refs)
+        return tuple(refs)
+
+    def _quarantine(self, record: WorkdirRecord, reason: Reason, reasons: tuple[str, ...], *, dry_run: bool) -> Fate:
+        path = None
+        if not dry_run:
+            tree = record.tree(self._root)
+            path = str(quarantine(self._root.quarantine, tree, record.facts(), reasons, self._stamp()))
+            WorkdirRecord.file(self._root, record.name).unlink(missing_ok=True)
+            self._metrics.rescues.labels("quarantine").inc()
+            self._metrics.workdirs_removed.labels(reason).inc()
+            self._log.warning("workdir_quarantined", workdir=record.name, path=path, reasons=reasons)
+        return Fate("workdir", record.name, "quarantined", reasons, path=path)
+
+    def _discard(self, record: WorkdirRecord, reason: Reason, *, dry_run: bool) -> Fate:
+        tree = record.tree(self._root)
+        size_bytes = measure(tree).bytes if record.size_bytes is None else record.size_bytes
+        if not dry_run:
+            try:
+                self._root.discard(tree)
+            except OSError as error:
+                return _kept(record.name, f"it cannot be moved: {error.strerror or error}")
+            WorkdirRecord.file(self._root, record.name).unlink(missing_ok=True)
+            self._metrics.workdirs_removed.labels(reason).inc()
+            self._log.info("workdir_removed", workdir=record.name, reason=reason, size_bytes=size_bytes)
+            self._empty_soon()
+        return Fate("workdir", record.name, "removed", (reason,), size_bytes)
+
+    def _shrink(self, record: WorkdirRecord, *, dry_run: bool) -> Fate:
+        tree = record.tree(self._root)
+        with shadow_of(self._root, self._git, record) as shadow:
+            ignored = ignored_in(shadow) if (shadow.path / "index").exists() else None
+            if ignored is None:
+                return _kept(record.name, "it cannot be told which of its files are ignored")
+            if dry_run or not ignored.files:
+                return Fate("workdir", record.name, "shrunk", freed_bytes=ignored.bytes)
+            before = measure(tree)
+            reasons = ()
+            try:
+                # Forced once: what has a .git of its own stays, wherever it lies.
+                shadow.run(["clean", "--quiet", "--force", "-d", "-X"])
+            except EverturnError as error:
+                reasons = (error.message,)
+            left, after = ignored_in(shadow), measure(tree)
+        noted = WorkdirRecord.read(self._root, record.name)
+        if noted is not None:
+            now = self._root.clock.now()
+            sizes = noted.but(size_bytes=after.bytes, ignored_bytes=left.bytes if left else None, measured_at=now)
+            sizes.write(self._root)
+        freed_bytes = max(before.bytes - after.bytes, 0)
+        self._log.info("workdir_shrunk", workdir=record.name, size_bytes=freed_bytes)
+        return Fate("workdir", record.name, "shrunk", reasons, freed_bytes)
+
+    def _stamp(self) -> str:
+        now = datetime.fromtimestamp(self._root.clock.now(), UTC)
+        return f"{now:%Y%m%dT%H%M%S}Z-{self._root.ids.token()[:4]}"
+
+    # --- Caches ---------------------------------------------------------------------------------------------------
+
+    def remove_cache(self, name: str, reason: Reason, *, force: bool = False, dry_run: bool = False) -> Fate:
+        """Remove a cache that nobody borrows from. Blocks, but does not wait for others who are at work on it.
+
+        Args:
+            name: The cache.
+            reason: Why.
+            force: Also if it has kept, less than 30 days ago, commits that workdirs had pushed.
+            dry_run: Only say what would be done.
+
+        Raises:
+            NotFound: There is no such cache.
+            Denied: Nothing can be written there.
+        """
+        folder = self._root.caches / name
+        if not _NAME.fullmatch(name) or not (folder.is_dir() or CacheRecord.file(self._root, name).exists()):
+            raise NotFound(f"there is no cache {name!r}", hint="everturn workdirs usage names those that there are")
+        try:
+            with self._root.locked_cache(name, 0):
+                reasons = self._needing(name, force=force)
+                if reasons:
+                    return Fate("cache", name, "kept", reasons)
+                return self._discard_cache(name, reason, dry_run=dry_run)
+        except Unavailable as error:
+            return Fate("cache", name, "kept", (error.message,))
+
+    def _needing(self, name: str, *, force: bool) -> tuple[str, ...]:
+        found = borrowers(self._root, name)
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            return (f"it is borrowed from by {found[0]}{more}",)
+        if force or not CacheRecord(name).repository(self._root).is_dir():
+            return ()
+        try:
+            kept = kept_since(self._git, self._root, name, self._root.clock.now() - KEPT_FOR_S)
+        except EverturnError as error:
+            return (f"it cannot be told what it keeps: {error.message}",)
+        return (f"it has kept what was pushed from workdirs, in {len(kept)} refs, for less than 30 days",) if kept else ()
+
+    def _discard_cache(self, name: str, reason: Reason, *, dry_run: bool) -> Fate:
+        record = CacheRecord.read(self._root, name)
+        folder = self._root.caches / name
+        size_bytes = record.size_bytes if record and record.size_bytes is not None else measure(folder).bytes
+        if not dry_run:
+            try:
+                self._root.discard(folder)
+            except OSError as error:
+                return Fate("cache", name, "kept", (f"it cannot be moved: {error.strerror or error}",))
+            CacheRecord.file(self._root, name).unlink(missing_ok=True)
+            self._metrics.workdirs_removed.labels(reason).inc()
+            self._log.info("cache_removed", cache=name, reason=reason, size_bytes=size_bytes)
+            self._empty_soon()
+        return Fate("cache", name, "removed", (reason,), size_bytes)
+
+    # --- Trash ----------------------------------------------------------------------------------------------------
+
+    def _empty_soon(self) -> None:
+        """Delete what was removed, in the background. If the process ends first, the next sweep does it."""
+        if self._emptying.acquire(blocking=False) and Context().run(start_thread, self._empty, "everturn-trash") is None:
+            self._emptying.release()
+
+    def _empty(self) -> None:
+        try:
+            self._root.empty_trash()
+        finally:
+            self._emptying.release()
+
+
+def _kept(name: str, *reasons: str) -> Fate:
+    return Fate("workdir", name, "kept", reasons)
