@@ -14,10 +14,10 @@ from pathlib import Path
 from everturn.workdirs.disk import folders_in
 from everturn.workdirs.git import Git
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
+from everturn.workdirs.rescue import KEPT
 from everturn.workdirs.root import Root, read_json
 from everturn.workdirs.untrusted import Damaged, read_gitfile, read_plain
 
-KEPT = "refs/everturn/kept"
 SWEEP_LOCK = "sweep"
 
 

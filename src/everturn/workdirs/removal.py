@@ -126,7 +126,8 @@ class Removal:
         self._metrics = metrics
         self._find_processes = find_processes
         self._access = access
-        self._emptying = threading.Lock()
+        self._mutex = threading.Lock()
+        self._rounds = 0
         self._log = get_logger()
 
     # --- Workdirs -------------------------------------------------------------------------------------------------
@@ -367,7 +368,11 @@ class Removal:
             kept = kept_since(self._git, self._root, name, self._root.clock.now() - KEPT_FOR_S)
         except EverturnError as error:
             return (f"it cannot be told what it keeps: {error.message}",)
-        return (f"it has kept what was pushed from workdirs, in {len(kept)} refs, for less than 30 days",) if kept else ()
+        return (
+            (f"it has kept what was pushed from workdirs, in {len(kept)} refs, for less than 30 days",)
+            if kept
+            else ()
+        )
 
     def _discard_cache(self, name: str, reason: Reason, *, dry_run: bool) -> Fate:
         record = CacheRecord.read(self._root, name)
@@ -388,14 +393,19 @@ class Removal:
 
     def _empty_soon(self) -> None:
         """Delete what was removed, in the background. If the process ends first, the next sweep does it."""
-        if self._emptying.acquire(blocking=False) and Context().run(start_thread, self._empty, "everturn-trash") is None:
-            self._emptying.release()
+        with self._mutex:
+            self._rounds += 1
+            if self._rounds == 1 and Context().run(start_thread, self._empty, "everturn-trash") is None:
+                self._rounds = 0
 
     def _empty(self) -> None:
-        try:
+        rounds = 0
+        while rounds != self._rounds:
+            rounds = self._rounds
             self._root.empty_trash()
-        finally:
-            self._emptying.release()
+            with self._mutex:
+                if rounds == self._rounds:
+                    self._rounds = rounds = 0
 
 
 def _kept(name: str, *reasons: str) -> Fate:

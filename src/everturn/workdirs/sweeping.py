@@ -1,0 +1,190 @@
+"""The sweep: what the registry knows, what is noted, and what lies on the disk are brought together.
+
+Webhooks and runs that end free what they held, but they may never come, or be killed. So the sweep goes by what there
+is. It looks at one root that is marked as ours, and may be killed at any moment: the next one goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from everturn.errors import Conflict, EverturnError, NotFound, Unavailable
+from everturn.log.background import start_thread
+from everturn.model import SessionRecord
+from everturn.registry import Registry
+from everturn.telemetry import Metrics, get_logger
+from everturn.workdirs.borrowing import SWEEP_LOCK, cache_of, linked_trees
+from everturn.workdirs.disk import Measurer, folders_in, measure, newest_change, usage
+from everturn.workdirs.eviction import Evictor
+from everturn.workdirs.git import Git
+from everturn.workdirs.locks import take_folder
+from everturn.workdirs.records import CacheRecord, WorkdirRecord
+from everturn.workdirs.removal import Fate, Kind, Removal
+from everturn.workdirs.root import Root, read_json
+from everturn.workdirs.untrusted import Damaged, read_plain
+
+LEFTOVER_AGE_S = 3600.0
+NOTE = "sweep.json"
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_BRANCH = re.compile(r"ref: refs/heads/(\S+)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a sweep has done or, in a dry run, what it would do.
+
+    Attributes:
+        fates: What became of each thing, in order; what was kept is among them, with the reasons.
+        notes: What else has to be known: why some things were not decided.
+        freed_bytes: How much room was freed.
+        missing_bytes: How much more would have to be freed for the quota and the free space that are wanted.
+        dry_run: Whether nothing was done.
+        seconds: How long it took.
+    """
+
+    fates: tuple[Fate, ...] = ()
+    notes: tuple[str, ...] = ()
+    freed_bytes: int = 0
+    missing_bytes: int = 0
+    dry_run: bool = False
+    seconds: float = 0.0
+
+    @property
+    def kept(self) -> tuple[Fate, ...]:
+        """What was kept."""
+        return tuple(fate for fate in self.fates if fate.action == "kept")
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        names = ("notes", "freed_bytes", "missing_bytes", "dry_run", "seconds")
+        return {**{name: getattr(self, name) for name in names}, "fates": [fate.facts() for fate in self.fates]}
+
+
+class WorkdirSweeper:
+    """Sweeps a root.
+
+    Args:
+        root: What is swept.
+        git: Runs git.
+        registry: Knows which sessions can still be resumed, and in which directories.
+        removal: Removes workdirs and caches.
+        evictor: Makes room.
+        measurer: Measures.
+        max_age_s: How long a workdir or a cache stays that nobody uses.
+        interval_s: How long after a sweep the next one is due; 0: never.
+        metrics: Where sweeps are counted.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        git: Git,
+        registry: Registry,
+        *,
+        removal: Removal,
+        evictor: Evictor,
+        measurer: Measurer,
+        max_age_s: float,
+        interval_s: float,
+        metrics: Metrics,
+    ) -> None:
+        self._root = root
+        self._git = git
+        self._registry = registry
+        self._removal = removal
+        self._evictor = evictor
+        self._measurer = measurer
+        self._max_age_s = max_age_s
+        self._interval_s = interval_s
+        self._metrics = metrics
+        self._begun = threading.Lock()
+        self._log = get_logger()
+
+    def begin_if_due(self) -> None:
+        """Sweep in a thread of its own, which nobody waits for, if the last sweep was long enough ago. One that failed,
+        or was killed, does not count. Returns at once."""
+        if self._interval_s and self._root.is_there and self._is_due() and self._begun.acquire(blocking=False):
+            if Context().run(start_thread, self._sweep_quietly, "everturn-workdirs") is None:
+                self._begun.release()
+
+    def sweep(self, *, dry_run: bool = False) -> Report:
+        """Sweep, now. Blocks, also for the deletion of what was removed.
+
+        Args:
+            dry_run: Only say what would be done. Sizes are measured and noted all the same.
+
+        Returns:
+            What was done. A root that is not there has nothing to sweep.
+
+        Raises:
+            Conflict: Another process, or thread, is sweeping; or the root is not ours.
+            Denied: Nothing can be written there.
+        """
+        if not self._root.is_there:
+            return Report(dry_run=dry_run)
+        with self._alone():
+            begun = self._root.clock.elapsed()
+            try:
+                self._root.prepare()
+                report = _Sweep(self, dry_run=dry_run).report()
+            except (EverturnError, OSError) as error:
+                self._metrics.workdir_sweeps.labels("failed").inc()
+                if isinstance(error, EverturnError):
+                    raise
+                raise Unavailable(f"the sweep failed: {error}", hint="look at the folder, then sweep again") from error
+            report = replace(report, seconds=round(self._root.clock.elapsed() - begun, 3))
+            if not dry_run:
+                self._note(report)
+        return report
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = self._root.try_workdir(SWEEP_LOCK)
+        if lock is None:
+            raise Conflict("another process is sweeping the workdirs", hint="wait for it")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _is_due(self) -> bool:
+        """A time in the future says that the clock was wrong, then or now."""
+        ended_at = (read_json(self._root.path / NOTE) or {}).get("ended_at")
+        if not isinstance(ended_at, int | float):
+            return True
+        return not 0 <= self._root.clock.now() - ended_at < self._interval_s
+
+    def _sweep_quietly(self) -> None:
+        """Nothing depends on it: whatever is to be done is done by the next sweep."""
+        try:
+            self.sweep()
+        except Conflict:  # another worker does it
+            pass
+        except EverturnError as error:
+            self._log.warning("workdirs_sweep_failed", error=str(error))
+        finally:
+            self._begun.release()
+
+    def _note(self, report: Report) -> None:
+        counts = {action: sum(fate.action == action for fate in report.fates) for action in ("removed", "kept")}
+        facts = {"freed_bytes": report.freed_bytes, "seconds": report.seconds, **counts}
+        self._root.write_record(self._root.path / NOTE, {"ended_at": self._root.clock.now(), **facts})
+        self._metrics.workdir_sweeps.labels("done").inc()
+        self._log.info("workdirs_swept", notes=report.notes, **facts)
+
+
+class _Sweep:
+    """One sweep."""
+
+    def __init__(self, sweeper: WorkdirSweeper, *, dry_run: bool) -> None:
+        ...
