@@ -93,6 +93,7 @@ class Runtime:
         prompt: Prompt,
         resume_prompt: Prompt | None = None,
         options: ClaudeAgentOptions | None = None,
+        branch: str | None = None,
     ) -> Run:
         """Run a work item: begin its conversation, or go on with it if any worker has begun it before.
 
@@ -107,6 +108,9 @@ class Runtime:
             resume_prompt: What to say to one that has, after a crash as well; the prompt again if not given.
             options: What you want of the agent: tools, permissions, model. The conversation, its store and, with a
                 repository, the directory are the run's own to decide.
+            branch: What to work on in the repository: a branch, a ref such as `refs/pull/7/head`, or a commit. One
+                workdir serves an agent for a branch; without one, a work item has a workdir of its own, on the
+                default branch. It may be another one than last time: the conversation goes on all the same.
 
         Returns:
             An async iterator of the SDK's messages, with `session_id`, `resumed`, `epoch` and `cwd`.
@@ -120,7 +124,7 @@ class Runtime:
         """
         work = located(work)
         self._stores.expect(work)
-        return self._runner.run(Request(work, prompt, resume_prompt, options or ClaudeAgentOptions()))
+        return self._runner.run(Request(work, prompt, resume_prompt, options or ClaudeAgentOptions(), branch))
 
     def open_store(self, scope: str) -> TranscriptStore:
         """Open the transcript store of a scope, to read it, or to write as a guest.

@@ -112,7 +112,7 @@ class Conduct:
         """Try everything out, then claim, then open what the claim is on: what is refused leaves no trace."""
         work = self._request.work
         if work.repo:
-            await _stoppable(partial(self._parts.workdirs.check, work))
+            await _stoppable(partial(self._parts.workdirs.check, work, self._request.branch))
         await in_thread_or_leave(partial(self._parts.stores.admit, work.key))
         self._cli = find_cli(self._request.options.cli_path)
         await in_thread(self._parts.folders.check)
@@ -124,7 +124,7 @@ class Conduct:
         claim = lease.claim
         end_old = partial(end_old_agents, claim.session_id, claim.epoch, work=self._mark, confirm=lease.check)
         await in_thread(partial(end_old, timeout_s=END_AGENTS_S))
-        self._progress.cwd = await self._directory()
+        self._progress.cwd = await self._directory(keep=not claim.is_new)
         past = Past(self._parts, self._progress, lease)
         self._held.store = await self._dispatcher.take_over(lease, self._progress, past.look_after)
         self._metrics.dispatch_seconds.observe(self._parts.clock.elapsed() - self._begun)
@@ -165,9 +165,13 @@ class Conduct:
             self._progress.warn(f"session {claim.stale.session_id} was too old, so the conversation has begun anew")
         return lease
 
-    async def _directory(self) -> Path:
-        if self._request.work.repo:
-            return await _stoppable(partial(self._parts.workdirs.open, self._request.work))
+    async def _directory(self, *, keep: bool) -> Path:
+        request = self._request
+        if request.work.repo:
+            begin = partial(self._held.place.open, self._parts.workdirs, request.work, request.branch)
+            opened = await _stoppable(lambda stop: begin(keep=keep, run_id=self._progress.run_id, stop=stop))
+            self._progress.warn(*opened.warnings)
+            return opened.path
         return await in_thread(Path(self._request.options.cwd or ".").absolute)
 
     def _label_folder(self) -> None:
