@@ -1,13 +1,12 @@
 """Who needs a cache, and which folders belong to a workdir although they may lie elsewhere.
 
-What lies in a tree was written by an agent. Nothing there is taken for granted, and git is not asked: it would obey the
-configuration in it. `git worktree list` reads the same files.
+What lies in a tree was written by an agent. Nothing there is taken for granted, and git is not asked: it would obey
+the configuration in it. `git worktree list` reads the same files.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.rescue import KEPT
 from everturn.workdirs.root import Root, read_json
 from everturn.workdirs.untrusted import Damaged, read_gitfile, read_plain
-
-SWEEP_LOCK = "sweep"
 
 
 def cache_of(root: Root, tree: Path) -> str | None:
@@ -39,8 +36,7 @@ def cache_of(root: Root, tree: Path) -> str | None:
 def borrowers(root: Root, cache: str) -> list[str]:
     """Return who would be broken without a cache: workdirs, those in quarantine, and those that are being made.
 
-    The caller holds the cache's lock. A workdir that is being made may not show yet whose objects it borrows: each one
-    that somebody holds and nothing is noted about counts.
+    The caller holds the cache's lock.
 
     Args:
         root: Where everything is.
@@ -57,24 +53,12 @@ def borrowers(root: Root, cache: str) -> list[str]:
     for folder in folders_in(root.path / "unfinished"):
         if any(cache_of(root, tree) == cache for tree in (folder, *folders_in(folder))):
             found.append(f"unfinished/{folder.name}")
-    found += [f"the worktree {tree}" for tree in linked_trees(CacheRecord(cache).repository(root))]
-    return found + [f"the workdir {name}, which is being opened" for name in _being_made(root, set(known))]
+    return found + [f"the worktree {tree}" for tree in linked_trees(CacheRecord(cache).repository(root))]
 
 
 def _in_quarantine(root: Root, folder: Path, cache: str) -> bool:
     noted = read_json(folder / "record.json") or {}
     return noted.get("cache") == cache or cache_of(root, folder / "tree") == cache
-
-
-def _being_made(root: Root, known: set[str]) -> Iterator[str]:
-    for path in sorted((root.path / "locks").glob("*.lock")):
-        if path.stem.startswith("cache-") or path.stem in {*known, SWEEP_LOCK}:
-            continue
-        lock = root.try_workdir(path.stem)
-        if lock is None:
-            yield path.stem
-        else:
-            lock.release()
 
 
 def kept_since(git: Git, root: Root, cache: str, since: float) -> list[str]:

@@ -141,8 +141,8 @@ def ignored_in(shadow: Shadow) -> Size | None:
 class Measurer:
     """Measures workdirs and caches, and notes what it finds in their records.
 
-    A record belongs to whoever holds the lock of its workdir or cache. So sizes are noted when nobody is at work there;
-    what is in use keeps those that it had.
+    A record belongs to whoever holds the lock of its workdir or cache. So sizes are noted when nobody is at work
+    there; what is in use keeps those that it had.
 
     Args:
         root: Where they are.

@@ -7,7 +7,7 @@ unsaved work, and what lies in quarantine stay, even if there is too little room
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,11 +68,12 @@ class Evictor:
         self._space = space
         self._log = get_logger()
 
-    def evict(self, *, dry_run: bool = False) -> Eviction:
+    def evict(self, *, dry_run: bool = False, after: Iterable[Fate] = ()) -> Eviction:
         """Make room, if there is too little. Blocks, also for the deletion of what was removed.
 
         Args:
             dry_run: Only say what would be done. Caches that would be without workdirs only then are passed over.
+            after: What is taken to have been done before, in a dry run.
 
         Returns:
             What was done. What could not be freed is reported, not raised.
@@ -84,12 +85,13 @@ class Evictor:
             return Eviction()
         fates: list[Fate] = []
         freed_bytes = 0
-        missing_bytes = self._missing(0)
-        for fate in self._taken(dry_run=dry_run) if missing_bytes else ():
+        gone = {fate.name: fate.freed_bytes for fate in after if fate.is_gone} if dry_run else {}
+        missing_bytes = self._missing(sum(gone.values()))
+        for fate in self._taken(gone, dry_run=dry_run) if missing_bytes else ():
             fates.append(fate)
             if fate.freed_bytes:
                 freed_bytes += fate.freed_bytes
-                missing_bytes = self._missing(freed_bytes if dry_run else 0)
+                missing_bytes = self._missing(freed_bytes + sum(gone.values()) if dry_run else 0)
             if not missing_bytes:
                 break
         reasons = tuple(self._reasons(fates)) if missing_bytes else ()
@@ -125,21 +127,25 @@ class Evictor:
 
     # --- What may go, in order ------------------------------------------------------------------------------------
 
-    def _taken(self, *, dry_run: bool) -> Iterator[Fate]:
+    def _taken(self, gone: Container[str], *, dry_run: bool) -> Iterator[Fate]:
         """Take one thing after the other, for as long as the caller asks for more."""
         shrunk: dict[str, int] = {}
-        for record in _oldest_first(WorkdirRecord.all(self._root)):
-            fate = self._tried("workdir", record.name, self._removal.shrink, dry_run=dry_run)
+        for name in self._oldest_first(WorkdirRecord, gone):
+            fate = self._tried("workdir", name, self._removal.shrink, dry_run=dry_run)
             if fate.freed_bytes:  # the others come again below
-                shrunk[fate.name] = fate.freed_bytes
+                shrunk[name] = fate.freed_bytes
                 yield fate
-        for record in _oldest_first(WorkdirRecord.all(self._root)):
-            self._measure(record.name)
-            fate = self._tried("workdir", record.name, self._removal.remove, "evicted", dry_run=dry_run)
-            yield replace(fate, freed_bytes=max(fate.freed_bytes - shrunk.get(fate.name, 0), 0)) if dry_run else fate
-        for cache in _oldest_first(CacheRecord.all(self._root)):
-            self._measurer.cache(cache.name)
-            yield self._tried("cache", cache.name, self._removal.remove_cache, "evicted", dry_run=dry_run)
+        for name in self._oldest_first(WorkdirRecord, gone):
+            self._measure(name)
+            fate = self._tried("workdir", name, self._removal.remove, "evicted", dry_run=dry_run)
+            yield replace(fate, freed_bytes=max(fate.freed_bytes - shrunk.get(name, 0), 0)) if dry_run else fate
+        for name in self._oldest_first(CacheRecord, gone):
+            self._measurer.cache(name)
+            yield self._tried("cache", name, self._removal.remove_cache, "evicted", dry_run=dry_run)
+
+    def _oldest_first(self, kind: type[Record], gone: Container[str]) -> list[str]:
+        records = sorted(kind.all(self._root), key=lambda each: (each.last_used_at, each.name))
+        return [record.name for record in records if record.name not in gone]
 
     def _measure(self, name: str) -> None:
         with suppress(EverturnError):  # what cannot be looked at is kept a moment later, and that says why
@@ -158,7 +164,3 @@ class Evictor:
         if fate.is_gone and not dry_run:
             self._root.empty_trash()  # room that is not there yet must not cost the next one its place
         return fate
-
-
-def _oldest_first(records: Iterable[Record]) -> list[Record]:
-    return sorted(records, key=lambda each: (each.last_used_at, each.name))

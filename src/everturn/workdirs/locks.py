@@ -84,7 +84,12 @@ def take_folder(path: Path) -> Lock | None:
         OSError: There is no such folder, or the file system has no locks.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if _try(descriptor):
+    try:
+        is_ours = _try(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if is_ours:
         return Lock(descriptor)
     os.close(descriptor)
     return None

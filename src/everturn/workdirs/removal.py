@@ -34,15 +34,15 @@ from everturn.workdirs.root import Root
 from everturn.workdirs.shadow import Shadow
 
 CACHE_TIMEOUT_S = 60.0
+LATELY_S = 600.0  # longer than it takes from the fetch for a workdir until the workdir is noted
 KEPT_FOR_S = 30 * 86_400.0
 NAMED_LIMIT = 3
 
 Reason = Literal["expired", "evicted", "reset", "broken"]
 Kind = Literal["workdir", "cache", "record", "leftover", "session", "quarantine", "trash"]
-RemoteAccess = Callable[[str], tuple[Mapping[str, str], Mapping[str, str]]]
 Action = Literal["removed", "quarantined", "pushed", "kept", "shrunk", "dropped", "adopted"]
 
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _HAS_TO_GO = ("reset", "broken")
 IN_USE = "a run is at work in it"
 NO_CACHE = "its cache is missing, which the next run in it brings back"
@@ -55,12 +55,13 @@ class Fate:
     Attributes:
         kind: What it is. A leftover is what somebody who died was making; a record stands for nothing any more.
         name: Which one: its name, or that of the session's work item.
-        action: What was done. A workdir whose work was `quarantined`, or `pushed`, is gone as well. `shrunk`: only what
-            git ignores was deleted. `dropped`: only what was noted. `adopted`: noted again.
+        action: What was done. A workdir whose work was `quarantined`, or `pushed`, is gone as well. `shrunk`: only
+            what git ignores was deleted. `dropped`: only what was noted. `adopted`: noted again.
         reasons: Why, for people: phrases without transcript text or contents of files.
         freed_bytes: How much room that gives, once the trash is deleted.
         refs: What was pushed.
         path: Where it lies in quarantine.
+        size_bytes: How much room it still takes, if that is known.
     """
 
     kind: Kind
@@ -70,6 +71,7 @@ class Fate:
     freed_bytes: int = 0
     refs: tuple[str, ...] = ()
     path: str | None = None
+    size_bytes: int | None = None
 
     @property
     def is_gone(self) -> bool:
@@ -107,7 +109,7 @@ class Removal:
         rescue: What becomes of unsaved work in a workdir that has to go.
         metrics: Where removals and rescues are counted.
         find_processes: Finds those at work in folders.
-        access: Given a repository, returns the variables and the configuration with which git may push to it.
+        credentials: Returns the configuration that says where git gets its credentials from.
     """
 
     def __init__(
@@ -118,14 +120,14 @@ class Removal:
         rescue: Literal["quarantine", "push"],
         metrics: Metrics,
         find_processes: Callable[[Iterable[Path]], dict[int, str]] = processes_in,
-        access: RemoteAccess = lambda _: ({}, {}),
+        credentials: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._root = root
         self._git = git
         self._rescue = rescue
         self._metrics = metrics
         self._find_processes = find_processes
-        self._access = access
+        self._credentials = credentials
         self._mutex = threading.Lock()
         self._rounds = 0
         self._log = get_logger()
@@ -170,8 +172,8 @@ class Removal:
             return self._remove(record, reason, force=force, dry_run=dry_run)
 
     def shrink(self, name: str, *, dry_run: bool = False) -> Fate:
-        """Delete what git ignores in a workdir: what was built, mostly. All else stays, repositories in ignored folders
-        too. Blocks; on return it is deleted.
+        """Delete what git ignores in a workdir: what was built, mostly. All else stays, repositories in ignored
+        folders too. Blocks; on return it is deleted.
 
         Args:
             name: The workdir.
@@ -202,7 +204,7 @@ class Removal:
 
     def _check(self, name: str) -> None:
         """Names come from command lines and from other machines, too."""
-        is_known = _NAME.fullmatch(name) and self._root.is_there
+        is_known = NAME.fullmatch(name) and self._root.is_there
         if not is_known or not (
             os.path.lexists(self._root.trees / name) or WorkdirRecord.file(self._root, name).exists()
         ):
@@ -258,17 +260,8 @@ class Removal:
 
     def _push(self, record: WorkdirRecord, shadow: Shadow, unsaved: Unsaved) -> tuple[str, ...] | None:
         try:
-            environment, config = self._access(record.repo)
-            refs = push_rescue(
-                self._git,
-                shadow,
-                record.repo,
-                record.name,
-                self._stamp(),
-                unsaved,
-                environment=environment,
-                config=config,
-            )
+            stamp, config = self._stamp(), self._credentials()
+            refs = push_rescue(self._git, shadow, record.repo, record.name, stamp, unsaved, config=config)
         except EverturnError as error:
             self._log.warning("workdir_not_pushed", workdir=record.name, error=str(error))
             return None
@@ -338,7 +331,7 @@ class Removal:
         Args:
             name: The cache.
             reason: Why.
-            force: Also if it has kept, less than 30 days ago, commits that workdirs had pushed.
+            force: Also if it was used a moment ago, or has kept what workdirs had pushed less than 30 days ago.
             dry_run: Only say what would be done.
 
         Raises:
@@ -346,7 +339,7 @@ class Removal:
             Denied: Nothing can be written there.
         """
         folder = self._root.caches / name
-        if not _NAME.fullmatch(name) or not (folder.is_dir() or CacheRecord.file(self._root, name).exists()):
+        if not NAME.fullmatch(name) or not (folder.is_dir() or CacheRecord.file(self._root, name).exists()):
             raise NotFound(f"there is no cache {name!r}", hint="everturn workdirs usage names those that there are")
         try:
             with self._root.locked_cache(name, 0):
@@ -364,8 +357,11 @@ class Removal:
             return (f"it is borrowed from by {found[0]}{more}",)
         if force or not CacheRecord(name).repository(self._root).is_dir():
             return ()
+        record, now = CacheRecord.read(self._root, name), self._root.clock.now()
+        if record is not None and abs(now - record.last_used_at) < LATELY_S:
+            return ("it was used a moment ago",)  # by one that is not noted yet, perhaps
         try:
-            kept = kept_since(self._git, self._root, name, self._root.clock.now() - KEPT_FOR_S)
+            kept = kept_since(self._git, self._root, name, now - KEPT_FOR_S)
         except EverturnError as error:
             return (f"it cannot be told what it keeps: {error.message}",)
         return (

@@ -6,37 +6,26 @@ is. It looks at one root that is marked as ours, and may be killed at any moment
 
 from __future__ import annotations
 
-import os
-import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from everturn.errors import Conflict, EverturnError, NotFound, Unavailable
+from everturn.errors import Conflict, EverturnError, Unavailable
 from everturn.log.background import start_thread
-from everturn.model import SessionRecord
 from everturn.registry import Registry
 from everturn.telemetry import Metrics, get_logger
-from everturn.workdirs.borrowing import SWEEP_LOCK, cache_of, linked_trees
-from everturn.workdirs.disk import Measurer, folders_in, measure, newest_change, usage
+from everturn.workdirs.disk import Measurer
 from everturn.workdirs.eviction import Evictor
 from everturn.workdirs.git import Git
-from everturn.workdirs.locks import take_folder
-from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.removal import Fate, Kind, Removal
+from everturn.workdirs.reconciliation import Reconciliation, Sessions
+from everturn.workdirs.removal import Fate, Removal
 from everturn.workdirs.root import Root, read_json
-from everturn.workdirs.untrusted import Damaged, read_plain
 
-LEFTOVER_AGE_S = 3600.0
+SWEEP_LOCK = "sweep"
 NOTE = "sweep.json"
-
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_BRANCH = re.compile(r"ref: refs/heads/(\S+)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +125,14 @@ class WorkdirSweeper:
             begun = self._root.clock.elapsed()
             try:
                 self._root.prepare()
-                report = _Sweep(self, dry_run=dry_run).report()
+                report = self._swept(dry_run=dry_run)
             except (EverturnError, OSError) as error:
                 self._metrics.workdir_sweeps.labels("failed").inc()
                 if isinstance(error, EverturnError):
                     raise
-                raise Unavailable(f"the sweep failed: {error}", hint="look at the folder, then sweep again") from error
+                raise Unavailable(
+                    f"the sweep failed: {error}", hint="look at the folder, then sweep again"
+                ) from error
             report = replace(report, seconds=round(self._root.clock.elapsed() - begun, 3))
             if not dry_run:
                 self._note(report)
@@ -156,6 +147,24 @@ class WorkdirSweeper:
             yield
         finally:
             lock.release()
+
+    def _swept(self, *, dry_run: bool) -> Report:
+        reconciliation = Reconciliation(
+            self._root, self._git, Sessions.of(self._registry), self._removal, self._max_age_s, dry_run=dry_run
+        )
+        fates = list(reconciliation.fates())
+        self._measurer.refresh()
+        fates += reconciliation.quarantined()
+        eviction = self._evictor.evict(dry_run=dry_run, after=fates)
+        if not dry_run:
+            self._root.empty_trash()
+        return Report(
+            fates=(*fates, *eviction.fates),
+            notes=(*reconciliation.notes, *eviction.reasons),
+            freed_bytes=sum(fate.freed_bytes for fate in (*fates, *eviction.fates)),
+            missing_bytes=eviction.missing_bytes,
+            dry_run=dry_run,
+        )
 
     def _is_due(self) -> bool:
         """A time in the future says that the clock was wrong, then or now."""
@@ -181,10 +190,3 @@ class WorkdirSweeper:
         self._root.write_record(self._root.path / NOTE, {"ended_at": self._root.clock.now(), **facts})
         self._metrics.workdir_sweeps.labels("done").inc()
         self._log.info("workdirs_swept", notes=report.notes, **facts)
-
-
-class _Sweep:
-    """One sweep."""
-
-    def __init__(self, sweeper: WorkdirSweeper, *, dry_run: bool) -> None:
-        ...
