@@ -111,5 +111,6 @@ def linked_trees(git_dir: Path) -> list[Path]:
 def _alternates(git_dir: Path) -> list[Path]:
     with suppress(Damaged, OSError, ValueError):
         lines = (read_plain(git_dir / "objects" / "info" / "alternates") or b"").splitlines()
-        return [git_dir / "objects" / os.fsdecode(line) for line in lines if line and not line.startswith(b"#")]
+        named = [os.fsdecode(line) for line in lines if line and not line.startswith(b"#") and b"\0" not in line]
+        return [git_dir / "objects" / name for name in named]
     return []

@@ -21,12 +21,13 @@ from everturn.workdirs.git import Git
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.root import Root, read_json
 from everturn.workdirs.shadow import Shadow
-from everturn.workdirs.untrusted import survey
+from everturn.workdirs.untrusted import Damaged, survey
 
 BLOCK_BYTES = 512  # what st_blocks counts in, whatever the file system does
 NOTES = "measured.json"
 
 Record = TypeVar("Record", WorkdirRecord, CacheRecord)
+AnyRecord = TypeVar("AnyRecord", bound=WorkdirRecord | CacheRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,11 @@ def shadow_of(root: Root, git: Git, record: WorkdirRecord) -> Iterator[Shadow]:
 
 def ignored_in(shadow: Shadow) -> Size | None:
     """Measure the files of a workdir that git ignores; `None` if it cannot be looked at."""
-    if shadow.damage or survey(shadow.tree).hazard:
+    if shadow.damage is not None:
+        return None
+    try:
+        survey(shadow.tree)
+    except Damaged:
         return None
     names = shadow.run(["ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z"])
     return sum((measure(shadow.tree / name) for name in names.split("\0") if name), Size())
@@ -283,13 +288,9 @@ class Measurer:
 
     def _note_rest(self) -> None:
         """What lies in quarantine does not change, so it is measured once."""
-        known = read_json(self._root.path / NOTES) or {}
-        noted = known.get("quarantine")
-        old = noted if isinstance(noted, dict) else {}
-        sizes = {
-            path.name: old[path.name] if isinstance(old.get(path.name), int) else measure(path).bytes
-            for path in folders_in(self._root.quarantine)
-        }
+        old, _ = _noted(self._root)
+        found = folders_in(self._root.quarantine)
+        sizes = {path.name: old[path.name] if path.name in old else measure(path).bytes for path in found}
         trash_bytes = measure(self._root.path / "trash").bytes
         facts = {"quarantine": sizes, "trash_bytes": trash_bytes, "measured_at": self._root.clock.now()}
         self._root.write_record(self._root.path / NOTES, facts)
@@ -356,16 +357,15 @@ def usage(root: Root, space: Callable[[Path], Space] = space_of) -> Usage:
         space: Tells the disk's size.
     """
     workdirs, caches = list(WorkdirRecord.all(root)), list(CacheRecord.all(root))
-    noted = read_json(root.path / NOTES) or {}
-    quarantine = noted.get("quarantine", {})
+    quarantine, trash_bytes = _noted(root)
     disk = space(root.path)
-    all_of_them = [*workdirs, *caches]
+    all_of_them: list[WorkdirRecord | CacheRecord] = [*workdirs, *caches]
     return Usage(
         trees_bytes=_sum(workdirs),
         ignored_bytes=sum(each.ignored_bytes or 0 for each in workdirs),
         caches_bytes=_sum(caches),
         quarantine_bytes=sum(quarantine.values()),
-        trash_bytes=noted.get("trash_bytes", 0),
+        trash_bytes=trash_bytes,
         unmeasured=sum(each.size_bytes is None for each in all_of_them),
         measured_at=min((each.measured_at for each in all_of_them if each.measured_at is not None), default=None),
         disk_total_bytes=disk.total_bytes,
@@ -378,11 +378,21 @@ def usage(root: Root, space: Callable[[Path], Space] = space_of) -> Usage:
     )
 
 
+def _noted(root: Root) -> tuple[dict[str, int], int]:
+    """Return the sizes of what lies in quarantine, and that of the trash."""
+    noted = read_json(root.path / NOTES) or {}
+    sizes, trash_bytes = noted.get("quarantine"), noted.get("trash_bytes")
+    return (
+        {name: size for name, size in sizes.items() if isinstance(size, int)} if isinstance(sizes, dict) else {},
+        trash_bytes if isinstance(trash_bytes, int) else 0,
+    )
+
+
 def _sum(records: Iterable[WorkdirRecord | CacheRecord]) -> int:
     return sum(each.size_bytes or 0 for each in records)
 
 
-def _grouped(records: Iterable[Record], key: Callable[[Record], str]) -> dict[str, int]:
+def _grouped(records: Iterable[AnyRecord], key: Callable[[AnyRecord], str]) -> dict[str, int]:
     sums: dict[str, int] = {}
     for each in records:
         sums[key(each)] = sums.get(key(each), 0) + (each.size_bytes or 0)

@@ -1,4 +1,4 @@
-"""Three views of the same thing: what the registry knows, what git has linked and we have noted, what lies on the disk.
+"""Three views of one thing: what the registry knows, what git has linked and we have noted, what lies on the disk.
 
 Where they differ, what is only noted is dropped, what is only there is noted again if it is one of ours, and whatever
 somebody may still want is kept and reported.
@@ -17,7 +17,7 @@ from everturn.errors import EverturnError, NotFound
 from everturn.model import SessionRecord
 from everturn.registry import Registry
 from everturn.workdirs.borrowing import cache_of, linked_trees
-from everturn.workdirs.disk import NOTES, folders_in, measure, newest_change, usage
+from everturn.workdirs.disk import folders_in, measure, newest_change, usage
 from everturn.workdirs.git import Git
 from everturn.workdirs.locks import take_folder
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
@@ -47,7 +47,7 @@ class Sessions:
         """Ask a registry. Blocks."""
         try:
             stale = {record.session_id for record in registry.sweep(dry_run=True)}
-            wanted = [each for each in registry.records() if each.session_id not in stale and each.cwd]
+            wanted = [each for each in registry.records() if each.session_id not in stale and _is_path(each.cwd)]
         except EverturnError as error:
             return cls(failure=error.message)
         return cls(tuple((Path(os.path.realpath(each.cwd or "")), each) for each in wanted))
@@ -259,7 +259,7 @@ class Reconciliation:
             yield Fate("trash", path.name, "kept", ("it cannot be deleted",), size_bytes=measure(path).bytes)
 
     def _unfinished(self, token: str) -> Fate | None:
-        """Somebody who is making something holds the folder. git may outlive who started it, so age counts as well."""
+        """Whoever is making something holds the folder. git may outlive who started it, so age counts as well."""
         path = self._root.path / "unfinished" / token
         lock = take_folder(path)
         if lock is None:
@@ -297,6 +297,10 @@ class Reconciliation:
         for path in folders_in(self._root.quarantine):
             why = ("it holds unsaved work; NOTE.md in it says how to get it back",)
             yield Fate("quarantine", path.name, "kept", why, path=str(path), size_bytes=sizes.get(path.name))
+
+
+def _is_path(cwd: str | None) -> bool:
+    return cwd is not None and cwd.startswith("/") and "\0" not in cwd
 
 
 def _listed(folder: Path) -> list[Path]:

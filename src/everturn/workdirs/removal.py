@@ -29,7 +29,7 @@ from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved, inspect
 from everturn.workdirs.locks import Lock
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.rescue import keep_pushed, push_rescue, quarantine
+from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantine
 from everturn.workdirs.root import Root
 from everturn.workdirs.shadow import Shadow
 
@@ -260,8 +260,8 @@ class Removal:
 
     def _push(self, record: WorkdirRecord, shadow: Shadow, unsaved: Unsaved) -> tuple[str, ...] | None:
         try:
-            stamp, config = self._stamp(), self._credentials()
-            refs = push_rescue(self._git, shadow, record.repo, record.name, stamp, unsaved, config=config)
+            remote = Remote(record.repo, config=self._credentials())
+            refs = push_rescue(shadow, remote, record.name, self._stamp(), unsaved)
         except EverturnError as error:
             self._log.warning("workdir_not_pushed", workdir=record.name, error=str(error))
             return None
@@ -303,7 +303,7 @@ class Removal:
             if dry_run or not ignored.files:
                 return Fate("workdir", record.name, "shrunk", freed_bytes=ignored.bytes)
             before = measure(tree)
-            reasons = ()
+            reasons: tuple[str, ...] = ()
             try:
                 # Forced once: what has a .git of its own stays, wherever it lies.
                 shadow.run(["clean", "--quiet", "--force", "-d", "-X"])

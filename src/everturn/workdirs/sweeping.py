@@ -74,7 +74,7 @@ class WorkdirSweeper:
         metrics: Where sweeps are counted.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # it brings all the others together
         self,
         root: Root,
         git: Git,
@@ -100,11 +100,16 @@ class WorkdirSweeper:
         self._log = get_logger()
 
     def begin_if_due(self) -> None:
-        """Sweep in a thread of its own, which nobody waits for, if the last sweep was long enough ago. One that failed,
-        or was killed, does not count. Returns at once."""
-        if self._interval_s and self._root.is_there and self._is_due() and self._begun.acquire(blocking=False):
-            if Context().run(start_thread, self._sweep_quietly, "everturn-workdirs") is None:
-                self._begun.release()
+        """Sweep in a thread of its own, which nobody waits for, if the last sweep was long enough ago.
+
+        A sweep that failed, or was killed, does not count.
+        """
+        if not (self._interval_s and self._root.is_there and self._is_due()) or not self._begun.acquire(
+            blocking=False
+        ):
+            return
+        if Context().run(start_thread, self._sweep_quietly, "everturn-workdirs") is None:
+            self._begun.release()
 
     def sweep(self, *, dry_run: bool = False) -> Report:
         """Sweep, now. Blocks, also for the deletion of what was removed.
@@ -121,32 +126,40 @@ class WorkdirSweeper:
         """
         if not self._root.is_there:
             return Report(dry_run=dry_run)
-        with self._alone():
-            begun = self._root.clock.elapsed()
-            try:
-                self._root.prepare()
-                report = self._swept(dry_run=dry_run)
-            except (EverturnError, OSError) as error:
-                self._metrics.workdir_sweeps.labels("failed").inc()
-                if isinstance(error, EverturnError):
-                    raise
-                raise Unavailable(
-                    f"the sweep failed: {error}", hint="look at the folder, then sweep again"
-                ) from error
+        with self._alone() as is_alone:
+            if not is_alone:
+                raise Conflict("another process is sweeping the workdirs", hint="wait for it")
+            return self._sweep(dry_run=dry_run)
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        with self._counted():
+            self._root.prepare()
+            lock = self._root.try_workdir(SWEEP_LOCK)
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                lock.release()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except (EverturnError, OSError) as error:
+            self._metrics.workdir_sweeps.labels("failed").inc()
+            if isinstance(error, EverturnError):
+                raise
+            raise Unavailable(f"the sweep failed: {error}", hint="look at the folder, then sweep again") from error
+
+    def _sweep(self, *, dry_run: bool) -> Report:
+        begun = self._root.clock.elapsed()
+        with self._counted():
+            report = self._swept(dry_run=dry_run)
             report = replace(report, seconds=round(self._root.clock.elapsed() - begun, 3))
             if not dry_run:
                 self._note(report)
         return report
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        lock = self._root.try_workdir(SWEEP_LOCK)
-        if lock is None:
-            raise Conflict("another process is sweeping the workdirs", hint="wait for it")
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _swept(self, *, dry_run: bool) -> Report:
         reconciliation = Reconciliation(
@@ -176,9 +189,9 @@ class WorkdirSweeper:
     def _sweep_quietly(self) -> None:
         """Nothing depends on it: whatever is to be done is done by the next sweep."""
         try:
-            self.sweep()
-        except Conflict:  # another worker does it
-            pass
+            with self._alone() as is_alone:
+                if is_alone and self._is_due():  # else another worker does it, or has just done it
+                    self._sweep(dry_run=False)
         except EverturnError as error:
             self._log.warning("workdirs_sweep_failed", error=str(error))
         finally:
