@@ -251,7 +251,7 @@ def test_work_on_a_repository_goes_on_in_another_checkout_under_trio(machine: Ma
             run = here.runtime().run(work, prompt=PROMPT, resume_prompt=DELTA, options=options())
             assert not result_of(finish(run, backend="trio")).is_error
             assert run.cwd is not None
-            assert run.cwd.parent == here.state / "workdirs"
+            assert run.cwd.parent == here.state / "workdirs" / "trees"
             assert (run.cwd / "tap.txt").exists()
             runs.append(run)
     assert [run.resumed for run in runs] == [False, True]

@@ -13,9 +13,9 @@ import pytest
 
 from everturn.errors import Unavailable
 from everturn.workdirs.inspection import Unsaved, inspect
-from tests.workdirs.left_behind import LeftBehind, all_files, names
+from workdirs.left_behind import LeftBehind, all_files, names
 
-# --- Clean ------------------------------------------------------------------------------------------------------------
+# --- Clean ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_fresh_workdir_has_nothing_unsaved(left: LeftBehind) -> None:
@@ -70,17 +70,16 @@ def test_an_empty_repository_has_nothing_to_lose(left: LeftBehind) -> None:
     assert not left.look()
 
 
-# --- Files ------------------------------------------------------------------------------------------------------------
+# --- Files ----------------------------------------------------------------------------------------------------------
 
 
 def modified(left: LeftBehind) -> None:
     left.write("a.txt", "changed\n")
 
 
-def same_size_and_time(left: LeftBehind) -> None:
-    at = (left.tree / "a.txt").stat()
-    left.write("a.txt", "z\n")
-    os.utime(left.tree / "a.txt", ns=(at.st_atime_ns, at.st_mtime_ns))
+def same_size_at_once(left: LeftBehind) -> None:
+    left.agent("checkout-index", "--force", "--index", "a.txt")
+    left.write("a.txt", "z\n")  # within the same second
 
 
 def deleted(left: LeftBehind) -> None:
@@ -152,7 +151,7 @@ def replaced_by_a_pipe(left: LeftBehind) -> None:
 
 CHANGES = [
     modified,
-    same_size_and_time,
+    same_size_at_once,
     deleted,
     staged,
     staged_and_put_back,
@@ -283,7 +282,7 @@ def test_a_file_that_nobody_may_read_is_seen(left: LeftBehind) -> None:
     assert left.look().untracked == 1
 
 
-# --- Sparse, shallow and partial --------------------------------------------------------------------------------------
+# --- Sparse, shallow and partial ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("index", [[], ["--sparse-index"]])
@@ -336,7 +335,7 @@ def test_what_a_partial_clone_lacks_is_not_fetched_to_look(left: LeftBehind) -> 
     assert not asked.ran
 
 
-# --- Commits ----------------------------------------------------------------------------------------------------------
+# --- Commits --------------------------------------------------------------------------------------------------------
 
 
 def test_a_commit_that_was_not_pushed_is_seen(left: LeftBehind) -> None:
@@ -484,7 +483,7 @@ def test_replaced_commits_and_lying_graphs_do_not_hide_a_commit(left: LeftBehind
     assert dict(left.look().tips)["refs/heads/main"] == tip
 
 
-# --- Begun and not finished -------------------------------------------------------------------------------------------
+# --- Begun and not finished -----------------------------------------------------------------------------------------
 
 
 def conflicting(left: LeftBehind) -> None:
@@ -540,7 +539,7 @@ def test_what_a_rebase_has_put_aside_is_seen(left: LeftBehind) -> None:
     assert dict(found.tips)["rebase-merge/autostash"] == aside
 
 
-# --- Repositories inside it -------------------------------------------------------------------------------------------
+# --- Repositories inside it -----------------------------------------------------------------------------------------
 
 
 def test_a_worktree_without_work_in_it_does_not_count(left: LeftBehind) -> None:
@@ -684,7 +683,7 @@ def test_another_commit_of_a_submodule_that_is_staged_is_a_change(with_submodule
     assert (found.changed, found.nested) == (1, ())
 
 
-# --- Damage -----------------------------------------------------------------------------------------------------------
+# --- Damage ---------------------------------------------------------------------------------------------------------
 
 
 def other_git(left: LeftBehind) -> Path:

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from everturn.clock import Clock
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
+from everturn.model import GitCredential
 
 TOKEN_USERNAME = "x-access-token"  # noqa: S105  # what forges take for the name beside a token
 EXPIRY_MARGIN_S = 300.0  # a push that begins with a credential has to end with it
@@ -24,7 +25,7 @@ TOKEN_LIMIT_BYTES = 65536
 
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?P<path>/.*)?",
-    re.IGNORECASE | re.DOTALL,
+    re.ASCII | re.IGNORECASE | re.DOTALL,
 )
 _PORTS = {"https": 443, "http": 80}
 _LOOPBACK = re.compile(r"localhost|127\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}|\[::1\]")
@@ -142,8 +143,8 @@ class Credentials:
             `None` if it is not ours to answer, or its source has nothing for it.
 
         Raises:
-            EverturnError: What the source raised; `Unavailable` if that was another error, and without its text, as
-                that could tell a secret.
+            EverturnError: What the source raised, unless what it gave before still lasts. `Unavailable` if that was
+                no error of ours; its text is left out, as it could tell a secret.
             Invalid: The source gave what cannot be sent.
         """
         asked = _place(url)
@@ -178,7 +179,12 @@ class Credentials:
         kept = self._kept.get(asked)
         if kept is not None and self._lasts(kept):
             return kept
-        found = _credential(source, str(asked))
+        try:
+            found = _credential(source, str(asked))
+        except EverturnError:
+            if kept is not None and (kept.expires_at or 0) > self._clock.now():
+                return kept
+            raise
         self._kept.pop(asked, None)
         if found is not None and self._lasts(found):
             while len(self._kept) >= KEPT_URLS:  # an agent may ask for any path below its URL
@@ -190,27 +196,48 @@ class Credentials:
         return credential.expires_at is not None and credential.expires_at - EXPIRY_MARGIN_S > self._clock.now()
 
 
-def from_env(name: str, read: Callable[[str], str | None]) -> Source:
+def sources_of(settings: Mapping[str, GitCredential], read: Callable[[str], str | None]) -> dict[str, Source]:
+    """Return the sources that settings name, by their URLs.
+
+    Args:
+        settings: Where each token comes from.
+        read: Reads a variable of the environment; `None` if there is none.
+    """
+    return {
+        url: from_file(Path(each.token_file), each.username)
+        if each.token_file is not None
+        else from_env(each.token_env or "", read, each.username)
+        for url, each in settings.items()
+    }
+
+
+def from_env(name: str, read: Callable[[str], str | None], username: str = TOKEN_USERNAME) -> Source:
     """Return a source that gives a token out of the environment of this process, read again at each use.
 
     Args:
         name: The variable.
         read: Reads a variable; `None` if there is none.
+        username: What the host wants beside it.
     """
 
-    def ask(_: str) -> str:
+    def ask(_: str) -> Credential:
         token = (read(name) or "").strip()
         if not token:
             raise Denied(f"the variable {name} has no git token in it", hint="set it for the worker")
-        return token
+        return Credential(username, token)
 
     return ask
 
 
-def from_file(path: Path) -> Source:
-    """Return a source that gives the token in a file, read again at each use, without white space around it."""
+def from_file(path: Path, username: str = TOKEN_USERNAME) -> Source:
+    """Return a source that gives the token in a file, read again at each use, without white space around it.
 
-    def ask(_: str) -> str:
+    Args:
+        path: The file.
+        username: What the host wants beside it.
+    """
+
+    def ask(_: str) -> Credential:
         try:
             with path.open("rb") as file:
                 data = file.read(TOKEN_LIMIT_BYTES + 1)
@@ -225,7 +252,17 @@ def from_file(path: Path) -> Source:
             token = ""
         if not token or len(data) > TOKEN_LIMIT_BYTES:
             raise Denied(f"{path} has no git token in it", hint="a token is one line of ASCII") from None
-        return token
+        return Credential(username, token)
+
+    return ask
+
+
+def under_name(username: str, source: Source) -> Source:
+    """Return a source that gives the tokens of another one under this name."""
+
+    def ask(url: str) -> Credential | str | None:
+        found = source(url)
+        return Credential(username, found) if isinstance(found, str) else found
 
     return ask
 
@@ -242,6 +279,11 @@ def _credential(source: Source, url: str) -> Credential | None:
         ) from None
     if isinstance(found, str):
         return Credential(TOKEN_USERNAME, found)
+    if found is not None and not isinstance(found, Credential):
+        raise Invalid(
+            f"the source of git credentials for {url} gave a {type(found).__name__}",
+            hint="return a Credential, a token, or None",
+        )
     return found
 
 

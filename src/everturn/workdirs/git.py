@@ -51,7 +51,7 @@ class Git:
         environment: The variables of this process; git sees them without those that steer git itself.
         timeout_s: How long one command may take.
         config_file: A configuration to read in place of the machine's and the user's.
-        credentials: Returns the configuration that says where credentials come from.
+        credentials: Adds to an environment what git needs to get credentials.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Git:
         environment: Mapping[str, str],
         timeout_s: float,
         config_file: Path | None = None,
-        credentials: Callable[[], Mapping[str, str]] = dict,
+        credentials: Callable[[Mapping[str, str]], Mapping[str, str]] = dict,
     ) -> None:
         self._credentials = credentials
         kept = {name: value for name, value in environment.items() if not name.startswith("GIT_")}
@@ -77,6 +77,10 @@ class Git:
             },
         )
         self._timeout_s = timeout_s
+
+    def online(self) -> dict[str, str]:
+        """Return the environment of a git that may talk to remotes."""
+        return dict(self._credentials(self._environment))
 
     def run(
         self,
@@ -108,12 +112,12 @@ class Git:
             Denied: The remote wants credentials that git does not have.
             Unavailable: It failed in another way, or took too long.
         """
-        asked = {**(self._credentials() if online else {}), **(config or {})}
+        base = self.online() if online else self._environment
         try:
             process = subprocess.Popen(
                 ["git", *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
                 cwd=cwd,
-                env=with_config(asked, {**self._environment, **(extra or {})}),
+                env=with_config(config or {}, {**base, **(extra or {})}),
                 stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

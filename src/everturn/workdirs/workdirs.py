@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from everturn.errors import EverturnError, Held, Invalid
 from everturn.model import RepositoryOptions, WorkItem
@@ -17,26 +16,11 @@ from everturn.workdirs.git import Git
 from everturn.workdirs.locks import Lock
 from everturn.workdirs.names import Target, cache_name, check_repository, workdir_name
 from everturn.workdirs.records import WorkdirRecord
+from everturn.workdirs.rescuer import DAMAGED, Rescuer
 from everturn.workdirs.root import Root
 from everturn.workdirs.trees import Trees
 
 LEAST_WAIT_S = 2.0  # a run that has just ended may be about to let go
-
-
-class Rescue(Protocol):
-    """Looks after what is in a workdir before it shows something else."""
-
-    def is_whole(self, tree: Path, cache: Cache, stop: threading.Event | None) -> bool:
-        """Tell whether git can read what the workdir is on."""
-
-    def make_way(
-        self, record: WorkdirRecord, cache: Cache, stop: threading.Event | None, *, is_whole: bool = True
-    ) -> str | None:
-        """Keep what is unsaved in a workdir. If that takes moving it away, it is not there any more on return.
-
-        Returns:
-            What was done, for people; `None`: there was nothing unsaved.
-        """
 
 
 class Workdir(os.PathLike[str]):
@@ -90,7 +74,7 @@ class Workdirs:
         root: The folder.
         git: Runs git.
         options: Returns how a repository is to be checked out.
-        rescue: Looks after what is unsaved.
+        rescuer: Looks after what is unsaved.
         metrics: What is counted.
         wait_s: How long to wait for a workdir that a run is at work in.
         lock_timeout_s: How long to wait for others that are at work on a cache.
@@ -103,7 +87,7 @@ class Workdirs:
         git: Git,
         *,
         options: Callable[[str], RepositoryOptions],
-        rescue: Rescue,
+        rescuer: Rescuer,
         metrics: Metrics,
         wait_s: float = 0,
         lock_timeout_s: float = 600,
@@ -112,7 +96,7 @@ class Workdirs:
         self._root = root
         self._git = git
         self._options = options
-        self._rescue = rescue
+        self._rescuer = rescuer
         self._metrics = metrics
         self._wait_s = max(wait_s, LEAST_WAIT_S)
         self._lock_timeout_s = lock_timeout_s
@@ -198,10 +182,10 @@ class Workdirs:
             self._root.discard(tree)  # it was being made ready, and nobody has worked in it since
             is_there = False
         if is_there and order.keep and record is not None and record.work_key == order.work.key:
-            if self._is_well(order, tree):
+            if self._is_well(order, record):
                 self._note(order, record, is_settled=True)
                 return "kept"
-            self._make_way(order, record, is_whole=False)
+            order.warnings.append(self._rescuer.set_aside(record, [DAMAGED]))
             is_there = False
         tip = order.cache.prepare(order.target, order.stop)
         if is_there:
@@ -225,22 +209,28 @@ class Workdirs:
             self._root.discard(tree)
             self._trees.build(tree, order.cache, tip, order.options, order.stop)
 
-    def _is_well(self, order: _Order, tree: Path) -> bool:
+    def _is_well(self, order: _Order, record: WorkdirRecord) -> bool:
         """Heal what can be healed without touching what is in it, and tell whether that was enough."""
-        self._trees.heal(tree)
+        self._trees.heal(record.tree(self._root))
         if not order.cache.is_there:
             order.cache.restore(order.stop)
-        if self._rescue.is_whole(tree, order.cache, order.stop):
+        if self._rescuer.is_whole(record, order.stop):
             return True
-        return order.cache.mend(order.stop) and self._rescue.is_whole(tree, order.cache, order.stop)
+        return order.cache.mend(order.stop) and self._rescuer.is_whole(record, order.stop)
 
-    def _make_way(self, order: _Order, record: WorkdirRecord, *, is_whole: bool = True) -> None:
-        done = self._rescue.make_way(record, order.cache, order.stop, is_whole=is_whole)
+    def _make_way(self, order: _Order, record: WorkdirRecord) -> None:
+        done = self._rescuer.make_way(record, order.stop)
         if done is not None:
             order.warnings.append(done)
 
     def _new_record(self, order: _Order) -> WorkdirRecord:
-        return WorkdirRecord(order.name, order.repo, created_at=self._root.clock.now(), work_key=order.work.key)
+        return WorkdirRecord(
+            order.name,
+            order.repo,
+            created_at=self._root.clock.now(),
+            work_key=order.work.key,
+            cache=order.cache.name,
+        )
 
     def _note(self, order: _Order, record: WorkdirRecord | None, *, is_settled: bool) -> None:
         changed = (record or self._new_record(order)).but(
