@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,12 +18,12 @@ from everturn.settings import inherited_environment
 from everturn.telemetry import Metrics
 from everturn.testing import make_repository
 from everturn.workdirs import Workdirs
-from everturn.workdirs.cache import Cache
 from everturn.workdirs.disk import Measurer, Space
 from everturn.workdirs.eviction import Evictor
 from everturn.workdirs.git import Git
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.removal import Removal, processes_in
+from everturn.workdirs.rescuer import Rescuer
 from everturn.workdirs.root import Root
 from everturn.workdirs.sweeping import WorkdirSweeper
 
@@ -33,18 +32,6 @@ DAY_S = 24 * HOUR_S
 FILES = {"a.txt": "a\n", "lib/b.txt": "b\n", ".gitignore": "build/\n*.log\n"}
 SESSION_AGE_S = DAY_S
 ROOMY = Space(10**12, 10**12)
-
-
-class LeftAlone:
-    """Opening a workdir rescues nothing here."""
-
-    def is_whole(self, tree: Path, cache: Cache, stop: threading.Event | None) -> bool:
-        return True
-
-    def make_way(
-        self, record: WorkdirRecord, cache: Cache, stop: threading.Event | None, *, is_whole: bool = True
-    ) -> str | None:
-        return None
 
 
 @dataclass
@@ -69,7 +56,11 @@ class Ground:
         )
         self.measurer = Measurer(self.root, self.git, self.metrics)
         self.workdirs = Workdirs(
-            self.root, self.git, options=lambda _: RepositoryOptions(), rescue=LeftAlone(), metrics=self.metrics
+            self.root,
+            self.git,
+            options=lambda _: RepositoryOptions(),
+            rescuer=self.rescuer("quarantine"),
+            metrics=self.metrics,
         )
 
     # --- What is there --------------------------------------------------------------------------------------------
@@ -133,10 +124,13 @@ class Ground:
 
     # --- What looks after it --------------------------------------------------------------------------------------
 
+    def rescuer(self, how: str) -> Rescuer:
+        return Rescuer(self.root, self.git, how=how, metrics=self.metrics)  # type: ignore[arg-type]
+
     def removal(
         self, rescue: str = "quarantine", find: Callable[[Iterable[Path]], dict[int, str]] = processes_in
     ) -> Removal:
-        return Removal(self.root, self.git, rescue=rescue, metrics=self.metrics, find_processes=find)  # type: ignore[arg-type]
+        return Removal(self.root, self.git, rescuer=self.rescuer(rescue), metrics=self.metrics, find_processes=find)
 
     def evictor(self, *, quota_bytes: int | None = None, free_bytes: int = 0) -> Evictor:
         return Evictor(

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.workdirs.ground import HOUR_S, Ground, as_json
 
 from everturn.workdirs import disk
 from everturn.workdirs.disk import Size, Space, measure, newest_change, space_of, usage
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from polling import wait_until
+from workdirs.ground import HOUR_S, Ground, as_json
 
 BLOCK = 4096
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.workdirs.ground import Ground
 
 from everturn.workdirs.disk import Space, measure
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.removal import Fate
+from workdirs.ground import Ground
 
 MB = 1 << 20
 

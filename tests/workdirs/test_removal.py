@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.workdirs.ground import DAY_S, Ground, as_json
 
 from everturn.errors import NotFound
 from everturn.settings import inherited_environment
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.removal import Fate, processes_in
 from polling import wait_until
+from workdirs.ground import DAY_S, Ground, as_json
 
 
 @pytest.fixture
@@ -138,10 +138,11 @@ def test_unsaved_work_in_a_workdir_that_has_to_go_is_pushed_if_that_is_wanted(gr
     own = commit(ground, workdir)
     fate = ground.removal("push").remove(workdir.name, "reset")
     assert fate.action == "pushed"
-    there = ground.git.run(["for-each-ref", "--format=%(refname) %(objectname)"], ground.remote()).splitlines()
-    assert set(fate.refs) <= {line.split()[0] for line in there}
-    assert any(line.endswith(own) for line in there)
-    assert any("new.txt" in ground.git.run(["ls-tree", "--name-only", ref], ground.remote()) for ref in fate.refs)
+    there = ground.git.run(["for-each-ref", "--format=%(refname) %(objectname)"], ground.remote()).split()
+    refs = [word for word in there if word.startswith(f"refs/everturn/rescue/{workdir.name}/")]
+    assert own in there
+    assert any("new.txt" in ground.git.run(["ls-tree", "--name-only", ref], ground.remote()) for ref in refs)
+    assert refs[0] in fate.reasons[0]
     assert ground.names("trees") == ground.names("quarantine") == []
     assert ground.count("everturn_workdir_rescues_total", how="push") == 1
 
@@ -151,7 +152,7 @@ def test_what_cannot_be_pushed_is_quarantined(ground: Ground, caplog: pytest.Log
     (ground.tree(workdir) / "new.txt").write_text("new\n")
     shutil.rmtree(ground.remote())
     assert ground.removal("push").remove(workdir.name, "reset").action == "quarantined"
-    assert '"event": "workdir_not_pushed"' in caplog.text
+    assert '"event": "rescue_not_pushed"' in caplog.text
 
 
 @pytest.mark.parametrize("rescue", ["push", "quarantine"])
@@ -169,7 +170,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(ground: Ground, resc
     (ground.tree(unsaved) / "new.txt").write_text("new\n")
     removal = ground.removal(rescue)
     assert removal.remove(saved.name, "reset", dry_run=True).action == "removed"
-    assert removal.remove(unsaved.name, "reset", dry_run=True).action == {"push": "pushed"}.get(rescue, "quarantined")
+    assert removal.remove(unsaved.name, "reset", dry_run=True).action == "rescued"
     assert ground.names("trees") == sorted([saved.name, unsaved.name])
     assert ground.names("quarantine") == ground.names("trash") == ground.names("unfinished") == []
 
@@ -218,14 +219,13 @@ def test_a_name_that_is_none_of_ours_is_not_found(ground: Ground, name: str) -> 
 
 
 def test_what_became_of_it_can_be_written_as_json(ground: Ground) -> None:
-    fate = Fate("workdir", "x", "pushed", ("1 changed file",), 5, refs=("refs/x",))
+    fate = Fate("workdir", "x", "pushed", ("1 changed file",), 5)
     assert as_json(fate.facts()) == {
         "kind": "workdir",
         "name": "x",
         "action": "pushed",
         "reasons": ["1 changed file"],
         "freed_bytes": 5,
-        "refs": ["refs/x"],
         "path": None,
         "size_bytes": None,
     }

@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.workdirs.ground import DAY_S, HOUR_S, Ground, as_json
 
 from everturn.errors import Conflict, Unavailable
 from everturn.model import SessionRecord
@@ -19,6 +18,7 @@ from everturn.workdirs.removal import Fate
 from everturn.workdirs.root import MARKER
 from everturn.workdirs.sweeping import NOTE, SWEEP_LOCK, Report
 from polling import wait_until
+from workdirs.ground import DAY_S, HOUR_S, Ground, as_json
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,23 +23,21 @@ from everturn.errors import EverturnError, NotFound, Unavailable
 from everturn.log.background import start_thread
 from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.borrowing import borrowers, kept_since, linked_trees
-from everturn.workdirs.disk import ignored_in, measure, shadow_of
+from everturn.workdirs.disk import folders_in, ignored_in, measure, shadow_of
 from everturn.workdirs.git import Git
-from everturn.workdirs.inspection import Unsaved, inspect
+from everturn.workdirs.inspection import Unsaved
 from everturn.workdirs.locks import Lock
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantine
+from everturn.workdirs.rescuer import Rescuer
 from everturn.workdirs.root import Root
-from everturn.workdirs.shadow import Shadow
 
-CACHE_TIMEOUT_S = 60.0
 LATELY_S = 600.0  # longer than it takes from the fetch for a workdir until the workdir is noted
 KEPT_FOR_S = 30 * 86_400.0
 NAMED_LIMIT = 3
 
 Reason = Literal["expired", "evicted", "reset", "broken"]
 Kind = Literal["workdir", "cache", "record", "leftover", "session", "quarantine", "trash"]
-Action = Literal["removed", "quarantined", "pushed", "kept", "shrunk", "dropped", "adopted"]
+Action = Literal["removed", "quarantined", "pushed", "rescued", "kept", "shrunk", "dropped", "adopted"]
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _HAS_TO_GO = ("reset", "broken")
@@ -55,11 +52,11 @@ class Fate:
     Attributes:
         kind: What it is. A leftover is what somebody who died was making; a record stands for nothing any more.
         name: Which one: its name, or that of the session's work item.
-        action: What was done. A workdir whose work was `quarantined`, or `pushed`, is gone as well. `shrunk`: only
-            what git ignores was deleted. `dropped`: only what was noted. `adopted`: noted again.
+        action: What was done. A workdir whose work was `quarantined`, or `pushed`, is gone as well; a dry run says
+            `rescued` for both. `shrunk`: only what git ignores was deleted. `dropped`: only what was noted.
+            `adopted`: noted again.
         reasons: Why, for people: phrases without transcript text or contents of files.
         freed_bytes: How much room that gives, once the trash is deleted.
-        refs: What was pushed.
         path: Where it lies in quarantine.
         size_bytes: How much room it still takes, if that is known.
     """
@@ -69,14 +66,13 @@ class Fate:
     action: Action
     reasons: tuple[str, ...] = ()
     freed_bytes: int = 0
-    refs: tuple[str, ...] = ()
     path: str | None = None
     size_bytes: int | None = None
 
     @property
     def is_gone(self) -> bool:
         """Whether it is not where it was any more."""
-        return self.action in ("removed", "quarantined", "pushed")
+        return self.action in ("removed", "quarantined", "pushed", "rescued")
 
     def facts(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -106,10 +102,9 @@ class Removal:
     Args:
         root: Where they are.
         git: Runs git.
-        rescue: What becomes of unsaved work in a workdir that has to go.
-        metrics: Where removals and rescues are counted.
+        rescuer: Looks what is unsaved, and keeps it.
+        metrics: Where removals are counted.
         find_processes: Finds those at work in folders.
-        credentials: Returns the configuration that says where git gets its credentials from.
     """
 
     def __init__(
@@ -117,17 +112,15 @@ class Removal:
         root: Root,
         git: Git,
         *,
-        rescue: Literal["quarantine", "push"],
+        rescuer: Rescuer,
         metrics: Metrics,
         find_processes: Callable[[Iterable[Path]], dict[int, str]] = processes_in,
-        credentials: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._root = root
         self._git = git
-        self._rescue = rescue
+        self._rescuer = rescuer
         self._metrics = metrics
         self._find_processes = find_processes
-        self._credentials = credentials
         self._mutex = threading.Lock()
         self._rounds = 0
         self._log = get_logger()
@@ -222,63 +215,36 @@ class Removal:
     def _remove(self, record: WorkdirRecord, reason: Reason, *, force: bool, dry_run: bool) -> Fate:
         if force or not record.is_settled or not os.path.lexists(record.tree(self._root)):
             return self._discard(record, reason, dry_run=dry_run)
-        if not CacheRecord(record.cache).repository(self._root).is_dir():
-            return self._rescued(record, reason, Unsaved(damage=NO_CACHE), None, dry_run=dry_run)
-        with shadow_of(self._root, self._git, record) as shadow:
-            unsaved = inspect(shadow, CacheRecord(record.cache).repository(self._root))
-            has_to_go = not unsaved or reason in _HAS_TO_GO
-            if has_to_go and not dry_run:
-                unsaved = self._keep_pushed(record, shadow, unsaved)
-            if unsaved:
-                return self._rescued(record, reason, unsaved, shadow, dry_run=dry_run)
-        return self._discard(record, reason, dry_run=dry_run)
-
-    def _keep_pushed(self, record: WorkdirRecord, shadow: Shadow, unsaved: Unsaved) -> Unsaved:
-        """A branch may be merged as one commit and deleted at the remote: the cache keeps what it was made of."""
-        if not unsaved.pushed_only:
-            return unsaved
-        repository = CacheRecord(record.cache).repository(self._root)
+        has_cache = CacheRecord(record.cache).repository(self._root).is_dir()
+        unsaved = self._rescuer.look(record) if has_cache else Unsaved(damage=NO_CACHE)
+        reasons = unsaved.reasons()
+        if unsaved and reason not in _HAS_TO_GO:
+            return _kept(record.name, *reasons)
+        if dry_run:
+            fate = self._discard(record, reason, dry_run=True)
+            return replace(fate, action="rescued", reasons=tuple(reasons)) if unsaved else fate
         try:
-            with self._root.locked_cache(record.cache, CACHE_TIMEOUT_S) as lock:
-                keep_pushed(self._git, shadow, repository, record.name, unsaved.pushed_only, lock=lock)
+            done = self._saved(record, unsaved, has_cache=has_cache)
         except EverturnError as error:
-            return replace(unsaved, damage=f"what was pushed from it cannot be kept in the cache: {error.message}")
-        return unsaved
+            return _kept(record.name, *reasons, f"it cannot be kept: {error.message}")
+        if os.path.lexists(record.tree(self._root)):
+            fate = self._discard(record, reason, dry_run=False)
+            return replace(fate, action="pushed", reasons=(done,)) if done and fate.is_gone else fate
+        self._forget(record, reason)
+        return Fate(
+            "workdir", record.name, "quarantined", (done,) if done else (), path=self._newest_quarantine(record)
+        )
 
-    def _rescued(
-        self, record: WorkdirRecord, reason: Reason, unsaved: Unsaved, shadow: Shadow | None, *, dry_run: bool
-    ) -> Fate:
-        reasons = tuple(unsaved.reasons())
-        if reason not in _HAS_TO_GO:
-            return Fate("workdir", record.name, "kept", reasons)
-        if self._rescue == "push" and shadow is not None and unsaved.can_be_pushed:
-            refs = () if dry_run else self._push(record, shadow, unsaved)
-            if refs is not None:
-                fate = self._discard(record, reason, dry_run=dry_run)
-                return replace(fate, action="pushed", reasons=reasons, refs=refs) if fate.is_gone else fate
-        return self._quarantine(record, reason, reasons, dry_run=dry_run)
+    def _saved(self, record: WorkdirRecord, unsaved: Unsaved, *, has_cache: bool) -> str | None:
+        """Bring what is unsaved to safety, and into the cache what was pushed: its branch may be merged as one commit
+        and deleted at the remote. Return what was done with what was unsaved."""
+        if not has_cache:
+            return self._rescuer.set_aside(record, unsaved.reasons())
+        return self._rescuer.make_way(record) if unsaved or unsaved.pushed_only else None
 
-    def _push(self, record: WorkdirRecord, shadow: Shadow, unsaved: Unsaved) -> tuple[str, ...] | None:
-        try:
-            remote = Remote(record.repo, config=self._credentials())
-            refs = push_rescue(shadow, remote, record.name, self._stamp(), unsaved)
-        except EverturnError as error:
-            self._log.warning("workdir_not_pushed", workdir=record.name, error=str(error))
-            return None
-        self._metrics.rescues.labels("push").inc()
-        self._log.warning("workdir_pushed", workdir=record.name, refs=refs)
-        return tuple(refs)
-
-    def _quarantine(self, record: WorkdirRecord, reason: Reason, reasons: tuple[str, ...], *, dry_run: bool) -> Fate:
-        path = None
-        if not dry_run:
-            tree = record.tree(self._root)
-            path = str(quarantine(self._root.quarantine, tree, record.facts(), reasons, self._stamp()))
-            WorkdirRecord.file(self._root, record.name).unlink(missing_ok=True)
-            self._metrics.rescues.labels("quarantine").inc()
-            self._metrics.workdirs_removed.labels(reason).inc()
-            self._log.warning("workdir_quarantined", workdir=record.name, path=path, reasons=reasons)
-        return Fate("workdir", record.name, "quarantined", reasons, path=path)
+    def _newest_quarantine(self, record: WorkdirRecord) -> str | None:
+        found = [path for path in folders_in(self._root.quarantine) if path.name.startswith(f"{record.name}-")]
+        return str(max(found, key=lambda path: path.stat().st_ctime_ns)) if found else None
 
     def _discard(self, record: WorkdirRecord, reason: Reason, *, dry_run: bool) -> Fate:
         tree = record.tree(self._root)
@@ -288,11 +254,14 @@ class Removal:
                 self._root.discard(tree)
             except OSError as error:
                 return _kept(record.name, f"it cannot be moved: {error.strerror or error}")
-            WorkdirRecord.file(self._root, record.name).unlink(missing_ok=True)
-            self._metrics.workdirs_removed.labels(reason).inc()
+            self._forget(record, reason)
             self._log.info("workdir_removed", workdir=record.name, reason=reason, size_bytes=size_bytes)
             self._empty_soon()
         return Fate("workdir", record.name, "removed", (reason,), size_bytes)
+
+    def _forget(self, record: WorkdirRecord, reason: Reason) -> None:
+        WorkdirRecord.file(self._root, record.name).unlink(missing_ok=True)
+        self._metrics.workdirs_removed.labels(reason).inc()
 
     def _shrink(self, record: WorkdirRecord, *, dry_run: bool) -> Fate:
         tree = record.tree(self._root)
@@ -318,10 +287,6 @@ class Removal:
         freed_bytes = max(before.bytes - after.bytes, 0)
         self._log.info("workdir_shrunk", workdir=record.name, size_bytes=freed_bytes)
         return Fate("workdir", record.name, "shrunk", reasons, freed_bytes)
-
-    def _stamp(self) -> str:
-        now = datetime.fromtimestamp(self._root.clock.now(), UTC)
-        return f"{now:%Y%m%dT%H%M%S}Z-{self._root.ids.token()[:4]}"
 
     # --- Caches ---------------------------------------------------------------------------------------------------
 
