@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -34,16 +35,26 @@ SESSION_AGE_S = DAY_S
 ROOMY = Space(10**12, 10**12)
 
 
+def make_remote(folder: Path) -> Path:
+    """Make a repository without a working tree, and return it."""
+    start, bare = make_repository(folder / "begin", FILES, "One"), folder / "remote.git"
+    Git(inherited_environment(), timeout_s=30).run(["clone", "--quiet", "--bare", str(start), str(bare)], folder)
+    shutil.rmtree(bare / "hooks")
+    return bare
+
+
 @dataclass
 class Ground:
     """A root, and all that looks after it.
 
     Attributes:
         folder: Where everything is; the root is `root` in it.
+        origin: What remotes begin as.
         free: Tells how much of the disk is free.
     """
 
     folder: Path
+    origin: Path
     free: Callable[[Path], Space] = lambda _: ROOMY
     clock: ManualClock = field(default_factory=lambda: ManualClock(time.time()))
     metrics: Metrics = field(default_factory=lambda: Metrics(CollectorRegistry()))
@@ -66,11 +77,10 @@ class Ground:
     # --- What is there --------------------------------------------------------------------------------------------
 
     def remote(self, name: str = "shop") -> Path:
-        """Return a repository that takes pushes, and is made the first time."""
+        """Return a repository that takes pushes, and is there from the first time on."""
         bare = self.folder / f"{name}.git"
         if not bare.exists():
-            start = make_repository(self.folder / f"{name}-begin", FILES, "One")
-            self.git.run(["clone", "--quiet", "--bare", str(start), str(bare)], self.folder)
+            shutil.copytree(self.origin, bare)
         return bare
 
     def work(self, agent: str = "fixer", repository: str = "shop") -> WorkItem:

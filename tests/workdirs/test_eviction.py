@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from everturn.workdirs.disk import Space, measure
@@ -12,11 +10,6 @@ from everturn.workdirs.removal import Fate
 from workdirs.ground import Ground
 
 MB = 1 << 20
-
-
-@pytest.fixture
-def ground(tmp_path: Path) -> Ground:
-    return Ground(tmp_path)
 
 
 def told(fates: tuple[Fate, ...]) -> list[tuple[str, str]]:

@@ -18,11 +18,6 @@ from polling import wait_until
 from workdirs.ground import DAY_S, Ground, as_json
 
 
-@pytest.fixture
-def ground(tmp_path: Path) -> Ground:
-    return Ground(tmp_path)
-
-
 def has_sleeper(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(60)"], cwd=folder, env=inherited_environment()

@@ -21,11 +21,6 @@ from polling import wait_until
 from workdirs.ground import DAY_S, HOUR_S, Ground, as_json
 
 
-@pytest.fixture
-def ground(tmp_path: Path) -> Ground:
-    return Ground(tmp_path)
-
-
 class Away(SqliteRegistry):
     """A registry that does not answer."""
 
