@@ -22,7 +22,7 @@ import psutil
 from everturn.errors import EverturnError, NotFound, Unavailable
 from everturn.log.background import start_thread
 from everturn.telemetry import Metrics, get_logger
-from everturn.workdirs.borrowing import borrowers, kept_since, linked_trees
+from everturn.workdirs.borrowing import borrowers, cache_of, kept_since, linked_trees
 from everturn.workdirs.disk import folders_in, ignored_in, measure, shadow_of
 from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved
@@ -158,7 +158,7 @@ class Removal:
         with self._taken(name) as lock:
             if lock is None:
                 return _kept(name, IN_USE)
-            record = WorkdirRecord.read(self._root, name) or WorkdirRecord(name)
+            record = self._record(name)
             why = unless(record) or (None if force else self._process_in(record))
             if why is not None:
                 return _kept(name, why)
@@ -180,7 +180,7 @@ class Removal:
         with self._taken(name) as lock:
             if lock is None:
                 return _kept(name, IN_USE)
-            record = WorkdirRecord.read(self._root, name) or WorkdirRecord(name)
+            record = self._record(name)
             why = self._process_in(record)
             if why is not None:
                 return _kept(name, why)
@@ -202,6 +202,15 @@ class Removal:
             os.path.lexists(self._root.trees / name) or WorkdirRecord.file(self._root, name).exists()
         ):
             raise NotFound(f"there is no workdir {name!r}", hint="everturn workdirs list names those that there are")
+
+    def _record(self, name: str) -> WorkdirRecord:
+        """Return what is noted about a workdir or, if that is lost, what its cache says."""
+        record = WorkdirRecord.read(self._root, name)
+        if record is not None:
+            return record
+        cache = cache_of(self._root, self._root.trees / name) or ""
+        known = CacheRecord.read(self._root, cache)
+        return WorkdirRecord(name, known.repo if known else "", cache=cache)
 
     def _process_in(self, record: WorkdirRecord) -> str | None:
         tree = record.tree(self._root)

@@ -194,7 +194,31 @@ def remove(path: Path) -> None:
         with suppress(OSError):
             path.unlink()
         return
-    shutil.rmtree(path, onerror=_make_writable)
+    try:
+        shutil.rmtree(path, onerror=_make_writable)
+    except RecursionError:  # somebody has made folders in folders without end
+        _flatten(path)
+        with suppress(RecursionError):
+            shutil.rmtree(path, onerror=_make_writable)
+
+
+def _flatten(path: Path) -> None:
+    """Move all folders below a folder right into it, as far as that is possible."""
+    waiting = _folders_in(str(path))
+    number = 0
+    while waiting:
+        with suppress(OSError):
+            for folder in _folders_in(waiting.pop()):
+                while os.path.lexists(target := f"{path}/{number}"):
+                    number += 1
+                os.rename(folder, target)  # noqa: PTH104  # there are many of them
+                waiting.append(target)
+
+
+def _folders_in(folder: str) -> list[str]:
+    os.chmod(folder, 0o700)  # noqa: PTH101
+    with os.scandir(folder) as entries:
+        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def _make_writable(function: Any, name: str, _: object) -> None:
