@@ -23,7 +23,7 @@ from everturn.testing.model import (
     ToolUse,
     cli_environment,
 )
-from model_client import WAIT_S, served
+from model_client import NO_TLS, WAIT_S, served
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ ASK = {
 )
 def test_leaving_the_block_ends_whatever_is_still_open(reply: Reply, streaming: bool) -> None:
     model = ScriptedModel([reply])
-    with httpx2.Client(timeout=WAIT_S, trust_env=False) as client, ThreadPoolExecutor(1) as pool:
+    with httpx2.Client(timeout=WAIT_S, trust_env=False, verify=NO_TLS) as client, ThreadPoolExecutor(1) as pool:
         with model.serve() as url:
             answer = pool.submit(client.post, f"{url}/v1/messages", json={**ASK, "stream": streaming})
             model.wait_for_requests(1, WAIT_S)
@@ -78,7 +78,7 @@ def test_a_model_can_come_back_on_its_port_and_goes_on_in_its_script() -> None:
         port = int(model.url.rpartition(":")[2])
         client.post("/v1/messages", json=ASK)
     with model.serve(port) as url:
-        answer = httpx2.post(f"{url}/v1/messages", json=ASK, trust_env=False)
+        answer = httpx2.post(f"{url}/v1/messages", json=ASK, trust_env=False, verify=NO_TLS)
     assert answer.json()["content"][0]["text"] == "two"
 
 
