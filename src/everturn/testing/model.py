@@ -204,6 +204,8 @@ class ScriptedModel:
         if self._url is not None:
             raise RuntimeError(f"the scripted model is already served at {self._url}")
         listener = socket.create_server((_HOST, port))
+        # Connections inherit it. asyncio sets it only on sockets that name their protocol, and this one does not.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = ThreadServer(self._app())
         thread = threading.Thread(target=server.run_on, args=(listener,), name="everturn-scripted-model", daemon=True)
         self._url = f"http://{_HOST}:{listener.getsockname()[1]}"
