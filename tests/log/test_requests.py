@@ -202,6 +202,7 @@ def test_one_deletion_of_many_that_fails_is_told_by_its_cause(objects: BlockingO
 # --- Throttling ---
 
 
+@pytest.mark.slow
 def test_a_store_that_takes_few_requests_at_once_is_asked_for_fewer_and_all_reads_succeed(
     served: tuple[LoopbackS3, Troubled], trouble: Troubled, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,12 @@ class ScriptedModel:
             return list(self._script_errors)
 
     @property
+    def open_replies(self) -> int:
+        """How many replies are being said, or stalled: neither is their end reached nor has their client left."""
+        with self._changed:
+            return len(self._exchanges)
+
+    @property
     def url(self) -> str:
         """The base address while it is served, such as `http://127.0.0.1:43211`.
 
