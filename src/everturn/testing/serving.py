@@ -80,14 +80,16 @@ class ThreadServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let what is under way end, and close everything."""
+        # Nobody is taken in any more. To close the listener now would lose sockets that were taken in a moment ago.
+        for listener in sockets or []:
+            self._loop.remove_reader(listener)
+        here = asyncio.current_task()
+        while self.server_state.connections or asyncio.all_tasks() - {here}:
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
+            await asyncio.sleep(_CLOSING_PAUSE_S)
         for server in self.servers:
             server.close()
-        for listener in sockets or []:
-            listener.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-        while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110 (nobody tells of the last one)
-            await asyncio.sleep(_CLOSING_PAUSE_S)
 
 
 class _Protocol(H11Protocol):
