@@ -122,6 +122,56 @@ class WorkItem:
 
 
 @dataclass(frozen=True, slots=True)
+class RepositoryOptions:
+    """How a repository is checked out.
+
+    Attributes:
+        sparse: The folders to check out; or, if one of them has a special character in it, patterns as in
+            `.gitignore`. Nothing: everything.
+        blobless: Whether the contents of files are fetched only once somebody needs them.
+        depth: How many commits of each branch to fetch; `None`: all.
+        submodules: Whether to check out submodules, too.
+        lfs: Whether to fetch large files (Git LFS); they are left as pointers if not.
+        keep_ignored: Whether what git ignores, such as what was built, stays when another conversation begins.
+    """
+
+    sparse: tuple[str, ...] = ()
+    blobless: bool = False
+    depth: int | None = None
+    submodules: bool = False
+    lfs: bool = False
+    keep_ignored: bool = True
+
+    def __post_init__(self) -> None:
+        if self.depth is not None and self.depth < 1:
+            raise Invalid(f"the depth {self.depth} is not positive", hint="leave it out to have all commits")
+        for pattern in self.sparse:
+            if not pattern.strip() or not pattern.isprintable():
+                raise Invalid(f"the sparse pattern {pattern!r} is empty or cannot be printed", hint="name a folder")
+
+
+@dataclass(frozen=True, slots=True)
+class GitCredential:
+    """Where the token for a remote comes from: exactly one of the two. It is read again each time git needs it.
+
+    Attributes:
+        token_env: The variable that has it.
+        token_file: The file that has it, and nothing else.
+        username: What the remote wants beside it; forges take any name.
+    """
+
+    token_env: str | None = None
+    token_file: str | None = None
+    username: str = "x-access-token"
+
+    def __post_init__(self) -> None:
+        if (self.token_env is None) == (self.token_file is None):
+            raise Invalid(
+                "a git credential names neither a variable nor a file, or both", hint="give token_env or token_file"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Holder:
     """Who asks for a work item.
 

@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from everturn.errors import Invalid
-from everturn.model import SessionAges
+from everturn.model import GitCredential, RepositoryOptions, SessionAges, repository_name
 
 CONFIG_FILE = "everturn.toml"
 AGENTS_FILE = "agents.json"
@@ -29,6 +29,7 @@ AGE = "max_session_age_ms"
 PREFIX = "EVERTURN_"
 RUN_MARKER = "EVERTURN_RUN"  # no setting: it says, to every process below an agent, whose it is
 
+_AUTHOR, _COMMITTER = "git_author", "git_committer"
 _AGENTS_HINT = f'as in {{"fixer": {{"{AGE}": 3600000}}}}; see docs/settings.md'
 
 
@@ -111,6 +112,38 @@ class Settings(BaseSettings):
         None, description="ARN of a role to assume for each run, limited to the run's own scope"
     )
     upload_traces: bool = Field(True, description="whether a run's messages are put into the store at its end")
+    repositories: dict[str, RepositoryOptions] = Field(
+        default_factory=dict, description="how to check out each repository, by its URL or path"
+    )
+    git_author: str | None = Field(
+        None, description="who an agent's commits are by, as in `Name <mail@host>`; default: the agent's name"
+    )
+    git_committer: str | None = Field(None, description="who commits them; default: the author")
+    git_credentials: dict[str, GitCredential] = Field(
+        default_factory=dict,
+        description="where the tokens for git's remotes come from, by the beginning of their URLs",
+    )
+    git_ca_file: Path | None = Field(
+        None, description="the certificates that git's remotes are checked against, in place of the machine's"
+    )
+    git_config_file: Path | None = Field(
+        None, description="a file of git configuration that is read in place of the machine's and the user's"
+    )
+    workdir_rescue: Literal["quarantine", "push"] = Field(
+        "quarantine", description="what becomes of unsaved work where a workdir has to go"
+    )
+    workdir_max_age_s: float = Field(
+        604_800.0, gt=0, description="how long a workdir or a cache stays that nobody uses"
+    )
+    workdirs_quota_bytes: int | None = Field(
+        None, ge=0, description="how much room workdirs and caches may take; default: no limit"
+    )
+    workdirs_free_bytes: int = Field(
+        1 << 30, ge=0, description="how much room is kept free on the disk that workdirs are on"
+    )
+    workdirs_sweep_s: float = Field(
+        86_400.0, ge=0, description="how long after the last sweep of the workdirs a run begins another one; 0: never"
+    )
     git_timeout_s: float = Field(600.0, gt=0, le=86400, description="how long one git command may take")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
     s3_express: bool | None = Field(
@@ -193,7 +226,7 @@ class Settings(BaseSettings):
             name = ".".join(str(piece) for piece in first["loc"])
             raise Invalid(
                 f"the setting {name} is wrong: {first['msg']}",
-                hint=f"see docs/settings.md; it comes from EVERTURN_{name.upper()} or {CONFIG_FILE}",
+                hint=f"see docs/settings.md; it comes from EVERTURN_{str(first['loc'][0]).upper()} or {CONFIG_FILE}",
             ) from None
         except ValueError as error:
             raise Invalid(f"{CONFIG_FILE} cannot be read: {error}", hint="it has to be TOML") from None
@@ -214,11 +247,41 @@ class Settings(BaseSettings):
         Raises:
             Invalid: The file is not there, cannot be read, or says something that we do not understand.
         """
-        file = self.agents_file
-        if file is None and not Path(AGENTS_FILE).is_file():
-            return SessionAges(self.max_session_age_ms)
-        agents = _read_agents(file or Path(AGENTS_FILE))
-        return SessionAges(self.max_session_age_ms, {name: values[AGE] for name, values in agents.items() if values})
+        agents = self._agents()
+        ages = {name: values[AGE] for name, values in agents.items() if AGE in values}
+        return SessionAges(self.max_session_age_ms, ages)
+
+    def git_identity(self, agent: str | None) -> tuple[str | None, str | None]:
+        """Return who an agent's commits are by, and who commits them, as far as that is set. Reads the agents file.
+
+        Raises:
+            Invalid: As `session_ages`.
+        """
+        said = self._agents().get(agent or "", {})
+        return said.get(_AUTHOR, self.git_author), said.get(_COMMITTER, self.git_committer)
+
+    def repository_options(self, repo: str) -> RepositoryOptions:
+        """Return how a repository is to be checked out, however its URL or path is spelled."""
+        name = repository_name(repo)
+        found = (options for url, options in self.repositories.items() if repository_name(url) == name)
+        return next(found, RepositoryOptions())
+
+    def token_variables(self) -> list[str]:
+        """Return the variables with git tokens in them: agents are not to see those."""
+        return sorted({named.token_env for named in self.git_credentials.values() if named.token_env is not None})
+
+    def agents(self) -> list[str]:
+        """Return the agents that the agents file says something of. Reads that file.
+
+        Raises:
+            Invalid: As `session_ages`.
+        """
+        return sorted(self._agents())
+
+    def _agents(self) -> dict[str, dict[str, Any]]:
+        if self.agents_file is None and not Path(AGENTS_FILE).is_file():
+            return {}
+        return _read_agents(self.agents_file or Path(AGENTS_FILE))
 
     def runs_path(self) -> Path:
         """Return the folder in which each run keeps what it needs on this machine."""
@@ -229,8 +292,8 @@ class Settings(BaseSettings):
         return (self.workdirs or self.state / "workdirs").absolute()
 
 
-def _read_agents(file: Path) -> dict[str, dict[str, int | None]]:
-    """Return what a file says of each agent. There is one thing to say so far."""
+def _read_agents(file: Path) -> dict[str, dict[str, Any]]:
+    """Return what a file says of each agent."""
     agents = _read_json(file)
     if not isinstance(agents, dict):
         raise Invalid(f"{file} is no object of agents", hint=_AGENTS_HINT)
@@ -238,14 +301,20 @@ def _read_agents(file: Path) -> dict[str, dict[str, int | None]]:
         if not isinstance(values, dict):
             raise Invalid(f"{file} gives the agent {agent!r} no object of settings", hint=_AGENTS_HINT)
         for key, value in values.items():
-            if key != AGE:
-                raise Invalid(f"{file} gives the agent {agent!r} the unknown setting {key!r}", hint=_AGENTS_HINT)
-            if value is not None and (type(value) is not int or value < 0):
-                raise Invalid(
-                    f"{file} gives the agent {agent!r} a wrong {key}: {value!r}",
-                    hint="give a whole number of milliseconds, not below 0, or null for ever",
-                )
+            _check_agents_setting(file, agent, key, value)
     return agents
+
+
+def _check_agents_setting(file: Path, agent: str, key: str, value: object) -> None:
+    if key not in {AGE, _AUTHOR, _COMMITTER}:
+        raise Invalid(f"{file} gives the agent {agent!r} the unknown setting {key!r}", hint=_AGENTS_HINT)
+    if key == AGE:
+        right = value is None or (type(value) is int and value >= 0)
+        hint = "give a whole number of milliseconds, not below 0, or null for ever"
+    else:
+        right, hint = isinstance(value, str), 'give a name and an address, as in "Fixer <fixer@example.org>"'
+    if not right:
+        raise Invalid(f"{file} gives the agent {agent!r} a wrong {key}: {value!r}", hint=hint)
 
 
 def _read_json(file: Path) -> object:
@@ -264,6 +333,11 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice!r} is there twice")
     return dict(pairs)
+
+
+def read_variable(name: str) -> str | None:
+    """Return a variable of this process as it is now; `None` if there is none."""
+    return os.environ.get(name)
 
 
 def inherited_environment() -> dict[str, str]:

@@ -61,6 +61,7 @@ class Metrics:
         self.compacted_objects = counter("compacted_objects", "Parts and segments that were merged.")
         self.freed_objects = counter("freed_objects", "Objects that were deleted as a segment covers them.")
         self._count_runs(registry)
+        self._count_workdirs(registry)
 
     def _count_runs(self, registry: CollectorRegistry) -> None:
         def counter(name: str, meaning: str, **values: tuple[str, ...]) -> Counter:
@@ -107,6 +108,42 @@ class Metrics:
         self.sweeps = counter(
             "everturn_sweeps", "Sweeps of the registry, by how they ended.", outcome=("done", "failed")
         )
+
+    def _count_workdirs(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, meaning: str, **values: tuple[str, ...]) -> Counter:
+            return _counter(f"everturn_{name}", meaning, registry, values)
+
+        self.workdir_opens = counter(
+            "workdir_opens", "Workdirs that were opened, by what was there.", outcome=("new", "reused", "kept")
+        )
+        self.workdir_open_seconds = Histogram(
+            "everturn_workdir_open_seconds",
+            "From the wish for a workdir until an agent can work in it.",
+            buckets=RUN_BUCKETS_S,
+            registry=registry,
+        )
+        self.fetches = counter(
+            "git_fetches", "Fetches into a cache, by how they ended.", outcome=("done", "skipped", "failed")
+        )
+        self.cache_repairs = counter("cache_repairs", "Caches that were found damaged, and mended.")
+        self.rescues = counter(
+            "workdir_rescues",
+            "Workdirs with unsaved work that had to go, by how it was kept.",
+            how=("quarantine", "push"),
+        )
+        self.workdirs_removed = counter(
+            "workdirs_removed",
+            "Workdirs and caches that were removed.",
+            reason=("expired", "evicted", "reset", "broken"),
+        )
+        self.workdir_sweeps = counter(
+            "workdir_sweeps", "Sweeps of the workdirs, by how they ended.", outcome=("done", "failed")
+        )
+        self.workdirs_bytes = Gauge(
+            "everturn_workdirs_bytes", "Room they take on the disk, when last measured.", ("kind",), registry=registry
+        )
+        for kind in ("trees", "caches", "quarantine"):
+            self.workdirs_bytes.labels(kind)
 
 
 def _counter(name: str, meaning: str, registry: CollectorRegistry, values: dict[str, tuple[str, ...]]) -> Counter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
 import time
@@ -128,7 +129,12 @@ def test_variables_that_steer_git_do_not_reach_it(tmp_path: Path) -> None:
     environment = with_fake_git(tmp_path, "env")
     seen = Git({**environment, **steering, "GITHUB_X": "kept", "GIT_TERMINAL_PROMPT": "1"}, 30).run(["env"], tmp_path)
     variables = dict(line.split("=", 1) for line in seen.splitlines())
-    assert {name: value for name, value in variables.items() if name.startswith("GIT_")} == {
+    kept = {name: value for name, value in variables.items() if name.startswith("GIT_")}
+    assert "alias.status" not in {value for name, value in kept.items() if name.startswith("GIT_CONFIG_KEY")}
+    assert {name: value for name, value in kept.items() if not re.match("GIT_CONFIG_(KEY|VALUE|COUNT)", name)} == {
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "",
         "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",

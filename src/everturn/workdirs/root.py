@@ -1,0 +1,242 @@
+"""The one folder in which everything of ours about repositories lies, and what lies where in it.
+
+    everturn-workdirs.json     says that the folder is ours
+    caches/<name>/repo.git     what a remote has; caches/<name>.json is its record
+    trees/<name>/              a workdir, where an agent works; records/<name>.json is its record
+    locks/                     locks; the kernel frees those of a process that dies
+    unfinished/<token>/        what is being made; a name in the folders above appears by a rename, whole
+    trash/<token>/             what is being deleted
+    quarantine/<name>-<time>/  what could not be deleted, with a note that says why
+
+Who holds the lock of a cache only tries those of workdirs; who waits for both takes the workdir's first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from everturn.clock import Clock, Ids
+from everturn.errors import Conflict, Denied, EverturnError, Unavailable
+from everturn.workdirs import locks
+from everturn.workdirs.locks import Lock
+
+MARKER = "everturn-workdirs.json"
+VERSION = 1
+OUR_FOLDERS = ("caches", "trees", "records", "locks", "unfinished", "trash", "quarantine")
+
+_CONTENT = {"everturn": "workdirs", "version": VERSION}
+
+
+class Root:
+    """The folder.
+
+    Args:
+        path: Where it is, absolute; it need not be there. It must be on a file system with working locks.
+        clock: Tells the time.
+        ids: Makes names that nobody else uses.
+    """
+
+    def __init__(self, path: Path, clock: Clock, ids: Ids) -> None:
+        self.path = path
+        self.clock = clock
+        self.ids = ids
+        self.caches = path / "caches"
+        self.trees = path / "trees"
+        self.records = path / "records"
+        self.quarantine = path / "quarantine"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether anything was ever made here."""
+        return (self.path / MARKER).is_file()
+
+    def prepare(self) -> None:
+        """Make the folder, if it is not there, and make sure that it is ours.
+
+        Raises:
+            Conflict: It is a folder of somebody else, or of a newer release.
+            Denied: It cannot be made.
+        """
+        try:
+            self._check()
+            for name in OUR_FOLDERS:
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            if not self.is_there:
+                self._write(self.path / MARKER, _CONTENT)
+        except OSError as error:
+            raise _denied(error, self.path) from error
+
+    def _check(self) -> None:
+        found = read_json(self.path / MARKER)
+        if found is None:
+            ours = {MARKER, *OUR_FOLDERS}  # a start of ours that was killed
+            if self.path.exists() and not ours.issuperset(item.name for item in self.path.iterdir()):
+                raise Conflict(
+                    f"the folder {self.path} holds files that are not ours", hint="name an empty folder, or a new one"
+                )
+            return
+        if found.get("version") != VERSION:
+            raise Conflict(
+                f"the folder {self.path} has version {found.get('version')}, this release knows version {VERSION}",
+                hint="use a newer release of Everturn, or another folder",
+            )
+
+    # --- Locks ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def locked_cache(self, name: str, timeout_s: float, stop: threading.Event | None = None) -> Iterator[Lock]:
+        """Be the only one to change a cache.
+
+        Args:
+            name: The cache.
+            timeout_s: How long to wait for others; 0: not at all.
+            stop: Once it is set, the waiting ends.
+
+        Raises:
+            Unavailable: Another process, or thread, has it.
+        """
+        lock = self._take(f"cache-{name}", timeout_s, stop)
+        if lock is None:
+            raise Unavailable(
+                f"another process has been at work on the cache {name} for {timeout_s:g} s",
+                hint="wait for it, or look what it is doing",
+            )
+        try:
+            yield lock
+        finally:
+            lock.release()
+
+    def try_workdir(self, name: str, timeout_s: float = 0, stop: threading.Event | None = None) -> Lock | None:
+        """Take a workdir for a run, or for its removal; whoever gets the lock releases it.
+
+        Args:
+            name: The workdir.
+            timeout_s: How long to wait for whoever has it.
+            stop: Once it is set, the waiting ends.
+
+        Returns:
+            The lock, or `None`: a run is at work in it.
+        """
+        return self._take(name, timeout_s, stop)
+
+    def _take(self, name: str, timeout_s: float, stop: threading.Event | None) -> Lock | None:
+        path = self.path / "locks" / f"{name}.lock"
+        try:
+            return locks.take(path, clock=self.clock, timeout_s=timeout_s, stop=stop)
+        except OSError as error:
+            raise _denied(error, self.path) from error
+
+    # --- Coming and going -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def unfinished(self) -> Iterator[Path]:
+        """Give a folder to make something in. What is still in it afterwards is deleted.
+
+        The folder is locked meanwhile: so the sweep can tell one whose maker has died.
+        """
+        folder = self.path / "unfinished" / self.ids.token()
+        folder.mkdir()
+        lock = locks.take_folder(folder)
+        try:
+            yield folder
+        finally:
+            remove(folder)
+            if lock is not None:
+                lock.release()
+
+    def discard(self, path: Path) -> None:
+        """Have a folder or file disappear at once; `empty_trash` deletes it. One that is not there is no matter."""
+        with suppress(FileNotFoundError):
+            path.rename(self.path / "trash" / self.ids.token())
+
+    def empty_trash(self) -> None:
+        """Delete what was discarded. Blocks; several may do it at once."""
+        for path in _listed(self.path / "trash"):
+            remove(path)
+
+    # --- Records --------------------------------------------------------------------------------------------------
+
+    def write_record(self, path: Path, facts: dict[str, Any]) -> None:
+        """Write a record; whoever reads sees the old one or the new one. On return it survives the process."""
+        try:
+            self._write(path, facts)
+        except OSError as error:
+            raise _denied(error, path) from error
+
+    def _write(self, path: Path, facts: dict[str, Any]) -> None:
+        new = path.with_name(f".{path.name}.{self.ids.token()}")
+        try:
+            new.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            new.rename(path)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a file; `None` if there is none, or none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all that is in it, as far as that is possible. Links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        with suppress(OSError):
+            path.unlink()
+        return
+    try:
+        shutil.rmtree(path, onerror=_make_writable)
+    except RecursionError:  # somebody has made folders in folders without end
+        _flatten(path)
+        with suppress(RecursionError):
+            shutil.rmtree(path, onerror=_make_writable)
+
+
+def _flatten(path: Path) -> None:
+    """Move all folders below a folder right into it, as far as that is possible."""
+    waiting = _folders_in(str(path))
+    number = 0
+    while waiting:
+        with suppress(OSError):
+            for folder in _folders_in(waiting.pop()):
+                while os.path.lexists(target := f"{path}/{number}"):
+                    number += 1
+                os.rename(folder, target)  # noqa: PTH104  # there are many of them
+                waiting.append(target)
+
+
+def _folders_in(folder: str) -> list[str]:
+    os.chmod(folder, 0o700)  # noqa: PTH101
+    with os.scandir(folder) as entries:
+        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def _make_writable(function: Any, name: str, _: object) -> None:
+    """Some tools make folders that nobody may write to, themselves included."""
+    with suppress(OSError):
+        os.chmod(os.path.dirname(name), 0o700)  # noqa: PTH101, PTH120  # what rmtree hands over is a string
+        if not os.path.islink(name):  # noqa: PTH114
+            os.chmod(name, 0o700)  # noqa: PTH101
+        function(name)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _denied(error: OSError, path: Path) -> EverturnError:
+    text = f"cannot write to {path}: {error.strerror or error}"
+    return Denied(text, hint="check its permissions and the room on its disk, or name another folder")
