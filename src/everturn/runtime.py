@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -19,13 +19,14 @@ from everturn.log.stores import admit, connect, role_of, visit
 from everturn.model import WorkItem
 from everturn.registry import Registry, open_registry
 from everturn.runner import Parts, Prompt, Request, Run, Runner, Sweeper
-from everturn.settings import Settings, inherited_environment
+from everturn.settings import Settings
 from everturn.telemetry import default_metrics
 from everturn.transcripts import TranscriptStore
 from everturn.transcripts.archive import Archive
 from everturn.upkeep.traces import upload
-from everturn.workdirs import Workdirs, located
-from everturn.workdirs.git import Git
+from everturn.workdirs import located
+from everturn.workdirs.credentials import Source
+from everturn.workshop import Workshop
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -40,6 +41,8 @@ class Runtime:
         settings: Where things are; read from the environment and `everturn.toml` if not given.
         make_store: Makes the transcript stores, called like `TranscriptStore`; a subclass can watch them.
         keys: Where keys to encrypt transcripts with come from; goes before the setting `encryption_key_file`.
+        git_credentials: Where credentials for git's remotes come from, by the beginning of their URLs: functions that
+            are given the URL and return a token or a `Credential`. They go before the setting of this name.
         handle_signals: Whether SIGTERM, SIGINT and SIGHUP end the runs in progress before they end the program. Only
             what the program has left to its default is handled, and only while there are runs.
 
@@ -53,6 +56,7 @@ class Runtime:
         *,
         make_store: Callable[..., TranscriptStore] = TranscriptStore,
         keys: Keys | None = None,
+        git_credentials: Mapping[str, Source] | None = None,
         handle_signals: bool = True,
     ) -> None:
         self.settings = settings or Settings.load()
@@ -61,19 +65,17 @@ class Runtime:
         )
         self._stores = _Stores(self.settings, make_store, keys)
         clock = SystemClock()
+        workshop = Workshop.open(self.settings, self.registry, credentials=git_credentials, clock=clock)
         parts = Parts(
             registry=self.registry,
             stores=self._stores,
-            workdirs=Workdirs(
-                self.settings.workdirs_path(),
-                Git(inherited_environment(), self.settings.git_timeout_s),
-                lock_timeout_s=self.settings.git_timeout_s,
-            ),
+            workdirs=workshop.workdirs,
+            access=workshop.access,
             folders=RunFolders(self.settings.runs_path(), clock=clock),
             settings=self.settings,
             clock=clock,
             metrics=default_metrics(),
-            sweeper=Sweeper(self.registry, default_metrics()),
+            sweeper=Sweeper(self.registry, default_metrics(), workshop.sweeper),
         )
         self._runner = Runner(parts, handle_signals=handle_signals)
 
@@ -93,6 +95,7 @@ class Runtime:
         prompt: Prompt,
         resume_prompt: Prompt | None = None,
         options: ClaudeAgentOptions | None = None,
+        branch: str | None = None,
     ) -> Run:
         """Run a work item: begin its conversation, or go on with it if any worker has begun it before.
 
@@ -107,6 +110,9 @@ class Runtime:
             resume_prompt: What to say to one that has, after a crash as well; the prompt again if not given.
             options: What you want of the agent: tools, permissions, model. The conversation, its store and, with a
                 repository, the directory are the run's own to decide.
+            branch: What to work on in the repository: a branch, a ref such as `refs/pull/7/head`, or a commit. One
+                workdir serves an agent for a branch; without one, a work item has a workdir of its own, on the
+                default branch. It may be another one than last time: the conversation goes on all the same.
 
         Returns:
             An async iterator of the SDK's messages, with `session_id`, `resumed`, `epoch` and `cwd`.
@@ -120,7 +126,7 @@ class Runtime:
         """
         work = located(work)
         self._stores.expect(work)
-        return self._runner.run(Request(work, prompt, resume_prompt, options or ClaudeAgentOptions()))
+        return self._runner.run(Request(work, prompt, resume_prompt, options or ClaudeAgentOptions(), branch))
 
     def open_store(self, scope: str) -> TranscriptStore:
         """Open the transcript store of a scope, to read it, or to write as a guest.

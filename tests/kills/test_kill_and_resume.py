@@ -66,7 +66,7 @@ class Stage:
         return self.folder / f"receipts-{name}.jsonl"
 
     def checkout(self, name: str) -> Path:
-        return next(path for path in (self.folder / name / "workdirs").iterdir() if path.is_dir())
+        return next(path for path in (self.folder / name / "workdirs" / "trees").iterdir() if path.is_dir())
 
 
 Moment = Callable[[Stage, Machine], None]
@@ -144,7 +144,7 @@ def streaming(number: int, chunks: int = 3) -> Moment:
 
 def in_the_tool(stage: Stage, machine: Machine) -> None:
     """A tool is running."""
-    poll(machine, lambda: any((stage.folder / "a" / "workdirs").glob("*/in-the-tool")))
+    poll(machine, lambda: any((stage.folder / "a" / "workdirs" / "trees").glob("*/in-the-tool")))
 
 
 def acknowledged_entries(count: int) -> Moment:

@@ -43,6 +43,9 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
     repo: Annotated[str | None, typer.Option(help="The repository to work in: a URL or a path.")] = None,
     issue: Annotated[str | None, typer.Option(help="The issue to work on.")] = None,
     task: Annotated[str | None, typer.Option(help="The id of a task, in place of an issue.")] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="What to work on: a branch, a ref such as refs/pull/7/head, or a commit.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="What to say to an agent that begins.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="The same, from a file.")] = None,
     resume_prompt: Annotated[
@@ -89,6 +92,7 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
         prompt=_text("prompt", prompt, prompt_file) or "",
         resume_prompt=_text("resume prompt", resume_prompt, resume_prompt_file),
         options=options,
+        branch=branch,
     )
     renderer: Renderer = JsonRenderer() if as_json else TerminalRenderer(Terminal(highlight=False))
     return anyio.run(_stream, run, renderer)

@@ -8,7 +8,7 @@ folder on this machine, for the next start here.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
@@ -21,6 +21,7 @@ from everturn.runner.handle import Progress
 from everturn.runner.interruption import Interruption
 from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
+from everturn.runner.place import Place
 from everturn.runner.stopping import CANCELLED, Stop
 from everturn.runner.taints import reason_of, with_reason
 from everturn.runner.tasks import Loop
@@ -28,6 +29,7 @@ from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
 from everturn.upkeep.healing import Healing, folder_of, heal
 from everturn.upkeep.traces import Trace
+from everturn.workdirs.credential_server import CredentialServer
 
 END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left
@@ -44,6 +46,8 @@ class Holdings:
         trace: Its trace, in that folder.
         lease: Its claim.
         store: Its transcript.
+        place: Its workdir.
+        git: What gives its agent credentials.
         may_have_claim: Whether it has asked for its claim, and perhaps got it without knowing.
     """
 
@@ -51,6 +55,8 @@ class Holdings:
     trace: Trace | None = None
     lease: Lease | None = None
     store: TranscriptStore | None = None
+    place: Place = field(default_factory=Place)
+    git: CredentialServer | None = None
     may_have_claim: bool = False
 
 
@@ -74,6 +80,7 @@ class Closing:
         self._stop = stop
         self._interruption = interruption
         self._keep = False  # the folder: something in it is still needed
+        self._agent_is_gone = True
         self._begun = parts.clock.elapsed()
         self._log = get_logger()
 
@@ -86,13 +93,15 @@ class Closing:
         problem: Exception | None = None
         if self._held.folder is not None and _may_live(self._held.folder):
             end = partial(in_thread, partial(self._held.folder.end_agent, timeout_s=END_AGENTS_S))
-            self._keep = not await self._step("agent", end)
+            self._agent_is_gone = await self._step("agent", end)
+            self._keep = not self._agent_is_gone
         if self._held.store is not None:
             problem = await self._make_whole(self._held.store)
             await self._step("summaries", self._held.store.aclose)
         if self._held.trace is not None and self._held.lease is not None:
             stored = await self._step("trace", partial(self._upload_trace, self._held.trace, self._held.lease))
             self._keep = self._keep or not stored
+        await self._step("workdir", partial(in_thread, self._leave_workdir))
         if self._held.lease is not None:
             released = await self._step("release", partial(self._release, self._held.lease))
             self._held.may_have_claim = not released
@@ -101,6 +110,12 @@ class Closing:
             await self._step("folder", partial(in_thread, partial(self._held.folder.close, keep=self._keep)))
         self._tell_how_long()
         return problem
+
+    def _leave_workdir(self) -> None:
+        if self._held.git is not None:
+            self._held.git.close()
+        if self._agent_is_gone:  # else nobody else may work there as long as this process lives
+            self._held.place.close()
 
     async def _make_whole(self, store: TranscriptStore) -> Exception | None:
         if isinstance(self._stop.error, Fenced):  # the transcript is somebody else's now

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 from claude_agent_sdk import (
+    ClaudeAgentOptions,
     ClaudeSDKError,
     Message,
     ResultMessage,
@@ -112,7 +113,7 @@ class Conduct:
         """Try everything out, then claim, then open what the claim is on: what is refused leaves no trace."""
         work = self._request.work
         if work.repo:
-            await _stoppable(partial(self._parts.workdirs.check, work))
+            await _stoppable(partial(self._parts.workdirs.check, work, self._request.branch))
         await in_thread_or_leave(partial(self._parts.stores.admit, work.key))
         self._cli = find_cli(self._request.options.cli_path)
         await in_thread(self._parts.folders.check)
@@ -121,10 +122,11 @@ class Conduct:
         lease = await self._claim(self._held.folder)
         if self._settings.sweep_on_start:  # now, as it would have taken a stale session from under the claim
             self._parts.sweeper.begin()
+        self._parts.sweeper.begin_workdirs()
         claim = lease.claim
         end_old = partial(end_old_agents, claim.session_id, claim.epoch, work=self._mark, confirm=lease.check)
         await in_thread(partial(end_old, timeout_s=END_AGENTS_S))
-        self._progress.cwd = await self._directory()
+        self._progress.cwd = await self._directory(keep=not claim.is_new)
         past = Past(self._parts, self._progress, lease)
         self._held.store = await self._dispatcher.take_over(lease, self._progress, past.look_after)
         self._metrics.dispatch_seconds.observe(self._parts.clock.elapsed() - self._begun)
@@ -165,9 +167,13 @@ class Conduct:
             self._progress.warn(f"session {claim.stale.session_id} was too old, so the conversation has begun anew")
         return lease
 
-    async def _directory(self) -> Path:
-        if self._request.work.repo:
-            return await _stoppable(partial(self._parts.workdirs.open, self._request.work))
+    async def _directory(self, *, keep: bool) -> Path:
+        request = self._request
+        if request.work.repo:
+            begin = partial(self._held.place.open, self._parts.workdirs, request.work, request.branch)
+            opened = await _stoppable(lambda stop: begin(keep=keep, run_id=self._progress.run_id, stop=stop))
+            self._progress.warn(*opened.warnings)
+            return opened.path
         return await in_thread(Path(self._request.options.cwd or ".").absolute)
 
     def _label_folder(self) -> None:
@@ -203,12 +209,18 @@ class Conduct:
             return
         session_id, epoch, resume = progress.session_id or "", progress.epoch or 0, bool(progress.resumed)
         agent = Agent(
-            self._request.options,
+            self._options(folder),
             store=store,
             session_id=session_id,
             resume=resume,
             cwd=progress.cwd or Path(),
-            cli=folder.launcher(self._cli, session_id=session_id, epoch=epoch, work=self._mark),
+            cli=folder.launcher(
+                self._cli,
+                session_id=session_id,
+                epoch=epoch,
+                work=self._mark,
+                without=self._settings.token_variables(),
+            ),
         )
         grace_s = self._settings.shutdown_grace_s
         turn = Turn(
@@ -225,6 +237,15 @@ class Conduct:
             await turn.hold(prompt)
         except ClaudeSDKError as error:
             raise await self._explained(error, folder) from error
+
+    def _options(self, folder: RunFolder) -> ClaudeAgentOptions:
+        """Return what the caller wants of the agent and, with a workdir, what git gets from us."""
+        options, access = self._request.options, self._parts.access
+        if not self._request.work.repo:
+            return options
+        if self._held.git is None:
+            self._held.git = access.server(folder.path / "git")
+        return replace(options, env=access.for_agent(self._request.work.agent, self._held.git, options.env))
 
     def _hasten(self, store: TranscriptStore) -> None:
         """Leave time for what comes after storing what the agent says last."""

@@ -14,6 +14,7 @@ from everturn.agent import refuse_options
 from everturn.errors import Invalid
 from everturn.model import SessionRecord, WorkItem
 from everturn.runner.dispatch import in_thread_or_leave
+from everturn.workdirs.names import Target, check_repository
 
 Prompt = str | Path | Callable[[SessionRecord | None], str | Awaitable[str]]
 
@@ -28,12 +29,14 @@ class Request:
             what the registry knew of the work item before this run, or `None`, and returns the text.
         resume_prompt: What to say to one that has; the prompt again if it is `None`.
         options: What the caller wants of the agent.
+        branch: What to work on in the work item's repository; see `Workdirs.open`.
     """
 
     work: WorkItem
     prompt: Prompt
     resume_prompt: Prompt | None
     options: ClaudeAgentOptions
+    branch: str | None = None
 
     def check(self) -> None:
         """Refuse what cannot be run, before anything is touched.
@@ -46,6 +49,11 @@ class Request:
             if isinstance(prompt, str | Path):
                 _checked(name, prompt if isinstance(prompt, str) else _read(name, prompt))
         refuse_options(self.options)
+        Target.parse(self.branch)
+        if self.branch is not None and not self.work.repo:
+            raise Invalid("there is a branch, and no repository", hint="name the repository, or leave out the branch")
+        if self.work.repo:
+            check_repository(self.work.repo)
         if self.options.cwd is not None and not _is_directory(self.options.cwd):
             raise Invalid(f"there is no directory {self.options.cwd}", hint="make it, or name another one")
         if self.options.cwd is not None and self.work.repo:

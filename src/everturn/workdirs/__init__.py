@@ -1,5 +1,6 @@
 """Where agents work."""
 
-from everturn.workdirs.checkouts import Workdirs, located
+from everturn.workdirs.names import located
+from everturn.workdirs.workdirs import Workdir, Workdirs
 
-__all__ = ["Workdirs", "located"]
+__all__ = ["Workdir", "Workdirs", "located"]

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
@@ -51,9 +51,17 @@ class Git:
         environment: The variables of this process; git sees them without those that steer git itself.
         timeout_s: How long one command may take.
         config_file: A configuration to read in place of the machine's and the user's.
+        credentials: Adds to an environment what git needs to get credentials.
     """
 
-    def __init__(self, environment: Mapping[str, str], timeout_s: float, config_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        timeout_s: float,
+        config_file: Path | None = None,
+        credentials: Callable[[Mapping[str, str]], Mapping[str, str]] = dict,
+    ) -> None:
+        self._credentials = credentials
         kept = {name: value for name, value in environment.items() if not name.startswith("GIT_")}
         self._environment = with_config(
             _HARDENED,
@@ -70,12 +78,17 @@ class Git:
         )
         self._timeout_s = timeout_s
 
+    def online(self) -> dict[str, str]:
+        """Return the environment of a git that may talk to remotes."""
+        return dict(self._credentials(self._environment))
+
     def run(
         self,
         arguments: Sequence[str],
         cwd: Path,
         stop: threading.Event | None = None,
         *,
+        online: bool = False,
         config: Mapping[str, str] | None = None,
         extra: Mapping[str, str] | None = None,
         text: str | None = None,
@@ -87,6 +100,7 @@ class Git:
             arguments: The command without `git`. Text from outside belongs behind `--end-of-options`.
             cwd: Where to run it.
             stop: Once it is set, git is killed within a moment.
+            online: Whether it may talk to a remote, and so needs credentials.
             config: Configuration that goes before all other.
             extra: Variables on top of the others.
             text: What it reads; nothing if not given.
@@ -98,11 +112,12 @@ class Git:
             Denied: The remote wants credentials that git does not have.
             Unavailable: It failed in another way, or took too long.
         """
+        base = self.online() if online else self._environment
         try:
             process = subprocess.Popen(
                 ["git", *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
                 cwd=cwd,
-                env=with_config(config or {}, {**self._environment, **(extra or {})}),
+                env=with_config(config or {}, {**base, **(extra or {})}),
                 stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -155,8 +170,10 @@ def with_config(config: Mapping[str, str], environment: Mapping[str, str]) -> di
 
 
 def _failure(command: str, complaint: str) -> EverturnError:
-    lines = [line for line in complaint.splitlines() if line.startswith(("fatal:", "error:", "remote:"))]
-    reason = (lines or complaint.splitlines() or ["no reason given"])[0]
+    said = complaint.splitlines()
+    ours = [line for line in said if line.startswith("everturn:")]  # why there are no credentials
+    theirs = [line for line in said if line.startswith(("fatal:", "error:", "remote:"))]
+    reason = (ours or theirs or said or ["no reason given"])[0]
     text = f"git {command} failed: {reason}"
     if "not allowed" in complaint:
         return Invalid(text, hint="use https://, ssh:// or a path")

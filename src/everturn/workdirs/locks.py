@@ -1,6 +1,6 @@
 """Locks that the kernel frees when everybody who holds them is gone: this process, and the git that it has started.
 
-A git that is orphaned goes on writing for a while. It has been given the lock, so nobody else begins until it is done.
+A git that is orphaned goes on writing for a while. It has been given the lock, so nobody begins until it is done.
 """
 
 from __future__ import annotations
@@ -52,18 +52,47 @@ def take(path: Path, *, clock: Clock, timeout_s: float = 0, stop: threading.Even
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        deadline = clock.elapsed() + timeout_s
-        while not _try(descriptor):
-            if stop is not None and stop.is_set():
-                raise Unavailable("the wait for a lock was stopped", hint="run it again")
-            if clock.elapsed() >= deadline:
-                os.close(descriptor)
-                return None
-            clock.sleep(PAUSE_S)
+        if _wait(descriptor, clock, clock.elapsed() + timeout_s, stop):
+            return Lock(descriptor)
     except BaseException:
         os.close(descriptor)
         raise
-    return Lock(descriptor)
+    os.close(descriptor)
+    return None
+
+
+def _wait(descriptor: int, clock: Clock, deadline: float, stop: threading.Event | None) -> bool:
+    while not _try(descriptor):
+        if stop is not None and stop.is_set():
+            raise Unavailable("the wait for a lock was stopped", hint="run it again")
+        if clock.elapsed() >= deadline:
+            return False
+        clock.sleep(PAUSE_S)
+    return True
+
+
+def take_folder(path: Path) -> Lock | None:
+    """Take a folder itself as a lock, without waiting: its maker has it for as long as it lives.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The lock, or `None`: somebody has it.
+
+    Raises:
+        OSError: There is no such folder, or the file system has no locks.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        is_ours = _try(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if is_ours:
+        return Lock(descriptor)
+    os.close(descriptor)
+    return None
 
 
 def _try(descriptor: int) -> bool:

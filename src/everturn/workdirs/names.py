@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from everturn.errors import Invalid
 from everturn.model import RepositoryOptions, WorkItem, check_name, repository_name
@@ -84,6 +86,19 @@ def check_repository(repo: str) -> None:
         )
 
 
+def located(work: WorkItem) -> WorkItem:
+    """Return a work item whose repository, if it is a local one, is an absolute path: the same from everywhere."""
+    if not work.repo:
+        return work
+    pieces = urlsplit(work.repo)
+    repo = unquote(pieces.path) if pieces.scheme == "file" and not pieces.netloc else work.repo
+    try:
+        path = Path(repo).expanduser()
+        return replace(work, repo=str(path.resolve())) if path.exists() else work
+    except (OSError, ValueError, RuntimeError):  # too long for a path, or the home of nobody
+        return work
+
+
 def workdir_name(work: WorkItem, branch: str | None) -> str:
     """Return the name of the workdir of a work item: one for each agent and branch or, if no branch was asked for,
     one for each work item. The same wherever and whenever it is asked for."""
@@ -104,7 +119,7 @@ def cache_name(repo: str, options: RepositoryOptions) -> str:
 
 
 def _name(readable: tuple[object, ...], whole: str) -> str:
-    words = "-".join(str(word) for word in readable if word).lower()
+    words = "-".join(str(word) for word in readable if word not in (None, "")).lower()
     slug = re.sub(r"[^a-z0-9]+", "-", words).strip("-")[:SLUG_LENGTH].strip("-")
     digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{slug}-{digest}" if slug else digest

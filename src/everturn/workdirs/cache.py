@@ -1,0 +1,361 @@
+"""Caches: for each repository a bare one on this machine, with what its remote has. Workdirs borrow from it.
+
+Only we write to a cache, and only under its lock. Nothing is ever dropped from it, as workdirs may need what the
+remote has forgotten. What git is to believe about it, its configuration above all, is written anew before each use:
+whatever an agent may have put there is never read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from everturn.errors import EverturnError, NotFound
+from everturn.model import RepositoryOptions
+from everturn.telemetry import Metrics, get_logger
+from everturn.workdirs.git import Git
+from everturn.workdirs.gitdir import Remote, cache_config, make_folder, write_file
+from everturn.workdirs.locks import Lock
+from everturn.workdirs.names import Target
+from everturn.workdirs.records import CacheRecord
+from everturn.workdirs.root import Root, remove
+
+HEADS = "+refs/heads/*:refs/remotes/origin/*"
+TAGS = "+refs/tags/*:refs/tags/*"
+KEPT = "refs/everturn/kept"
+PACKS = 20  # more are merged
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """What a workdir is to show, as far as the cache has it.
+
+    Attributes:
+        commit: The commit; `None`: the repository has none yet.
+        branch: The local branch to be on; `None`: none, the commit alone.
+        refs: What the remote has, and what it was last known to be: full names and ids, sorted as git wants them.
+        default_branch: The remote's; `None`: it does not say.
+        is_new_branch: Whether the remote does not have the branch: it begins at the default branch.
+        shallow: The commits that the cache has no parents of, as git writes them.
+    """
+
+    commit: str | None
+    branch: str | None
+    refs: tuple[tuple[str, str], ...]
+    default_branch: str | None
+    is_new_branch: bool
+    shallow: str
+
+
+class Cache:
+    """The cache of one repository.
+
+    Args:
+        root: Where it is.
+        git: Runs git.
+        name: Its name.
+        repo: The repository's URL or path.
+        options: How much of it to have.
+        lock_timeout_s: How long to wait for others that are at work on it.
+        metrics: What is counted.
+    """
+
+    def __init__(  # what a cache is of, and who works on it
+        self,
+        root: Root,
+        git: Git,
+        name: str,
+        repo: str,
+        options: RepositoryOptions,
+        *,
+        lock_timeout_s: float,
+        metrics: Metrics,
+    ) -> None:
+        self._root = root
+        self._git = git
+        self.name = name
+        self._repo = repo
+        self._options = options
+        self._lock_timeout_s = lock_timeout_s
+        self._metrics = metrics
+        self._log = get_logger()
+        self.folder = root.caches / name
+        self.path = self.folder / "repo.git"
+        self.remote = Remote(repo, blobless=options.blobless)
+
+    @property
+    def objects(self) -> Path:
+        """Where its objects are."""
+        return self.path / "objects"
+
+    # --- What the remote has ----------------------------------------------------------------------------------------
+
+    def ask(self, target: Target, stop: threading.Event | None = None) -> dict[str, str]:
+        """Ask the remote what it has. Makes nothing. Blocks for one request.
+
+        Returns:
+            The ids of `HEAD` and of the target's ref, as far as there are any; as `symref` what `HEAD` stands for.
+
+        Raises:
+            NotFound: There is no such repository.
+            Denied: It wants credentials that git does not have.
+            Unavailable: git failed, or took too long.
+        """
+        wanted = {"HEAD", target.ref} - {""}
+        arguments = ["ls-remote", "--symref", "--quiet", "--end-of-options", self._repo, *sorted(wanted)]
+        said: dict[str, str] = {}
+        for line in self._git.run(arguments, Path("/"), stop, online=True).splitlines():
+            value, _, name = line.partition("\t")
+            if value.startswith("ref: ") and name == "HEAD":
+                said["symref"] = value.removeprefix("ref: ")
+            elif name in wanted:
+                said[name] = value
+        return said
+
+    def prepare(self, target: Target, stop: threading.Event | None = None) -> Tip:
+        """Have what a workdir is to show. Blocks for a request, and for a second one if something is missing here.
+
+        Many may ask for it at once: the first fetches, and the others find what they wanted.
+
+        Raises:
+            NotFound: There is no such repository, ref or commit.
+            Denied: The remote wants credentials that git does not have.
+            Unavailable: git failed or took too long, or others were at work on the cache for too long.
+        """
+        said = {} if target.kind == "commit" else self.ask(target, stop)
+        with self._locked(stop) as lock:
+            tip = self._obtain_or_mend(target, said, lock, stop)
+            self._note(tip)
+        return tip
+
+    @property
+    def is_there(self) -> bool:
+        """Whether anything can be borrowed from it."""
+        return (self.path / "HEAD").is_file()
+
+    def restore(self, stop: threading.Event | None = None) -> None:
+        """Have it there again, for workdirs that borrow from it, after somebody has deleted it.
+
+        Raises:
+            EverturnError: As `prepare`.
+        """
+        with self._locked(stop) as lock:
+            self._fetch([HEADS, TAGS], lock, stop)
+
+    @contextmanager
+    def _locked(self, stop: threading.Event | None) -> Iterator[Lock]:
+        with self._root.locked_cache(self.name, self._lock_timeout_s, stop) as lock:
+            self.tidy()
+            yield lock
+
+    def _obtain_or_mend(
+        self, target: Target, said: Mapping[str, str], lock: Lock, stop: threading.Event | None
+    ) -> Tip:
+        try:
+            return self._obtain(target, said, lock, stop)
+        except EverturnError:
+            if (stop is not None and stop.is_set()) or self.is_sound(stop):
+                raise
+        self._begin_anew()
+        return self._obtain(target, said, lock, stop)
+
+    def _obtain(self, target: Target, said: Mapping[str, str], lock: Lock, stop: threading.Event | None) -> Tip:
+        if self._is_current(target, said):
+            self._metrics.fetches.labels("skipped").inc()
+            return self._tip(target, said)
+        refspecs = [HEADS, TAGS]
+        if target.kind == "ref" and target.ref in said:
+            refspecs.append(f"+{target.ref}:{_tracking(target.ref)}")
+        self._fetch(refspecs, lock, stop)
+        if target.kind == "commit" and not self._has(target.name):
+            self._fetch([target.name], lock, stop)  # forges hand out what no branch has any more
+        return self._tip(target, said)
+
+    def _is_current(self, target: Target, said: Mapping[str, str]) -> bool:
+        """Tell whether what was asked for is here. What else the remote has may have changed: nobody asked for it."""
+        if target.kind == "commit":
+            return self._has(target.name)
+        wanted = {_tracking(said["symref"]): said.get("HEAD")} if "symref" in said else {}
+        if target.kind != "default":
+            wanted[_tracking(target.ref)] = said.get(target.ref)
+        known = dict(self._refs())
+        if any(known.get(name) != commit for name, commit in wanted.items()):
+            return False
+        return all(self._has(commit) for name, commit in said.items() if name != "symref")
+
+    def _has(self, commit: str) -> bool:
+        try:
+            self._run(["cat-file", "-e", f"{commit}^{{commit}}"], online=True)
+        except EverturnError:
+            return False
+        return True
+
+    def _fetch(self, refspecs: Sequence[str], lock: Lock, stop: threading.Event | None) -> None:
+        try:
+            self._fetch_refs(refspecs, lock, stop)
+        except EverturnError:
+            self._metrics.fetches.labels("failed").inc()
+            raise
+        self._metrics.fetches.labels("done").inc()
+        if sum(1 for _ in self.objects.glob("pack/*.pack")) > PACKS:
+            self._run(["repack", "-d", "-l", "-q", "--geometric=2"], stop, lock=lock)
+        self._run(["pack-refs", "--all", "--prune"], stop, lock=lock)
+
+    def _fetch_refs(self, refspecs: Sequence[str], lock: Lock, stop: threading.Event | None) -> None:
+        options = [
+            "--quiet",
+            "--prune",
+            "--no-tags",
+            "--no-auto-gc",
+            "--no-write-fetch-head",
+            "--no-recurse-submodules",
+        ]
+        if self._options.depth is not None:
+            options += [f"--depth={self._options.depth}"]
+        if self._options.blobless:
+            options += ["--filter=blob:none"]
+        arguments = ["fetch", *options, "--end-of-options", "origin", *refspecs]
+        self._run(arguments, stop, online=True, lock=lock)
+
+    def _tip(self, target: Target, said: Mapping[str, str]) -> Tip:
+        refs = self._refs()
+        known = dict(refs)
+        default = said.get("symref", "").removeprefix("refs/heads/") or self._known_default()
+        begin = known.get(f"refs/remotes/origin/{default}") or said.get("HEAD")
+        commit, branch, is_new = begin, default, False
+        if target.kind == "branch":
+            theirs = known.get(_tracking(target.ref))
+            commit, branch, is_new = theirs or begin, target.name, theirs is None
+        elif target.kind == "ref":
+            commit, branch = known.get(_tracking(target.ref)) if target.ref in said else None, None
+        elif target.kind == "commit":
+            commit, branch = target.name if self._has(target.name) else None, None
+        if commit is None and target.kind in ("ref", "commit"):
+            what = target.name[:40]
+            raise NotFound(
+                f"the repository has no {target.kind} {what}", hint="check its name, and that it was pushed"
+            )
+        if target.kind == "default" and commit is not None and default is None:
+            branch = None  # the remote's HEAD is on no branch
+        shallow = self.path / "shallow"
+        return Tip(
+            commit,
+            branch or (None if commit else "main"),
+            tuple((name, value) for name, value in refs if name.startswith(("refs/remotes/", "refs/tags/"))),
+            default,
+            is_new,
+            shallow.read_text(encoding="ascii") if shallow.is_file() else "",
+        )
+
+    def _refs(self) -> list[tuple[str, str]]:
+        lines = self._run(["for-each-ref", "--format=%(refname) %(objectname)"]).splitlines()
+        pairs = (line.rpartition(" ") for line in lines)
+        return sorted((name, value) for name, _, value in pairs)
+
+    def _known_default(self) -> str | None:
+        record = CacheRecord.read(self._root, self.name)
+        return None if record is None else record.default_branch
+
+    def _note(self, tip: Tip) -> None:
+        now = self._root.clock.now()
+        record = CacheRecord.read(self._root, self.name) or CacheRecord(self.name, self._repo, created_at=now)
+        changed = record.but(
+            repo=self._repo,
+            last_used_at=now,
+            default_branch=tip.default_branch,
+            blobless=self._options.blobless,
+            depth=self._options.depth,
+        )
+        changed.write(self._root)
+
+    # --- Keeping it sound -------------------------------------------------------------------------------------------
+
+    def is_sound(self, stop: threading.Event | None = None) -> bool:
+        """Look whether everything is there that its refs need. Reads all commits: seconds for a large one."""
+        try:
+            self._run(["fsck", "--connectivity-only", "--no-dangling", "--no-progress"], stop)
+        except EverturnError:
+            return False
+        return True
+
+    def mend(self, stop: threading.Event | None = None) -> bool:
+        """Look whether it is damaged, and if so, fetch everything anew.
+
+        What the remote does not have any more is still found in what was there before.
+
+        Returns:
+            Whether it was damaged.
+
+        Raises:
+            EverturnError: As `prepare`.
+        """
+        with self._locked(stop) as lock:
+            if self.is_sound(stop) and self._reads_all(stop):
+                return False
+            self._begin_anew()
+            self._fetch([HEADS, TAGS], lock, stop)
+        return True
+
+    def _reads_all(self, stop: threading.Event | None) -> bool:
+        """Read every object: a file may be damaged in the middle."""
+        try:
+            for index in sorted(self.objects.glob("pack/*.idx")):
+                self._run(["verify-pack", str(index)], stop)
+        except EverturnError:
+            return False
+        return all(pack.with_suffix(".idx").exists() for pack in self.objects.glob("pack/*.pack"))
+
+    def _begin_anew(self) -> None:
+        """Set what is there aside, under the lock. The new one borrows from it what nobody else has any more."""
+        self._metrics.cache_repairs.inc()
+        self._log.warning("cache_damaged", cache=self.name)
+        kept = self._kept_refs()
+        self.path.rename(self.folder / f"damaged-{self._root.ids.token()}")
+        self.tidy()
+        for name, value in kept:
+            with suppress(EverturnError):  # it was among what is lost
+                self._run(["update-ref", "--end-of-options", name, value])
+
+    def _kept_refs(self) -> list[tuple[str, str]]:
+        try:
+            return [(name, value) for name, value in self._refs() if name.startswith(f"{KEPT}/")]
+        except EverturnError:
+            return []
+
+    def tidy(self) -> None:
+        """Have everything as it has to be before git looks at it. Under the lock: it makes what is not there."""
+        for name in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "refs/remotes/origin"):
+            make_folder(self.path, name)
+        for path in (
+            *self.path.glob("*.lock"),
+            *(self.path / "refs").rglob("*.lock"),
+            *self.objects.glob("**/tmp_*"),
+        ):
+            remove(path)  # of a git that was killed
+        for name in ("hooks", "info", "config.worktree", "commondir", "worktrees", "modules", "branches", "remotes"):
+            remove(self.path / name)
+        damaged = sorted(folder / "objects" for folder in self.folder.glob("damaged-*"))
+        write_file(self.objects / "info" / "alternates", "".join(f"{path}\n" for path in damaged))
+        write_file(self.path / "HEAD", "ref: refs/heads/none\n")
+        write_file(self.path / "config", cache_config(self.remote))
+
+    def _run(
+        self,
+        arguments: Sequence[str],
+        stop: threading.Event | None = None,
+        *,
+        online: bool = False,
+        lock: Lock | None = None,
+    ) -> str:
+        here = {"GIT_DIR": str(self.path)}
+        return self._git.run(arguments, self.path, stop, online=online, extra=here, lock=lock)
+
+
+def _tracking(ref: str) -> str:
+    """Return where the cache keeps a ref of the remote."""
+    if ref.startswith("refs/heads/"):
+        return f"refs/remotes/origin/{ref.removeprefix('refs/heads/')}"
+    return f"refs/everturn/fetched/{ref.removeprefix('refs/')}"

@@ -1,0 +1,173 @@
+"""Working trees: each a repository of its own, whose objects are, for the most part, those of a cache.
+
+An agent has such a repository to itself: its configuration, its hooks, its branches and its stash are nobody else's,
+and what it breaks is its own. Only the objects of the cache are shared, and git never writes to those it borrows.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from everturn.errors import EverturnError, Invalid
+from everturn.model import RepositoryOptions
+from everturn.workdirs.cache import Cache, Tip
+from everturn.workdirs.git import Git
+from everturn.workdirs.gitdir import make_folder, packed_refs, workdir_config, write_file
+from everturn.workdirs.locks import Lock
+from everturn.workdirs.root import Root, remove
+
+_PARALLEL = {"checkout.workers": "0"}
+_SPECIAL = set("*?[]!\\#")
+_LOCKS = ("*.lock", "refs/**/*.lock", "objects/**/*.lock")
+
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """Makes working trees, and has them show something else.
+
+    Attributes:
+        root: Where they are.
+        git: Runs git.
+    """
+
+    root: Root
+    git: Git
+
+    def build(
+        self, tree: Path, cache: Cache, tip: Tip, options: RepositoryOptions, stop: threading.Event | None = None
+    ) -> None:
+        """Make a working tree. It appears when it is whole.
+
+        Args:
+            tree: Where; there is nothing there.
+            cache: What it borrows from.
+            tip: What it is to show.
+            options: How much of it.
+            stop: Once it is set, git is killed within a moment.
+
+        Raises:
+            EverturnError: git failed. Nothing was made.
+        """
+        with self.root.unfinished() as folder:
+            made = make_folder(folder, "tree")
+            self._write_gitdir(make_folder(made, ".git"), cache, tip, options)
+            self._check_out(made, tip, options, None, stop)
+            made.rename(tree)
+
+    def reuse(  # what is there, what it is to show, and who is waiting
+        self,
+        tree: Path,
+        cache: Cache,
+        tip: Tip,
+        options: RepositoryOptions,
+        lock: Lock,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Have a working tree show something else, and nothing of what it showed. What was in it is gone.
+
+        Files that stay the same are not written anew; those that git ignores stay, if the options say so. When this
+        is interrupted, the tree is good for nothing.
+
+        Args:
+            tree: The working tree.
+            cache: What it is to borrow from.
+            tip: What it is to show.
+            options: How much of it.
+            lock: The workdir's lock.
+            stop: Once it is set, git is killed within a moment.
+
+        Raises:
+            EverturnError: git failed.
+        """
+        old = tree / ".git"
+        with self.root.unfinished() as folder:
+            new = make_folder(folder, ".git")
+            self._write_gitdir(new, cache, tip, options)
+            if _is_plain(old / "index"):
+                shutil.copyfile(old / "index", new / "index")
+            self.root.discard(old)
+            new.rename(old)
+        if self._hides_files(tree, options):
+            remove(old / "index")
+        self._check_out(tree, tip, options, lock, stop)
+        ignored = () if options.keep_ignored else ("-x",)
+        self._run(["clean", "-ffd", "--quiet", *ignored], tree, lock, stop)
+
+    def heal(self, tree: Path) -> None:
+        """Remove what git has left that was killed in the middle. Nobody may be at work in the tree."""
+        gitdir = tree / ".git"
+        if not gitdir.is_symlink() and gitdir.is_dir():
+            for pattern in _LOCKS:
+                for path in gitdir.glob(pattern):
+                    remove(path)
+
+    def _write_gitdir(self, gitdir: Path, cache: Cache, tip: Tip, options: RepositoryOptions) -> None:
+        refs = [ref for ref in tip.refs if ref[0] != "refs/remotes/origin/HEAD"]
+        if tip.branch is not None and tip.commit is not None:
+            refs.append((f"refs/heads/{tip.branch}", tip.commit))
+        for name in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "refs/remotes/origin", "info"):
+            make_folder(gitdir, name)
+        write_file(
+            gitdir / "HEAD", f"ref: refs/heads/{tip.branch}\n" if tip.branch is not None else f"{tip.commit}\n"
+        )
+        write_file(gitdir / "packed-refs", packed_refs(refs))
+        write_file(gitdir / "objects/info/alternates", f"{cache.objects}\n")
+        write_file(gitdir / "config", workdir_config(cache.remote, tip.branch, lfs=options.lfs))
+        if tip.default_branch is not None:
+            head = f"ref: refs/remotes/origin/{tip.default_branch}\n"
+            write_file(gitdir / "refs/remotes/origin/HEAD", head)
+        if tip.shallow:
+            write_file(gitdir / "shallow", tip.shallow)
+
+    def _check_out(
+        self, tree: Path, tip: Tip, options: RepositoryOptions, lock: Lock | None, stop: threading.Event | None
+    ) -> None:
+        if tip.commit is None:
+            return
+        if options.lfs:
+            self._need_lfs(tree)
+        if options.sparse:
+            cone = not any(_SPECIAL & set(pattern) for pattern in options.sparse)
+            arguments = ["sparse-checkout", "set", "--cone" if cone else "--no-cone", "--stdin"]
+            self._run(arguments, tree, lock, stop, text="\n".join([*options.sparse, ""]))
+        self._run(["reset", "--hard", "--quiet"], tree, lock, stop)
+        if options.submodules:
+            self._run(["submodule", "--quiet", "update", "--init", "--recursive", "--force"], tree, lock, stop)
+
+    def _need_lfs(self, tree: Path) -> None:
+        try:
+            self.git.run(["lfs", "version"], tree)
+        except EverturnError:
+            raise Invalid(
+                "the repository's large files are wanted, and there is no git-lfs",
+                hint="install git-lfs, or unset lfs",
+            ) from None
+
+    def _hides_files(self, tree: Path, options: RepositoryOptions) -> bool:
+        """Tell whether the index tells git to leave files alone, or cannot be read."""
+        try:
+            lines = self._run(["ls-files", "-v", "-z"], tree, None, None).split("\0")
+        except EverturnError:
+            return True
+        return any(line[:1].islower() or (line.startswith("S") and not options.sparse) for line in lines)
+
+    def _run(
+        self,
+        arguments: list[str],
+        tree: Path,
+        lock: Lock | None,
+        stop: threading.Event | None,
+        text: str | None = None,
+    ) -> str:
+        here = {"GIT_CEILING_DIRECTORIES": str(tree.parent)}
+        return self.git.run(arguments, tree, stop, online=True, config=_PARALLEL, extra=here, text=text, lock=lock)
+
+
+def _is_plain(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_file() and not path.is_symlink() and not path.parent.is_symlink()
+    return False
