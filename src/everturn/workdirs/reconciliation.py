@@ -19,10 +19,10 @@ from everturn.registry import Registry
 from everturn.workdirs.borrowing import cache_of, linked_trees
 from everturn.workdirs.disk import folders_in, measure, newest_change, usage
 from everturn.workdirs.git import Git
-from everturn.workdirs.locks import take_folder
+from everturn.workdirs.locks import take
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.removal import IN_USE, NAME, Fate, Kind, Removal
-from everturn.workdirs.root import Root
+from everturn.workdirs.root import LOCK, Root
 from everturn.workdirs.untrusted import Damaged, read_plain
 
 LEFTOVER_AGE_S = 3600.0
@@ -259,15 +259,17 @@ class Reconciliation:
             yield Fate("trash", path.name, "kept", ("it cannot be deleted",), size_bytes=measure(path).bytes)
 
     def _unfinished(self, token: str) -> Fate | None:
-        """Whoever is making something holds the folder. git may outlive who started it, so age counts as well."""
+        """Whoever is making something holds a lock in it. git may outlive who started it, so age counts as well."""
         path = self._root.path / "unfinished" / token
-        lock = take_folder(path)
+        age_s = self._root.clock.now() - newest_change(path)
+        if age_s <= LEFTOVER_AGE_S:
+            return Fate("leftover", token, "kept", (f"it was last changed {_words(age_s)} ago",))
+        if not path.is_dir():
+            return self._discard(path)
+        lock = take(path / LOCK, clock=self._root.clock)
         if lock is None:
             return Fate("leftover", token, "kept", ("somebody is at work in it",))
         try:
-            age_s = self._root.clock.now() - newest_change(path)
-            if age_s <= LEFTOVER_AGE_S:
-                return Fate("leftover", token, "kept", (f"it was last changed {_words(age_s)} ago",))
             return self._discard(path)
         finally:
             lock.release()
