@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from claude_agent_sdk import ClaudeAgentOptions
 
-from everturn.clock import Clock, Ids, SystemClock
+from everturn.clock import SystemClock
 from everturn.host.folders import RunFolders
 from everturn.log.encryption import Keys, SealedObjects
 from everturn.log.objects import run as run_blocking
@@ -19,17 +19,14 @@ from everturn.log.stores import admit, connect, role_of, visit
 from everturn.model import WorkItem
 from everturn.registry import Registry, open_registry
 from everturn.runner import Parts, Prompt, Request, Run, Runner, Sweeper
-from everturn.settings import Settings, inherited_environment, read_variable
+from everturn.settings import Settings
 from everturn.telemetry import default_metrics
 from everturn.transcripts import TranscriptStore
 from everturn.transcripts.archive import Archive
 from everturn.upkeep.traces import upload
-from everturn.workdirs import Workdirs, located
-from everturn.workdirs.access import GitAccess
-from everturn.workdirs.credentials import Credentials, Source, from_env, from_file, under_name
-from everturn.workdirs.git import Git
-from everturn.workdirs.rescuer import Rescuer
-from everturn.workdirs.root import Root
+from everturn.workdirs import located
+from everturn.workdirs.credentials import Source
+from everturn.workshop import Workshop
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -68,17 +65,17 @@ class Runtime:
         )
         self._stores = _Stores(self.settings, make_store, keys)
         clock = SystemClock()
-        access = _access(self.settings, clock, git_credentials or {})
+        workshop = Workshop.open(self.settings, self.registry, credentials=git_credentials, clock=clock)
         parts = Parts(
             registry=self.registry,
             stores=self._stores,
-            workdirs=_workdirs(self.settings, clock, access),
-            access=access,
+            workdirs=workshop.workdirs,
+            access=workshop.access,
             folders=RunFolders(self.settings.runs_path(), clock=clock),
             settings=self.settings,
             clock=clock,
             metrics=default_metrics(),
-            sweeper=Sweeper(self.registry, default_metrics()),
+            sweeper=Sweeper(self.registry, default_metrics(), workshop.sweeper),
         )
         self._runner = Runner(parts, handle_signals=handle_signals)
 
@@ -174,43 +171,6 @@ def open_transcripts(settings: Settings, scope: str, *, only_look: bool = False)
         return TranscriptStore.open(settings.store_url(), scope=scope, any_cwd=True, settings=settings)
     objects = connect(settings.store_url(), settings, assignment=Assignment(scope))
     return TranscriptStore(objects, scope=scope, any_cwd=True, settings=settings)
-
-
-def _access(settings: Settings, clock: Clock, given: Mapping[str, Source]) -> GitAccess:
-    sources: dict[str, Source] = {}
-    for url, named in settings.git_credentials.items():
-        source = (
-            from_env(named.token_env, read_variable) if named.token_env else from_file(Path(named.token_file or ""))
-        )
-        sources[url] = under_name(named.username, source)
-    access = GitAccess(
-        Credentials({**sources, **given}, clock),
-        settings.git_identity,
-        inherited_environment(),
-        settings.state.absolute() / "git",
-        ca_file=settings.git_ca_file,
-        clock=clock,
-        ids=Ids(),
-    )
-    for agent in (None, *settings.agents()):
-        access.identity(agent)  # a wrong one is refused now, not in the middle of a run
-    return access
-
-
-def _workdirs(settings: Settings, clock: Clock, access: GitAccess) -> Workdirs:
-    root = Root(settings.workdirs_path(), clock, Ids())
-    git = Git(inherited_environment(), settings.git_timeout_s, settings.git_config_file, access.online)
-    metrics, lock_timeout_s = default_metrics(), settings.git_timeout_s
-    rescuer = Rescuer(root, git, how=settings.workdir_rescue, metrics=metrics, lock_timeout_s=lock_timeout_s)
-    return Workdirs(
-        root,
-        git,
-        options=settings.repository_options,
-        rescuer=rescuer,
-        metrics=metrics,
-        wait_s=settings.claim_wait_s,
-        lock_timeout_s=lock_timeout_s,
-    )
 
 
 class _Stores:

@@ -122,6 +122,7 @@ class Conduct:
         lease = await self._claim(self._held.folder)
         if self._settings.sweep_on_start:  # now, as it would have taken a stale session from under the claim
             self._parts.sweeper.begin()
+        self._parts.sweeper.begin_workdirs()
         claim = lease.claim
         end_old = partial(end_old_agents, claim.session_id, claim.epoch, work=self._mark, confirm=lease.check)
         await in_thread(partial(end_old, timeout_s=END_AGENTS_S))

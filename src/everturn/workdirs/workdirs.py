@@ -78,7 +78,7 @@ class Workdirs:
         metrics: What is counted.
         wait_s: How long to wait for a workdir that a run is at work in.
         lock_timeout_s: How long to wait for others that are at work on a cache.
-        used: Called with the name of a workdir that was let go of, and with its cache's.
+        used: Called with the name of a workdir that was let go of.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Workdirs:
         metrics: Metrics,
         wait_s: float = 0,
         lock_timeout_s: float = 600,
-        used: Callable[[str, str], None] | None = None,
+        used: Callable[[str], None] | None = None,
     ) -> None:
         self._root = root
         self._git = git
@@ -256,7 +256,7 @@ class Workdirs:
                 record.but(last_used_at=self._root.clock.now()).write(self._root)
         finally:
             order.lock.release()
-        self._used(order.name, order.cache.name)
+        self._used(order.name)
 
     def _lock(self, name: str, stop: threading.Event | None) -> Lock:
         lock = self._root.try_workdir(name, self._wait_s, stop)
