@@ -76,7 +76,7 @@ class Fate:
 
     def facts(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return asdict(self)
+        return {**asdict(self), "reasons": list(self.reasons)}
 
 
 def processes_in(folders: Iterable[Path]) -> dict[int, str]:
@@ -296,6 +296,26 @@ class Removal:
         freed_bytes = max(before.bytes - after.bytes, 0)
         self._log.info("workdir_shrunk", workdir=record.name, size_bytes=freed_bytes)
         return Fate("workdir", record.name, "shrunk", reasons, freed_bytes)
+
+    # --- Quarantine -----------------------------------------------------------------------------------------------
+
+    def remove_quarantined(self, name: str, *, force: bool = False, dry_run: bool = False) -> Fate:
+        """Remove what lies in quarantine, for good. Without force it is kept: somebody's work is in it.
+
+        Args:
+            name: The name of its folder.
+            force: Remove it.
+            dry_run: Only say what would be done.
+        """
+        path = self._root.quarantine / name
+        if not force:
+            return Fate("quarantine", name, "kept", ("unsaved work is in it; --force removes it",), path=str(path))
+        size_bytes = measure(path).bytes
+        if not dry_run:
+            self._root.discard(path)
+            self._log.info("workdir_removed", workdir=name, reason="reset", size_bytes=size_bytes)
+            self._empty_soon()
+        return Fate("quarantine", name, "removed", ("reset",), size_bytes)
 
     # --- Caches ---------------------------------------------------------------------------------------------------
 

@@ -55,8 +55,8 @@ class Report:
 
     def facts(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        names = ("notes", "freed_bytes", "missing_bytes", "dry_run", "seconds")
-        return {**{name: getattr(self, name) for name in names}, "fates": [fate.facts() for fate in self.fates]}
+        sums = {name: getattr(self, name) for name in ("freed_bytes", "missing_bytes", "dry_run", "seconds")}
+        return {**sums, "notes": list(self.notes), "fates": [fate.facts() for fate in self.fates]}
 
 
 class WorkdirSweeper:
