@@ -86,12 +86,13 @@ class Evictor:
         fates: list[Fate] = []
         freed_bytes = 0
         gone = {fate.name: fate.freed_bytes for fate in after if fate.is_gone} if dry_run else {}
-        missing_bytes = self._missing(sum(gone.values()))
+        measured: dict[Path, int] = {}
+        missing_bytes = self._missing(sum(gone.values()), measured)
         for fate in self._taken(gone, dry_run=dry_run) if missing_bytes else ():
             fates.append(fate)
             if fate.freed_bytes:
                 freed_bytes += fate.freed_bytes
-                missing_bytes = self._missing(freed_bytes + sum(gone.values()) if dry_run else 0)
+                missing_bytes = self._missing(freed_bytes + sum(gone.values()) if dry_run else 0, measured)
             if not missing_bytes:
                 break
         reasons = tuple(self._reasons(fates)) if missing_bytes else ()
@@ -99,20 +100,23 @@ class Evictor:
             self._log.warning("workdirs_need_room", missing_bytes=missing_bytes, reasons=reasons)
         return Eviction(tuple(fates), freed_bytes, missing_bytes, reasons)
 
-    def _missing(self, pretended_bytes: int) -> int:
+    def _missing(self, pretended_bytes: int, measured: dict[Path, int]) -> int:
         """Return how much more has to be freed, if that much had been."""
-        over_bytes = 0 if self._quota_bytes is None else self._total_bytes() - self._quota_bytes
+        over_bytes = 0 if self._quota_bytes is None else self._total_bytes(measured) - self._quota_bytes
         lacking_bytes = self._free_bytes - self._space(self._root.path).free_bytes
         return max(over_bytes - pretended_bytes, lacking_bytes - pretended_bytes, 0)
 
-    def _total_bytes(self) -> int:
-        """Return what is noted; what was never measured is measured."""
-        places = [(each, each.tree(self._root)) for each in WorkdirRecord.all(self._root)]
-        caches = [(each, each.repository(self._root).parent) for each in CacheRecord.all(self._root)]
-        return sum(
-            measure(path).bytes if record.size_bytes is None else record.size_bytes
-            for record, path in (*places, *caches)
-        )
+    def _total_bytes(self, measured: dict[Path, int]) -> int:
+        """Return what is noted; what is not noted, as it is in use, is measured once."""
+        total_bytes = 0
+        for record, path in (
+            *((each, each.tree(self._root)) for each in WorkdirRecord.all(self._root)),
+            *((each, each.repository(self._root).parent) for each in CacheRecord.all(self._root)),
+        ):
+            if record.size_bytes is None and path not in measured:
+                measured[path] = measure(path).bytes
+            total_bytes += measured[path] if record.size_bytes is None else record.size_bytes
+        return total_bytes
 
     def _reasons(self, fates: Iterable[Fate]) -> Iterator[str]:
         kept = Counter(fate.kind for fate in fates if fate.action == "kept")

@@ -23,10 +23,11 @@ from everturn.workdirs.locks import take
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.removal import IN_USE, NAME, Fate, Kind, Removal
 from everturn.workdirs.root import LOCK, Root
-from everturn.workdirs.untrusted import Damaged, read_plain
+from everturn.workdirs.untrusted import Damaged, is_folder, read_plain
 
 LEFTOVER_AGE_S = 3600.0
 
+_RECORD = re.compile(r"^[^.].*\.json$|^\..*\.json\.")  # or one that is being written
 _BRANCH = re.compile(rb"ref: refs/heads/(\S+)\s*")
 
 
@@ -121,7 +122,8 @@ class Reconciliation:
 
     def _names(self, records: Path, folders: Path) -> list[str]:
         noted = {path.stem for path in records.glob("[!.]*.json")}
-        return sorted(noted | {path.name for path in _listed(folders) if path.suffix != ".json"})
+        there = {path.name for path in _listed(folders)}
+        return sorted(noted | {name for name in there if not _RECORD.search(name)})
 
     # --- Workdirs -------------------------------------------------------------------------------------------------
 
@@ -171,7 +173,7 @@ class Reconciliation:
         if WorkdirRecord.read(self._root, name) is not None:
             return None
         tree = self._root.trees / name
-        cache = cache_of(self._root, tree)
+        cache = cache_of(self._root, tree) if is_folder(tree) else None
         known = None if cache is None else CacheRecord.read(self._root, cache)
         if cache is None or known is None:
             return Fate(
@@ -297,6 +299,8 @@ class Reconciliation:
         """Say what lies in quarantine. It is never removed."""
         sizes = usage(self._root).quarantine
         for path in folders_in(self._root.quarantine):
+            if not os.path.lexists(path / "tree"):
+                continue
             why = ("it holds unsaved work; NOTE.md in it says how to get it back",)
             yield Fate("quarantine", path.name, "kept", why, path=str(path), size_bytes=sizes.get(path.name))
 
@@ -319,5 +323,7 @@ def _branch_of(tree: Path) -> str | None:
 
 
 def _words(age_s: float) -> str:
-    hours = max(age_s, 0) / 3600
-    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+    for unit, seconds in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if age_s >= 2 * seconds:
+            return f"{age_s / seconds:.0f} {unit}"
+    return f"{max(age_s, 0):.0f} seconds"
