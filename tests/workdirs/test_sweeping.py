@@ -341,8 +341,9 @@ def test_one_sweeps_at_a_time(ground: Ground) -> None:
 
 def test_one_that_cannot_be_looked_at_does_not_keep_the_others(ground: Ground) -> None:
     bad, good = ground.open("a", days_ago=9), ground.open("b", days_ago=9)
-    (ground.root.path / "locks" / f"{bad.name}.lock").unlink()
-    (ground.root.path / "locks" / f"{bad.name}.lock").mkdir()
+    for name in (bad.name, f"cache-{bad.cache}"):
+        (ground.root.path / "locks" / f"{name}.lock").unlink()
+        (ground.root.path / "locks" / f"{name}.lock").mkdir()
     report = ground.sweeper().sweep()
     assert fate_of(report, bad.name).action == "kept"
     assert fate_of(report, good.name).action == "removed"

@@ -85,7 +85,8 @@ class Evictor:
             return Eviction()
         fates: list[Fate] = []
         freed_bytes = 0
-        gone = {fate.name: fate.freed_bytes for fate in after if fate.is_gone} if dry_run else {}
+        taken = [fate for fate in after if dry_run and fate.is_gone and fate.kind in ("workdir", "cache")]
+        gone = {fate.name: fate.freed_bytes for fate in taken}
         measured: dict[Path, int] = {}
         missing_bytes = self._missing(sum(gone.values()), measured)
         for fate in self._taken(gone, dry_run=dry_run) if missing_bytes else ():
@@ -140,20 +141,20 @@ class Evictor:
                 shrunk[name] = fate.freed_bytes
                 yield fate
         for name in self._oldest_first(WorkdirRecord, gone):
-            self._measure(name)
+            self._measure(self._measurer.workdir, name)
             fate = self._tried("workdir", name, self._removal.remove, "evicted", dry_run=dry_run)
             yield replace(fate, freed_bytes=max(fate.freed_bytes - shrunk.get(name, 0), 0)) if dry_run else fate
         for name in self._oldest_first(CacheRecord, gone):
-            self._measurer.cache(name)
+            self._measure(self._measurer.cache, name)
             yield self._tried("cache", name, self._removal.remove_cache, "evicted", dry_run=dry_run)
 
     def _oldest_first(self, kind: type[Record], gone: Container[str]) -> list[str]:
         records = sorted(kind.all(self._root), key=lambda each: (each.last_used_at, each.name))
         return [record.name for record in records if record.name not in gone]
 
-    def _measure(self, name: str) -> None:
-        with suppress(EverturnError):  # what cannot be looked at is kept a moment later, and that says why
-            self._measurer.workdir(name)
+    def _measure(self, measure_one: Callable[[str], object], name: str) -> None:
+        with suppress(EverturnError, OSError):  # what cannot be looked at is kept a moment later, and that says why
+            measure_one(name)
 
     def _tried(
         self, kind: Literal["workdir", "cache"], name: str, take: Callable[..., Fate], *reason: str, dry_run: bool
@@ -165,6 +166,8 @@ class Evictor:
             return Fate(kind, name, "dropped")
         except EverturnError as error:
             return Fate(kind, name, "kept", (error.message,))
+        except OSError as error:
+            return Fate(kind, name, "kept", (f"it cannot be removed: {error.strerror or error}",))
         if fate.is_gone and not dry_run:
             self._root.empty_trash()  # room that is not there yet must not cost the next one its place
         return fate
