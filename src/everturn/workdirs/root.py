@@ -29,6 +29,7 @@ from everturn.workdirs.locks import Lock
 
 MARKER = "everturn-workdirs.json"
 VERSION = 1
+LOCK = "lock"
 OUR_FOLDERS = ("caches", "trees", "records", "locks", "unfinished", "trash", "quarantine")
 
 _CONTENT = {"everturn": "workdirs", "version": VERSION}
@@ -140,11 +141,11 @@ class Root:
     def unfinished(self) -> Iterator[Path]:
         """Give a folder to make something in. What is still in it afterwards is deleted.
 
-        The folder is locked meanwhile: so the sweep can tell one whose maker has died.
+        The file `lock` in it is locked meanwhile: so the sweep can tell one whose maker has died.
         """
         folder = self.path / "unfinished" / self.ids.token()
         folder.mkdir()
-        lock = locks.take_folder(folder)
+        lock = locks.take(folder / LOCK, clock=self.clock)
         try:
             yield folder
         finally:
