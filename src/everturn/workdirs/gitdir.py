@@ -63,6 +63,7 @@ def workdir_config(remote: Remote, branch: str | None, *, lfs: bool) -> str:
         ("core.repositoryformatversion", "1" if remote.blobless else "0"),
         ("core.bare", "false"),
         ("core.logAllRefUpdates", "true"),
+        ("core.alternateRefsCommand", ":"),  # git asks the cache for nothing, and heeds nothing that it says
         *remote.config("+refs/heads/*:refs/remotes/origin/*"),
     ]
     if branch is not None:

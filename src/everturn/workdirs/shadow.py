@@ -281,7 +281,7 @@ def _check_objects(objects: Path, borrowed: set[bytes]) -> None:
     """Make sure that git reads nothing but plain files there, and from nowhere else."""
     waiting = [objects]
     while waiting:
-        for entry in os.scandir(waiting.pop()):
+        for entry in list(os.scandir(waiting.pop())):
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(Path(entry.path))
             elif not entry.is_file(follow_symlinks=False):
@@ -292,7 +292,7 @@ def _check_objects(objects: Path, borrowed: set[bytes]) -> None:
 
 
 def _shared_indexes(git_dir: Path) -> list[str]:
-    return [entry.name for entry in os.scandir(git_dir) if re.fullmatch(r"sharedindex\.[0-9a-f]+", entry.name)]
+    return [entry.name for entry in list(os.scandir(git_dir)) if re.fullmatch(r"sharedindex\.[0-9a-f]+", entry.name)]
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -367,7 +367,7 @@ def _loose(git_dir: Path) -> dict[str, str]:
         raise Damaged("its refs are not in a folder of its own")
     waiting = [git_dir / "refs"] if is_folder(git_dir / "refs") else []
     while waiting:
-        for entry in os.scandir(waiting.pop()):
+        for entry in list(os.scandir(waiting.pop())):
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(Path(entry.path))
             elif not entry.name.endswith(".lock"):  # no ref may be called that; git was killed

@@ -6,6 +6,7 @@ and what it breaks is its own. Only the objects of the cache are shared, and git
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from contextlib import suppress
@@ -19,10 +20,10 @@ from everturn.workdirs.git import Git
 from everturn.workdirs.gitdir import make_folder, packed_refs, workdir_config, write_file
 from everturn.workdirs.locks import Lock
 from everturn.workdirs.root import Root, remove
+from everturn.workdirs.untrusted import is_folder
 
-_PARALLEL = {"checkout.workers": "0"}
+_CONFIG = {"checkout.workers": "0", "core.untrackedCache": "false", "core.splitIndex": "false"}
 _SPECIAL = set("*?[]!\\#")
-_LOCKS = ("*.lock", "refs/**/*.lock", "objects/**/*.lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +100,15 @@ class Trees:
 
     def heal(self, tree: Path) -> None:
         """Remove what git has left that was killed in the middle. Nobody may be at work in the tree."""
-        gitdir = tree / ".git"
-        if not gitdir.is_symlink() and gitdir.is_dir():
-            for pattern in _LOCKS:
-                for path in gitdir.glob(pattern):
-                    remove(path)
+        git_dir = tree / ".git"
+        if not is_folder(git_dir):
+            return
+        for folder, below, files in os.walk(git_dir):  # follows no links
+            for name in (*below, *files):
+                if name.endswith(".lock") or (
+                    name.startswith("tmp_") and Path(folder).is_relative_to(git_dir / "objects")
+                ):
+                    remove(Path(folder, name))
 
     def _write_gitdir(self, gitdir: Path, cache: Cache, tip: Tip, options: RepositoryOptions) -> None:
         refs = [ref for ref in tip.refs if ref[0] != "refs/remotes/origin/HEAD"]
@@ -164,7 +169,7 @@ class Trees:
         text: str | None = None,
     ) -> str:
         here = {"GIT_CEILING_DIRECTORIES": str(tree.parent)}
-        return self.git.run(arguments, tree, stop, online=True, config=_PARALLEL, extra=here, text=text, lock=lock)
+        return self.git.run(arguments, tree, stop, online=True, config=_CONFIG, extra=here, text=text, lock=lock)
 
 
 def _is_plain(path: Path) -> bool:

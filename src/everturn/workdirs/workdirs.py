@@ -176,6 +176,8 @@ class Workdirs:
 
     def _open(self, order: _Order) -> str:
         record = WorkdirRecord.read(self._root, order.name)
+        if record is None and order.branch is None:
+            record = self._new_record(order)  # the name itself says whose it is
         tree = self._root.trees / order.name
         is_there = os.path.lexists(tree)
         if is_there and record is not None and not record.is_settled:
@@ -212,11 +214,10 @@ class Workdirs:
     def _is_well(self, order: _Order, record: WorkdirRecord) -> bool:
         """Heal what can be healed without touching what is in it, and tell whether that was enough."""
         self._trees.heal(record.tree(self._root))
-        if not order.cache.is_there:
-            order.cache.restore(order.stop)
-        if self._rescuer.is_whole(record, order.stop):
+        if order.cache.looks_whole() and self._rescuer.is_whole(record, order.stop):
             return True
-        return order.cache.mend(order.stop) and self._rescuer.is_whole(record, order.stop)
+        order.cache.restore(order.stop)
+        return self._rescuer.is_whole(record, order.stop)
 
     def _make_way(self, order: _Order, record: WorkdirRecord) -> None:
         done = self._rescuer.make_way(record, order.stop)
