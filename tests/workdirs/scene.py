@@ -1,4 +1,4 @@
-"""A workdir with work in it that is nowhere else, a neighbour that borrows from the same cache, and what must hold."""
+"""A workdir with unsaved work in it, a neighbour that borrows from the same cache, and what must hold."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Scene:
             cache: Whether the cache was used; else it is only borrowed from, and its refs do not matter.
         """
         for place in (self.tree, self.neighbour, *([self.cache] * cache)):
-            assert fsck(place) == "", place
+            assert not (said := fsck(place)), f"{place}: {said}"
         assert git(self.tree, "log", "--format=%s", f"origin/{self.branch}")
         for place in (self.tree / ".git", *([self.cache] * cache)):
             assert not [path for path in place.rglob("*") if path.name.endswith(".lock")]

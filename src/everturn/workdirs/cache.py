@@ -393,10 +393,10 @@ class Cache:
         *,
         online: bool = False,
         lock: Lock | None = None,
-        file: BinaryIO | None = None,
+        text: BinaryIO | None = None,
     ) -> str:
         here = {"GIT_DIR": str(self.path)}
-        return self._git.run(arguments, self.path, stop, online=online, extra=here, lock=lock, text=file)
+        return self._git.run(arguments, self.path, stop, online=online, extra=here, lock=lock, text=text)
 
 
 def _tracking(ref: str) -> str:
