@@ -41,6 +41,14 @@ _HARDENED = {
     "maintenance.auto": "false",
     "advice.detachedHead": "false",
 }
+# What is at work here alone reaches no other host, and starts no helper, whatever is configured where it works.
+_OFFLINE = {
+    "protocol.https.allow": "never",
+    "protocol.http.allow": "never",
+    "protocol.ssh.allow": "never",
+    "protocol.git.allow": "never",
+    "credential.helper": "",
+}
 _NOT_FOUND = ("does not exist", "not found", "does not appear to be a git repository", "Could not resolve host")
 _MOVED = tuple(f"returned error: {status}" for status in (301, 302, 303, 307, 308))
 _INVALID = ("not allowed", "invalid path")  # a protocol, or a name such as .GIT that is another one elsewhere
@@ -88,6 +96,7 @@ class Git:
                 "LC_ALL": "C.UTF-8",
             },
         )
+        self._offline = with_config(_OFFLINE, self._environment)
         self._timeout_s = timeout_s
 
     def online(self) -> dict[str, str]:
@@ -124,7 +133,7 @@ class Git:
             Denied: The remote wants credentials that git does not have.
             Unavailable: It failed in another way, or took too long.
         """
-        base = self.online() if online else self._environment
+        base = self.online() if online else self._offline
         try:
             process = subprocess.Popen(
                 ["git", *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
@@ -197,8 +206,10 @@ def _not_started(error: OSError, cwd: Path) -> EverturnError:
 
 
 def _failure(command: str, complaint: str) -> EverturnError:
-    lines = [line for line in complaint.splitlines() if line.startswith(("fatal:", "error:", "remote:"))]
-    reason = (lines or complaint.splitlines() or ["no reason given"])[0]
+    said = complaint.splitlines()
+    ours = [line for line in said if line.startswith("everturn:")]  # why there are no credentials
+    theirs = [line for line in said if line.startswith(("fatal:", "error:", "remote:"))]
+    reason = (ours or theirs or said or ["no reason given"])[0]
     text = f"git {command} failed: {reason}"
     if any(sign in complaint for sign in _INVALID):
         return Invalid(text, hint="git refuses it for safety; a repository is https://, ssh:// or a path")

@@ -28,6 +28,11 @@ class Remote:
     url: str
     blobless: bool = False
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine, by its path."""
+        return self.url.startswith(("/", "file:"))
+
     def config(self, *fetch: str) -> list[tuple[str, str]]:
         """Return the configuration for it, under the name `origin`."""
         pairs = [("remote.origin.url", self.url), *(("remote.origin.fetch", refspec) for refspec in fetch)]
