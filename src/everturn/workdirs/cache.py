@@ -147,6 +147,17 @@ class Cache:
             return False
         return (self.path / "HEAD").is_file() and not self._damaged() and looks_whole(self.objects)
 
+    def settle(self, stop: threading.Event | None = None) -> bool:
+        """Mend what can be mended without the remote, and tell whether nothing is left that needs it.
+
+        Raises:
+            Unavailable: git was stopped, or others were at work on the cache for too long.
+        """
+        with self._locked(stop):
+            if not self._is_whole(stop):
+                self._begin_anew(stop)
+            return not self._damaged()
+
     def restore(self, stop: threading.Event | None = None) -> None:
         """Have in it again what the remote has, for workdirs that borrow from it: it, or a part of it, was lost.
 
@@ -154,8 +165,6 @@ class Cache:
             EverturnError: As `prepare`.
         """
         with self._locked(stop) as lock:
-            if not self._is_whole(stop):
-                self._begin_anew(stop)
             self._fetch([HEADS, TAGS], lock, stop)
 
     @contextmanager

@@ -226,6 +226,8 @@ class Workdirs:
         self._trees.heal(record.tree(self._root))
         if order.cache.looks_whole() and self._rescuer.is_whole(record, order.stop):
             return True
+        if order.cache.settle(order.stop) and self._rescuer.is_whole(record, order.stop):
+            return True
         order.cache.restore(order.stop)
         return self._rescuer.is_whole(record, order.stop)
 
