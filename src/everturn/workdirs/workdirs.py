@@ -232,7 +232,12 @@ class Workdirs:
         return self._rescuer.is_whole(record, order.stop)
 
     def _make_way(self, order: _Order, record: WorkdirRecord) -> None:
-        done = self._rescuer.make_way(record, order.stop)
+        try:
+            done = self._rescuer.make_way(record, order.stop)
+        except EverturnError:
+            if (order.stop is not None and order.stop.is_set()) or not order.cache.mend(order.stop):
+                raise
+            done = self._rescuer.make_way(record, order.stop)
         if done is not None:
             order.warnings.append(done)
 
