@@ -167,6 +167,7 @@ class Git:
                         return process.communicate(text, timeout=min(left_s, STOP_PAUSE_S))
                     except subprocess.TimeoutExpired:
                         left_s -= STOP_PAUSE_S
+                        text = None  # it is given once, and goes on being written
                     if stop.is_set():
                         raise GaveUp(f"git {command} was stopped", hint="run it again")
                     if left_s <= 0:
