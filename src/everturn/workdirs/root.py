@@ -68,6 +68,7 @@ class Root:
         """
         try:
             self._check()
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # what agents work on is nobody else's business
             for name in OUR_FOLDERS:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             if not self.is_there:
