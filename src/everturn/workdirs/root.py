@@ -74,13 +74,14 @@ class Root:
             if not self.is_there:
                 self._write(self.path / MARKER, _CONTENT)
         except OSError as error:
-            raise _denied(error, self.path) from error
+            raise self.denied(error) from error
 
     def _check(self) -> None:
         found = read_json(self.path / MARKER)
         if found is None:
-            ours = {MARKER, *OUR_FOLDERS}  # a start of ours that was killed
-            if self.path.exists() and not ours.issuperset(item.name for item in self.path.iterdir()):
+            ours = {MARKER, *OUR_FOLDERS}  # a start of ours that was killed, or one beside us
+            names = [item.name for item in self.path.iterdir()] if self.path.exists() else []
+            if not ours.issuperset(name for name in names if not name.startswith(f".{MARKER}.")):
                 raise Conflict(
                     f"the folder {self.path} holds files that are not ours", hint="name an empty folder, or a new one"
                 )
@@ -90,6 +91,11 @@ class Root:
                 f"the folder {self.path} has version {found.get('version')}, this release knows version {VERSION}",
                 hint="use a newer release of Everturn, or another folder",
             )
+
+    def denied(self, error: OSError, path: Path | None = None) -> EverturnError:
+        """Return an error that says what the file system would not do, and where."""
+        text = f"cannot write to {path or error.filename or self.path}: {error.strerror or error}"
+        return Denied(text, hint="check its permissions and the room on its disk, or name another folder")
 
     # --- Locks ----------------------------------------------------------------------------------------------------
 
@@ -134,7 +140,7 @@ class Root:
         try:
             return locks.take(path, clock=self.clock, timeout_s=timeout_s, stop=stop)
         except OSError as error:
-            raise _denied(error, self.path) from error
+            raise self.denied(error) from error
 
     # --- Coming and going -----------------------------------------------------------------------------------------
 
@@ -171,7 +177,7 @@ class Root:
         try:
             self._write(path, facts)
         except OSError as error:
-            raise _denied(error, path) from error
+            raise self.denied(error, path) from error
 
     def _write(self, path: Path, facts: dict[str, Any]) -> None:
         new = path.with_name(f".{path.name}.{self.ids.token()}")
@@ -242,8 +248,3 @@ def _listed(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError:
         return []
-
-
-def _denied(error: OSError, path: Path) -> EverturnError:
-    text = f"cannot write to {path}: {error.strerror or error}"
-    return Denied(text, hint="check its permissions and the room on its disk, or name another folder")

@@ -33,8 +33,8 @@ from everturn.workdirs.untrusted import (
 REF_LIMIT_BYTES = 4096
 SYMREF_DEPTH = 5
 
-# git is told of no remote, so it fetches nothing that a partial clone lacks. It believes neither what an index says of
-# files that it does not list, nor what lies beside objects to find them faster. (The name of a commit is enough to
+# git is told of no remote, so it fetches nothing that a partial clone lacks. It believes neither what an index says
+# of files that it does not list, nor what lies beside objects to find them faster. (The name of a commit is enough to
 # fetch it from here, with old versions of the protocol, too.)
 _CONFIG = """\
 [core]
