@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 from everturn.workdirs.git import Git
+from everturn.workdirs.gitdir import LFS_FILTER
 from everturn.workdirs.untrusted import (
     FILE_LIMIT_BYTES,
     Damaged,
@@ -108,10 +109,12 @@ class Rules:
     Attributes:
         excludes: See `Shadow.of`.
         sha256: See `Shadow.of`.
+        lfs: See `Shadow.of`.
     """
 
     excludes: tuple[str, ...] = ()
     sha256: bool = False
+    lfs: bool = False
 
 
 class Shadow:
@@ -143,7 +146,15 @@ class Shadow:
     @classmethod
     @contextlib.contextmanager
     def of(
-        cls, git: Git, tree: Path, objects: Path, folder: Path, *, excludes: Sequence[str] = (), sha256: bool = False
+        cls,
+        git: Git,
+        tree: Path,
+        objects: Path,
+        folder: Path,
+        *,
+        excludes: Sequence[str] = (),
+        sha256: bool = False,
+        lfs: bool = False,
     ) -> Iterator[Self]:
         """Give a shadow of a workdir.
 
@@ -154,9 +165,10 @@ class Shadow:
             folder: Where the shadow is made; a folder that no agent works in, on a disk with some room.
             excludes: What is ignored beside what the tree's `.gitignore` files name, in the same words.
             sha256: Whether the repository's object ids are of that kind.
+            lfs: Whether large files are in the tree, and not their pointers.
         """
         with TemporaryDirectory(prefix="shadow-", dir=folder) as made:
-            rules = Rules(tuple(excludes), sha256=sha256)
+            rules = Rules(tuple(excludes), sha256=sha256, lfs=lfs)
             shadow = cls(git, Path(made), tree=tree, git_dir=tree / ".git", borrowed=(objects,), rules=rules)
             shadow._fill(shadow.git_dir)
             yield shadow
@@ -220,7 +232,10 @@ class Shadow:
             "XDG_CONFIG_HOME": str(self.path),  # in the user's own, an agent could have ignored everything
             **(extra or {}),
         }
-        return self._git.run(arguments, self.tree, stop, config=config, extra=variables, text=text)
+        filters = dict(LFS_FILTER) if self._rules.lfs else {}
+        return self._git.run(
+            arguments, self.tree, stop, config={**filters, **(config or {})}, extra=variables, text=text
+        )
 
     def copy_index(self) -> Path:
         """Return a copy of the index, for `GIT_INDEX_FILE`, that may be changed."""
