@@ -82,6 +82,14 @@ def test_output_that_is_no_utf8_comes_as_the_bytes_that_it_is(git: Git, tmp_path
     assert os.fsencode(Git(environment, 30).run(["log"], tmp_path)) == b"a\xffb\n"
 
 
+def test_a_command_that_takes_a_while_reads_all_that_it_is_given(
+    git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everturn.workdirs.git.STOP_PAUSE_S", 0.0005)
+    text = "line\n" * 500_000
+    assert git.run(["stripspace"], tmp_path, text=text) == text
+
+
 def test_an_error_that_is_no_utf8_can_be_shown(tmp_path: Path) -> None:
     environment = with_fake_git(tmp_path, r"printf 'fatal: a\377b\n' >&2; exit 128")
     with pytest.raises(Unavailable, match="fatal: a\ufffdb"):

@@ -10,8 +10,10 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
 from everturn.workdirs.locks import Lock
@@ -113,35 +115,34 @@ class Git:
             Unavailable: It failed in another way, or took too long.
         """
         base = self.online() if online else self._environment
-        try:
-            process = subprocess.Popen(
-                ["git", *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
-                cwd=cwd,
-                env=with_config(config or {}, {**base, **(extra or {})}),
-                stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="surrogateescape",  # a file's name may be any bytes
-                start_new_session=True,
-                pass_fds=() if lock is None else (lock.descriptor,),
-            )
-        except FileNotFoundError:
-            raise NotFound("there is no git command", hint="install git, or put it on the PATH") from None
-        output, complaint = self._finish(process, arguments[0], stop or threading.Event(), text)
+        with _input(text) as given:
+            try:
+                process = subprocess.Popen(
+                    ["git", *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
+                    cwd=cwd,
+                    env=with_config(config or {}, {**base, **(extra or {})}),
+                    stdin=given,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="surrogateescape",  # a file's name may be any bytes
+                    start_new_session=True,
+                    pass_fds=() if lock is None else (lock.descriptor,),
+                )
+            except FileNotFoundError:
+                raise NotFound("there is no git command", hint="install git, or put it on the PATH") from None
+        output, complaint = self._finish(process, arguments[0], stop or threading.Event())
         if process.returncode:
             raise _failure(arguments[0], complaint.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         return output
 
-    def _finish(
-        self, process: subprocess.Popen[str], command: str, stop: threading.Event, text: str | None
-    ) -> tuple[str, str]:
+    def _finish(self, process: subprocess.Popen[str], command: str, stop: threading.Event) -> tuple[str, str]:
         left_s = self._timeout_s
         with process:
             try:
                 while True:
                     try:
-                        return process.communicate(text, timeout=min(left_s, STOP_PAUSE_S))
+                        return process.communicate(timeout=min(left_s, STOP_PAUSE_S))
                     except subprocess.TimeoutExpired:
                         left_s -= STOP_PAUSE_S
                     if stop.is_set():
@@ -154,6 +155,18 @@ class Git:
             finally:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _input(text: str | None) -> Iterator[int]:
+    """Give what a command reads. A file: `communicate` takes no input when it is called again after a timeout."""
+    if text is None:
+        yield subprocess.DEVNULL
+        return
+    with TemporaryFile() as file:
+        file.write(text.encode("utf-8", "surrogateescape"))
+        file.seek(0)
+        yield file.fileno()
 
 
 def with_config(config: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
