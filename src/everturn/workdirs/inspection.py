@@ -5,6 +5,7 @@ Everything is looked at through a shadow (see shadow.py). Where something cannot
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from everturn.errors import EverturnError, Unavailable
 from everturn.workdirs.looking import is_below, look_at_files, sort_out, tips_of
 from everturn.workdirs.shadow import Shadow, read_refs
-from everturn.workdirs.untrusted import Damaged, is_folder, linked_tree, read_gitfile, readable, survey
+from everturn.workdirs.untrusted import Damaged, is_folder, read_gitfile, read_plain, readable, survey
 
 Tips = tuple[tuple[str, str], ...]
 
@@ -219,6 +220,18 @@ class _Inspection:
 
 def _folders_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_folder(path)) if is_folder(folder) else []
+
+
+def linked_tree(git_dir: Path) -> Path | None:
+    """Return where a linked worktree is; `None` if nothing there says that it is this one."""
+    said = os.fsdecode(read_plain(git_dir / "gitdir") or b"").rstrip("\r\n")
+    if not said:
+        return None
+    link = git_dir / said
+    target = read_gitfile(link)
+    if target is None or target.resolve() != git_dir.resolve():
+        return None
+    return link.parent.resolve()
 
 
 def _modules(git_dir: Path) -> list[Path]:

@@ -91,25 +91,6 @@ def read_gitfile(path: Path) -> Path | None:
     return None if "\0" in target else Path(os.path.normpath(path.parent / target))
 
 
-def linked_tree(folder: Path) -> Path | None:
-    """Return where a linked worktree is; `None` if nothing there says that it belongs to this.
-
-    Args:
-        folder: What the repository knows of it: a folder in its `.git/worktrees`.
-
-    Raises:
-        Damaged: That cannot be read.
-    """
-    said = os.fsdecode(read_plain(folder / "gitdir", _GITFILE_LIMIT_BYTES) or b"").rstrip("\r\n")
-    if not said or "\0" in said:
-        return None
-    link = folder / said
-    target = read_gitfile(link)
-    if target is None or os.path.realpath(target) != os.path.realpath(folder):
-        return None
-    return link.parent.resolve()
-
-
 def survey(tree: Path) -> list[str]:
     """Look through a tree before git does: all names, no contents, `.git` and ignored folders included.
 
