@@ -82,12 +82,11 @@ def test_output_that_is_no_utf8_comes_as_the_bytes_that_it_is(git: Git, tmp_path
     assert os.fsencode(Git(environment, 30).run(["log"], tmp_path)) == b"a\xffb\n"
 
 
-def test_a_command_that_takes_a_while_reads_all_that_it_is_given(
-    git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("everturn.workdirs.git.STOP_PAUSE_S", 0.0005)
-    text = "line\n" * 500_000
-    assert git.run(["stripspace"], tmp_path, text=text) == text
+def test_a_command_that_is_slow_to_read_gets_all_that_it_is_told(tmp_path: Path) -> None:
+    text = "line\n" * 100_000
+    environment = with_fake_git(tmp_path, "until [ -e go ]; do :; done; cat")
+    threading.Timer(0.5, (tmp_path / "go").touch).start()
+    assert Git(environment, 30).run(["hash-object"], tmp_path, text=text) == text
 
 
 def test_an_error_that_is_no_utf8_can_be_shown(tmp_path: Path) -> None:
