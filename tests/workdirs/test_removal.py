@@ -246,7 +246,7 @@ def test_folders_in_folders_without_end_are_deleted_like_others(ground: Ground) 
         os.close(place)
         place = deeper
     os.close(place)
-    ground.removal().remove(workdir.name, "reset", force=True)
+    ground.root.discard(ground.tree(workdir))
     ground.root.empty_trash()
     assert ground.names("trash") == []
 

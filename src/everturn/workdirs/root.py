@@ -30,6 +30,7 @@ from everturn.workdirs.locks import Lock
 MARKER = "everturn-workdirs.json"
 VERSION = 1
 LOCK = "lock"
+TRIES = 3  # others may be deleting the same
 OUR_FOLDERS = ("caches", "trees", "records", "locks", "unfinished", "trash", "quarantine")
 
 _CONTENT = {"everturn": "workdirs", "version": VERSION}
@@ -202,12 +203,13 @@ def remove(path: Path) -> None:
         with suppress(OSError):
             path.unlink()
         return
-    try:
-        shutil.rmtree(path, onerror=_make_writable)
-    except RecursionError:  # somebody has made folders in folders without end
-        _flatten(path)
-        with suppress(RecursionError):
+    for _ in range(TRIES):
+        try:
             shutil.rmtree(path, onerror=_make_writable)
+        except RecursionError:  # somebody has made folders in folders without end
+            _flatten(path)
+        else:
+            break
 
 
 def _flatten(path: Path) -> None:
@@ -215,18 +217,21 @@ def _flatten(path: Path) -> None:
     waiting = _folders_in(str(path))
     number = 0
     while waiting:
-        with suppress(OSError):
-            for folder in _folders_in(waiting.pop()):
-                while os.path.lexists(target := f"{path}/{number}"):
-                    number += 1
+        for folder in _folders_in(waiting.pop()):
+            while os.path.lexists(target := f"{path}/{number}"):
+                number += 1
+            with suppress(OSError):
                 os.rename(folder, target)  # noqa: PTH104  # there are many of them
                 waiting.append(target)
 
 
 def _folders_in(folder: str) -> list[str]:
-    os.chmod(folder, 0o700)  # noqa: PTH101
-    with os.scandir(folder) as entries:
-        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    try:
+        os.chmod(folder, 0o700)  # noqa: PTH101
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
 
 
 def _make_writable(function: Any, name: str, _: object) -> None:
