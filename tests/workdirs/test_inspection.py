@@ -688,6 +688,27 @@ def test_another_commit_of_a_submodule_that_is_staged_is_a_change(with_submodule
     assert (found.changed, found.nested) == (1, ())
 
 
+# --- Large files ----------------------------------------------------------------------------------------------------
+
+
+def test_large_files_that_are_as_they_were_checked_out_are_not_changed(
+    with_large_file: LeftBehind,
+) -> None:
+    os.utime(with_large_file.git_dir / "index", (1, 1))  # so that every file is compared
+    assert not with_large_file.look()
+    with_large_file.write("big.bin", "other\n")
+    assert with_large_file.look().changed == 1
+
+
+def test_commits_that_only_name_a_large_file_cannot_be_pushed(with_large_file: LeftBehind) -> None:
+    with_large_file.write(".git/lfs/objects/ab/cd/abcd", "large\n")
+    assert not with_large_file.look()
+    with_large_file.commit()
+    found = with_large_file.look()
+    assert not found.can_be_pushed
+    assert found.reasons()[-1] == "large files that commits only name"
+
+
 # --- Damage ---------------------------------------------------------------------------------------------------------
 
 

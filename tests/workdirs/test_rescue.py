@@ -119,6 +119,12 @@ def test_files_outside_a_sparse_checkout_are_in_the_commit(left: LeftBehind) -> 
     assert content(left, ref) == plain({**FILES, "lib/c.txt": "changed"})
 
 
+def test_a_large_file_goes_into_the_commit_itself(with_large_file: LeftBehind) -> None:
+    with_large_file.write("big.bin", "large\nand larger\n")
+    (ref,) = push(with_large_file)
+    assert content(with_large_file, ref)["big.bin"] == "large\nand larger"
+
+
 def test_a_merge_with_conflicts_is_pushed_as_it_stands(left: LeftBehind) -> None:
     left.agent("checkout", "--quiet", "-b", "side")
     left.write("a.txt", "side\n")
