@@ -126,7 +126,7 @@ def shadow_of(root: Root, git: Git, record: WorkdirRecord) -> Iterator[Shadow]:
     repository = CacheRecord(record.cache).repository(root)
     with (
         root.unfinished() as folder,
-        Shadow.of(git, record.tree(root), repository / "objects", folder, lfs=record.lfs) as shadow,
+        Shadow.of(git, record.tree(root), repository / "objects", folder) as shadow,
     ):
         yield shadow
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from everturn.workdirs.root import remove
 
-LFS_FILTER = (
+_LFS = (
     ("filter.lfs.clean", "git-lfs clean -- %f"),
     ("filter.lfs.smudge", "git-lfs smudge -- %f"),
     ("filter.lfs.process", "git-lfs filter-process"),
@@ -73,7 +73,7 @@ def workdir_config(remote: Remote, branch: str | None, *, lfs: bool) -> str:
     ]
     if branch is not None:
         pairs += [(f"branch.{branch}.remote", "origin"), (f"branch.{branch}.merge", f"refs/heads/{branch}")]
-    return as_config([*pairs, *(LFS_FILTER if lfs else ())])
+    return as_config([*pairs, *(_LFS if lfs else ())])
 
 
 def as_config(pairs: Sequence[tuple[str, str]]) -> str:

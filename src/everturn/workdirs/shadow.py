@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 from everturn.workdirs.git import Git
-from everturn.workdirs.gitdir import LFS_FILTER
 from everturn.workdirs.untrusted import (
     FILE_LIMIT_BYTES,
     Damaged,
@@ -112,12 +111,10 @@ class Rules:
     Attributes:
         excludes: See `Shadow.of`.
         sha256: See `Shadow.of`.
-        lfs: See `Shadow.of`.
     """
 
     excludes: tuple[str, ...] = ()
     sha256: bool = False
-    lfs: bool = False
 
 
 class Shadow:
@@ -157,7 +154,6 @@ class Shadow:
         *,
         excludes: Sequence[str] = (),
         sha256: bool = False,
-        lfs: bool = False,
     ) -> Iterator[Self]:
         """Give a shadow of a workdir.
 
@@ -168,10 +164,9 @@ class Shadow:
             folder: Where the shadow is made; a folder that no agent works in, on a disk with some room.
             excludes: What is ignored beside what the tree's `.gitignore` files name, in the same words.
             sha256: Whether the repository's object ids are of that kind.
-            lfs: Whether large files are in the tree, and not their pointers.
         """
         with TemporaryDirectory(prefix="shadow-", dir=folder) as made:
-            rules = Rules(tuple(excludes), sha256=sha256, lfs=lfs)
+            rules = Rules(tuple(excludes), sha256=sha256)
             shadow = cls(git, Path(made), tree=tree, git_dir=tree / ".git", borrowed=(objects,), rules=rules)
             shadow._fill(shadow.git_dir)
             yield shadow
@@ -235,10 +230,7 @@ class Shadow:
             "XDG_CONFIG_HOME": str(self.path),  # in the user's own, an agent could have ignored everything
             **(extra or {}),
         }
-        filters = dict(LFS_FILTER) if self._rules.lfs else {}
-        return self._git.run(
-            arguments, self.tree, stop, config={**filters, **(config or {})}, extra=variables, text=text
-        )
+        return self._git.run(arguments, self.tree, stop, config=config, extra=variables, text=text)
 
     def copy_index(self) -> Path:
         """Return a copy of the index, for `GIT_INDEX_FILE`, that may be changed."""
