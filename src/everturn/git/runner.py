@@ -17,7 +17,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
-from everturn.workdirs.locks import Lock
+from everturn.git.locks import Lock
 
 STOP_PAUSE_S = 0.1
 

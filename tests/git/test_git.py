@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import Denied, EverturnError, NotFound, Unavailable
+from everturn.git.runner import Git
 from everturn.settings import inherited_environment
-from everturn.workdirs.git import Git
 from polling import is_alive, wait_until
 
 COMMIT = ["-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "One"]

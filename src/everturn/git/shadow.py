@@ -19,8 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
-from everturn.workdirs.git import Git
-from everturn.workdirs.untrusted import (
+from everturn.git.runner import Git
+from everturn.git.untrusted import (
     FILE_LIMIT_BYTES,
     Damaged,
     entries,
