@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from math import exp
 from pathlib import Path
 from random import Random
 
@@ -26,8 +27,15 @@ _IGNORED = b"build/\n*.o\n"
 _LINES = 60_000
 _LINE_BYTES = 45
 _WORDS = 3_000
+_SPREAD = 1.2  # of the lengths of files: a few are far larger than most
 _SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo zu cart line row key item map get set".split()
-_SHAPES = ("{}{} = {}({}, {})", "{}if {} is not {}.{}:", "{}return {}.{}[{}]", "{}{}: {} = {}.{}()", "{}# {} {} {} {}")
+_SHAPES = (
+    "{}{} = {}({}, {})",
+    "{}if {} is not {}.{}:",
+    "{}return {}.{}[{}]",
+    "{}{}: {} = {}.{}()",
+    "{}# {} {} {} {}",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Origin:
     _random: Random = field(default_factory=lambda: Random(5))
     _files: list[tuple[bytes, array[int]]] = field(default_factory=list)
     _commits: Iterator[int] = field(default_factory=count)
+    _pool: list[bytes] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -72,7 +81,7 @@ class Origin:
         run(["init", "--quiet", "--bare", "--initial-branch=main", str(self.path)], self.path.parent)
         run(["config", "uploadpack.allowFilter", "true"], self.path)
         self._pool = _lines(self._random)
-        self._files = [(_name(number, self.shape.files), self._text()) for number in range(self.shape.files)]
+        self._files = [(_name(number), self._text()) for number in range(self.shape.files)]
         self._import([range(len(self._files)), *(self._some() for _ in range(self.shape.commits))])
         run(["repack", "-a", "-d", "-f", "-q", "--window=3", "--write-bitmap-index"], self.path)
 
@@ -90,7 +99,9 @@ class Origin:
         return sorted(self._random.sample(range(len(self._files)), wanted))
 
     def _text(self) -> array[int]:
-        length = self._random.lognormvariate(0, 1.2) / 2.054 * self.shape.file_bytes  # e to 1.2² / 2: so it is the mean
+        length = (
+            self._random.lognormvariate(0, 1.2) / 2.054 * self.shape.file_bytes
+        )  # e to 1.2² / 2: so it is the mean
         lines = min(max(int(length / _LINE_BYTES), 3), 10_000)
         return array("I", self._random.choices(range(_LINES), k=lines))
 
@@ -101,7 +112,7 @@ class Origin:
 
     def _import(self, commits: list[list[int] | range]) -> None:
         with subprocess.Popen(
-            ["git", "fast-import", "--quiet", "--done", "--force"],
+            ["git", "fast-import", "--quiet", "--done", "--force"],  # noqa: S607  # git is found on the PATH
             cwd=self.path,
             env=ENVIRONMENT,
             stdin=subprocess.PIPE,
@@ -141,7 +152,9 @@ ENVIRONMENT = {
 
 def run(arguments: list[str], folder: Path) -> str:
     """Run git as a person does, with nothing configured, and return what it printed."""
-    done = subprocess.run(["git", *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"git {' '.join(arguments)}: {done.stderr}")
     return done.stdout.strip()
@@ -151,7 +164,7 @@ def _file(name: bytes, text: bytes) -> bytes:
     return b"M 100644 inline %b\ndata %d\n%b\n" % (name, len(text), text)
 
 
-def _name(number: int, files: int) -> bytes:
+def _name(number: int) -> bytes:
     """Spread files over places, and in each over folders of folders. Every repository has some at the top."""
     if number < 3:
         return (b"README.md", b"Makefile", b"pyproject.toml")[number]
@@ -163,7 +176,9 @@ def _name(number: int, files: int) -> bytes:
 
 def _lines(random: Random) -> list[bytes]:
     """Return lines of what looks like code. A few words come often, and most of them seldom, as in a language."""
-    words = ["_".join("".join(random.choices(_SYLLABLES, k=2)) for _ in range(random.randint(1, 2))) for _ in range(_WORDS)]
+    words = [
+        "_".join("".join(random.choices(_SYLLABLES, k=2)) for _ in range(random.randint(1, 2))) for _ in range(_WORDS)
+    ]
     weights = [1 / rank for rank in range(1, _WORDS + 1)]
     said = iter(random.choices(words, weights, k=_LINES * 4))
     made = []

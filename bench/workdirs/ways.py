@@ -90,11 +90,12 @@ class Ours:
         self.folder = folder
         self.root = Root(folder, SystemClock(), Ids())
         self.git = Git(ENVIRONMENT, TIMEOUT_S)
-        self.metrics = Metrics(CollectorRegistry())
         self._origin = origin
         options = RepositoryOptions(sparse=sparse)
         rescuer = Rescuer(self.root, self.git, how="quarantine", metrics=self.metrics)
-        self.workdirs = Workdirs(self.root, self.git, options=lambda _: options, rescuer=rescuer, metrics=self.metrics)
+        self.workdirs = Workdirs(
+            self.root, self.git, options=lambda _: options, rescuer=rescuer, metrics=self.metrics
+        )
 
     def open(self, number: int) -> Path:
         """See `Way`."""
