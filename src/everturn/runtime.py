@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
 from claude_agent_sdk import ClaudeAgentOptions
 
-from everturn.clock import Clock, Ids, SystemClock
+from everturn.clock import SystemClock
 from everturn.host.folders import RunFolders
 from everturn.log.encryption import Keys, SealedObjects
 from everturn.log.objects import run as run_blocking
@@ -19,15 +19,14 @@ from everturn.log.stores import admit, connect, role_of, visit
 from everturn.model import WorkItem
 from everturn.registry import Registry, open_registry
 from everturn.runner import Parts, Prompt, Request, Run, Runner, Sweeper
-from everturn.settings import Settings, inherited_environment
+from everturn.settings import Settings
 from everturn.telemetry import default_metrics
 from everturn.transcripts import TranscriptStore
 from everturn.transcripts.archive import Archive
 from everturn.upkeep.traces import upload
-from everturn.workdirs import Workdirs, located
-from everturn.workdirs.git import Git
-from everturn.workdirs.rescuer import Rescuer
-from everturn.workdirs.root import Root
+from everturn.workdirs import located
+from everturn.workdirs.credentials import Source
+from everturn.workshop import Workshop
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -42,6 +41,8 @@ class Runtime:
         settings: Where things are; read from the environment and `everturn.toml` if not given.
         make_store: Makes the transcript stores, called like `TranscriptStore`; a subclass can watch them.
         keys: Where keys to encrypt transcripts with come from; goes before the setting `encryption_key_file`.
+        git_credentials: Where credentials for git's remotes come from, by the beginning of their URLs: functions that
+            are given the URL and return a token or a `Credential`. They go before the setting of this name.
         handle_signals: Whether SIGTERM, SIGINT and SIGHUP end the runs in progress before they end the program. Only
             what the program has left to its default is handled, and only while there are runs.
 
@@ -55,6 +56,7 @@ class Runtime:
         *,
         make_store: Callable[..., TranscriptStore] = TranscriptStore,
         keys: Keys | None = None,
+        git_credentials: Mapping[str, Source] | None = None,
         handle_signals: bool = True,
     ) -> None:
         self.settings = settings or Settings.load()
@@ -63,15 +65,17 @@ class Runtime:
         )
         self._stores = _Stores(self.settings, make_store, keys)
         clock = SystemClock()
+        workshop = Workshop.open(self.settings, self.registry, credentials=git_credentials, clock=clock)
         parts = Parts(
             registry=self.registry,
             stores=self._stores,
-            workdirs=_workdirs(self.settings, clock),
+            workdirs=workshop.workdirs,
+            access=workshop.access,
             folders=RunFolders(self.settings.runs_path(), clock=clock),
             settings=self.settings,
             clock=clock,
             metrics=default_metrics(),
-            sweeper=Sweeper(self.registry, default_metrics()),
+            sweeper=Sweeper(self.registry, default_metrics(), workshop.sweeper),
         )
         self._runner = Runner(parts, handle_signals=handle_signals)
 
@@ -167,22 +171,6 @@ def open_transcripts(settings: Settings, scope: str, *, only_look: bool = False)
         return TranscriptStore.open(settings.store_url(), scope=scope, any_cwd=True, settings=settings)
     objects = connect(settings.store_url(), settings, assignment=Assignment(scope))
     return TranscriptStore(objects, scope=scope, any_cwd=True, settings=settings)
-
-
-def _workdirs(settings: Settings, clock: Clock) -> Workdirs:
-    root = Root(settings.workdirs_path(), clock, Ids())
-    git = Git(inherited_environment(), settings.git_timeout_s, settings.git_config_file)
-    metrics, lock_timeout_s = default_metrics(), settings.git_timeout_s
-    rescuer = Rescuer(root, git, how=settings.workdir_rescue, metrics=metrics, lock_timeout_s=lock_timeout_s)
-    return Workdirs(
-        root,
-        git,
-        options=settings.repository_options,
-        rescuer=rescuer,
-        metrics=metrics,
-        wait_s=settings.claim_wait_s,
-        lock_timeout_s=lock_timeout_s,
-    )
 
 
 class _Stores:

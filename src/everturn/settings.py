@@ -123,6 +123,9 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="where the tokens for git's remotes come from, by the beginning of their URLs",
     )
+    git_ca_file: Path | None = Field(
+        None, description="the certificates that git's remotes are checked against, in place of the machine's"
+    )
     git_config_file: Path | None = Field(
         None, description="a file of git configuration that is read in place of the machine's and the user's"
     )
@@ -263,6 +266,18 @@ class Settings(BaseSettings):
         found = (options for url, options in self.repositories.items() if repository_name(url) == name)
         return next(found, RepositoryOptions())
 
+    def token_variables(self) -> list[str]:
+        """Return the variables with git tokens in them: agents are not to see those."""
+        return sorted({named.token_env for named in self.git_credentials.values() if named.token_env is not None})
+
+    def agents(self) -> list[str]:
+        """Return the agents that the agents file says something of. Reads that file.
+
+        Raises:
+            Invalid: As `session_ages`.
+        """
+        return sorted(self._agents())
+
     def _agents(self) -> dict[str, dict[str, Any]]:
         if self.agents_file is None and not Path(AGENTS_FILE).is_file():
             return {}
@@ -318,6 +333,11 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice!r} is there twice")
     return dict(pairs)
+
+
+def read_variable(name: str) -> str | None:
+    """Return a variable of this process as it is now; `None` if there is none."""
+    return os.environ.get(name)
 
 
 def inherited_environment() -> dict[str, str]:

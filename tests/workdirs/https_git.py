@@ -92,6 +92,11 @@ class Host:
         assert port is not None
         return port
 
+    def forget(self) -> None:
+        """Begin anew."""
+        for each in (self.seen, self.passwords, self.redirects):
+            each.clear()
+
     def was_told(self, secret: str, username: str = "x-access-token") -> bool:
         """Tell whether it was sent a secret, plain or as HTTP spells it."""
         spellings = [secret, basic(username, secret)]
@@ -124,6 +129,12 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
         self.host.seen.append(f"{self.requestline}\n{self.headers}")
         body = self._body()
         for path, target in self.host.redirects.items():
@@ -134,8 +145,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(401, {"WWW-Authenticate": 'Basic realm="forge"'})
             return
         self._backend(body)
-
-    do_POST = do_GET
 
     def _body(self) -> bytes:
         if self.headers["Transfer-Encoding"] != "chunked":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from everturn.clock import SystemClock
-from everturn.workdirs.credential_server import CredentialServer
+from everturn.errors import Denied
+from everturn.workdirs.credential_server import CredentialServer, _Trust
 from everturn.workdirs.credentials import Credentials
+from everturn.workdirs.git import Git, with_config
 from everturn.workdirs.identity import Identity, environment
 from workdirs.https_git import Authority, Host, basic, make_bare, proxy, serve
 
@@ -72,7 +75,7 @@ class Stage:
     def push(self, **more: str) -> subprocess.CompletedProcess[str]:
         done = self.git("commit", "--quiet", "--allow-empty", "-m", "Two", **more)
         assert done.returncode == 0, done.stderr
-        return self.git("push", "origin", "HEAD:refs/heads/fix", **more)
+        return self.git("push", "origin", "+HEAD:refs/heads/fix", **more)
 
 
 @pytest.fixture(scope="module")
@@ -81,44 +84,104 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Au
     return Authority.make(folder, "good"), Authority.make(folder, "evil")
 
 
+@dataclass
+class Ground:
+    """What all tests share: it takes long to make."""
+
+    folder: Path
+    forge: Host
+    evil: Host
+    authority: Authority
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory, authorities: tuple[Authority, Authority]) -> Iterator[Ground]:
+    folder = tmp_path_factory.mktemp("ground")
+    for name in ("team/shop.git", "teammates/shop.git", "other.git"):
+        make_bare(folder / name)
+    with serve(folder, authorities[0]) as forge, serve(folder, authorities[0], "127.0.0.1") as evil:
+        yield Ground(folder, forge, evil, authorities[0])
+
+
 @pytest.fixture
-def stage(tmp_path: Path, authorities: tuple[Authority, Authority]) -> Iterator[Stage]:
-    make_bare(tmp_path / "srv" / "team" / "shop.git")
-    (tmp_path / "home").mkdir()
-    with ExitStack() as stack:
-        forge = stack.enter_context(serve(tmp_path / "srv", authorities[0]))
-        evil = stack.enter_context(serve(tmp_path / "srv", authorities[0], "127.0.0.1"))
-        forge.passwords.add(TOKEN)
-        credentials = Credentials({f"{forge.url}/team": lambda _: TOKEN}, SystemClock())
-        server = CredentialServer(credentials, tmp_path / "private", ca_file=authorities[0].ca_file)
-        stack.callback(server.close)
-        stage = Stage(tmp_path, forge, evil, authorities[0], server)
-        done = stage.git("clone", "--quiet", stage.url, str(stage.clone), cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        # Whoever is evil has certificates of their own that count, as everywhere on the internet.
-        for url in (forge.url, evil.url):
-            stage.plant(f"http.{url}.sslCAInfo", str(stage.authority.ca_file))
-        yield stage
+def stage(tmp_path: Path, ground: Ground) -> Iterator[Stage]:
+    forge, evil = ground.forge, ground.evil
+    for host in (forge, evil):
+        host.forget()
+    forge.passwords.add(TOKEN)
+    credentials = Credentials({f"{forge.url}/team": lambda _: TOKEN}, SystemClock())
+    server = CredentialServer(credentials, tmp_path / "private", ca_file=ground.authority.ca_file)
+    stage = Stage(tmp_path, forge, evil, ground.authority, server)
+    stage.home.mkdir()
+    stage.git("init", "--quiet", "--initial-branch=main", str(stage.clone), cwd=tmp_path)
+    stage.plant("remote.origin.url", stage.url)
+    # Whoever is evil has certificates of their own that count, as everywhere on the internet.
+    for url in (forge.url, evil.url):
+        stage.plant(f"http.{url}.sslCAInfo", str(ground.authority.ca_file))
+    yield stage
+    server.close()
 
 
 def test_an_agent_clones_and_pushes_without_ever_being_given_the_token(stage: Stage) -> None:
+    done = stage.git("clone", "--quiet", stage.url, str(stage.folder / "another"), cwd=stage.folder)
+    assert done.returncode == 0, done.stderr
     done = stage.push()
     assert done.returncode == 0, done.stderr
     assert stage.forge.was_told(TOKEN)
     assert not stage.evil.seen
 
 
-def test_a_child_of_a_child_pushes_too(stage: Stage) -> None:
-    program = "import subprocess, sys; sys.exit(subprocess.call(['sh', '-c', 'git push origin HEAD:refs/heads/fix']))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=stage.clone, env=stage.environment(), timeout=60)
-    assert done.returncode == 0
+def test_a_child_of_a_child_has_them_too(stage: Stage) -> None:
+    program = "import subprocess, sys; sys.exit(subprocess.call(['sh', '-c', 'git ls-remote origin']))"
+    subprocess.run([sys.executable, "-c", program], cwd=stage.clone, env=stage.environment(), timeout=60, check=True)
+
+
+def test_git_of_ours_has_them_when_it_goes_online_and_from_nobody_else(stage: Stage) -> None:
+    stage.plant(f"credential.{stage.url}.helper", "!echo username=x; echo password=planted; :")
+    trusting = {f"http.{stage.forge.url}.sslCAInfo": str(stage.authority.ca_file)}
+    git = Git({"PATH": os.environ["PATH"], "HOME": str(stage.home)}, 60, credentials=stage.server.environment)
+    with pytest.raises(Denied):
+        git.run(["ls-remote", stage.url], stage.folder, config=trusting)
+    assert "refs/heads/main" in git.run(["ls-remote", stage.url], stage.folder, online=True)
+    assert not stage.forge.was_told("planted", "x")
+
+
+def test_a_submodule_is_fetched_with_them_though_git_takes_variables_away_there(stage: Stage) -> None:
+    sub = ["-c", "submodule.recurse=true", "submodule", "--quiet", "add", stage.url, "sub"]
+    done = stage.git(*sub)
+    assert done.returncode == 0, done.stderr
+    assert stage.git("submodule", "--quiet", "update", "--remote", "--init").returncode == 0
+    assert stage.git("fetch", "--recurse-submodules=yes").returncode == 0
+
+
+def test_many_ask_at_once(stage: Stage) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        done = list(threads.map(lambda _: stage.git("ls-remote", "origin"), range(16)))
+    assert [each.stderr for each in done] == [""] * 16
+
+
+def test_the_certificates_of_the_worker_count_for_git_of_ours_too(stage: Stage, ground: Ground) -> None:
+    variables = {"GIT_SSL_CAINFO": str(ground.authority.ca_file), "PATH": os.environ["PATH"]}
+    credentials = Credentials({stage.forge.url: lambda _: TOKEN}, SystemClock())
+    server = CredentialServer(credentials, stage.folder / "private", environment=variables)
+    try:
+        git = Git(variables, 60, credentials=server.environment)
+        assert "refs/heads/main" in git.run(["ls-remote", stage.url], stage.folder, online=True)
+    finally:
+        server.close()
+
+
+def test_what_the_environment_says_to_git_already_stays(stage: Stage) -> None:
+    block = with_config({"alias.hello": "!echo hello"}, {})
+    assert stage.git("hello", **block).stdout == "hello\n"
+    assert stage.git("ls-remote", "origin", **block).returncode == 0
 
 
 def test_an_agent_without_the_worker_gets_no_credentials(stage: Stage) -> None:
     variables = stage.environment()
     stage.server.close()
     done = subprocess.run(
-        ["git", "ls-remote", "origin"], cwd=stage.clone, env=variables, capture_output=True, text=True, timeout=60
+        ["git", "ls-remote", "origin"], cwd=stage.clone, env=variables, capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
     assert "everturn: no git credentials: the worker does not answer" in done.stderr
@@ -133,7 +196,7 @@ def test_a_url_that_is_rewritten_takes_no_token_along(stage: Stage) -> None:
 
 
 def test_a_rewriting_to_plain_http_takes_no_token_along(stage: Stage, tmp_path: Path) -> None:
-    with serve(tmp_path / "srv", None) as plain:
+    with serve(tmp_path, None) as plain:
         stage.plant(f"url.{plain.url}/.insteadOf", f"{stage.forge.url}/")
         assert stage.push().returncode != 0
         assert plain.seen
@@ -197,6 +260,17 @@ def test_a_proxy_that_pretends_to_be_the_host_is_told_nothing_when_its_certifica
         assert not between.was_told(TOKEN)
 
 
+def test_these_proxies_would_be_told_if_nobody_looked(
+    stage: Stage, authorities: tuple[Authority, Authority], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Trust, "objection", lambda *_: None)
+    with proxy(authorities[1]) as between:
+        planted_everywhere(stage, "proxy", between.url)
+        planted_everywhere(stage, "sslVerify", "false")
+        stage.push()
+        assert between.was_told(TOKEN)
+
+
 def test_settings_of_a_user_in_the_url_do_not_hide_others(
     stage: Stage, authorities: tuple[Authority, Authority]
 ) -> None:
@@ -247,8 +321,15 @@ def test_a_planted_helper_is_neither_asked_nor_told(stage: Stage, place: str) ->
     assert not heard.exists()
 
 
+@pytest.mark.parametrize("key", ["credential.helper", "credential.{forge}.helper"])
+def test_a_helper_that_is_named_behind_ours_gets_nothing_to_keep(stage: Stage, key: str) -> None:
+    kept = stage.folder / "kept"
+    setting = f"'{key.format(forge=stage.forge.url)}=store --file={kept}'"
+    assert "another credential helper would be told" in stage.push(GIT_CONFIG_PARAMETERS=setting).stderr
+    assert not kept.exists()
+
+
 def test_a_helper_for_another_host_still_works(stage: Stage) -> None:
-    make_bare(stage.folder / "srv" / "other.git")
     stage.evil.passwords.add("another")
     stage.plant(f"credential.{stage.evil.url}.helper", "!echo username=x; echo password=another; :")
     done = stage.git("ls-remote", f"{stage.evil.url}/other.git")
@@ -256,7 +337,6 @@ def test_a_helper_for_another_host_still_works(stage: Stage) -> None:
 
 
 def test_another_path_on_the_same_host_gets_no_token(stage: Stage) -> None:
-    make_bare(stage.folder / "srv" / "teammates" / "shop.git")
     before = len(stage.forge.seen)
     assert stage.git("ls-remote", f"{stage.forge.url}/teammates/shop.git").returncode != 0
     assert stage.git("ls-remote", f"{stage.forge.url}/team/../teammates/shop.git").returncode != 0
@@ -276,9 +356,9 @@ def test_an_include_and_a_config_of_the_worktree_change_nothing(stage: Stage) ->
     assert "http.sslVerify is off" in stage.push().stderr
 
 
-def test_plain_http_on_loopback_goes_past_no_proxy(stage: Stage) -> None:
+def test_plain_http_on_loopback_goes_past_no_proxy(stage: Stage, ground: Ground) -> None:
     with ExitStack() as stack:
-        plain = stack.enter_context(serve(stage.folder / "srv", None))
+        plain = stack.enter_context(serve(ground.folder, None))
         between = stack.enter_context(proxy())
         plain.passwords.add(TOKEN)
         credentials = Credentials({plain.url: lambda _: TOKEN}, SystemClock())
@@ -306,7 +386,7 @@ def test_a_trace_that_would_show_the_token_gets_none(stage: Stage) -> None:
 
 
 def test_the_token_is_in_no_file_no_command_line_no_environment_and_no_log(
-    stage: Stage, caplog: pytest.LogCaptureFixture
+    stage: Stage, ground: Ground, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.plant("credential.helper", "store")
     stop = threading.Event()
@@ -323,9 +403,10 @@ def test_the_token_is_in_no_file_no_command_line_no_environment_and_no_log(
         watcher.join()
     assert [each.returncode == 0 for each in done] == [True, False]
     assert any(b"credential_helper.py" in each for each in seen)
-    assert any(b"GIT_EVERTURN_KEY" in each for each in seen)
+    assert any(b"everturn.credentialkey" in each for each in seen)
     spellings = [TOKEN.encode(), basic("x-access-token", TOKEN).encode()]
-    files = [path.read_bytes() for path in stage.folder.rglob("*") if path.is_file()]
+    folders = (stage.folder, ground.folder)
+    files = [path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 30
     texts = [*files, *seen, *(each.stdout.encode() + each.stderr.encode() for each in done), caplog.text.encode()]
     assert not [text for text in texts if any(spelling in text for spelling in spellings)]

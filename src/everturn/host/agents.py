@@ -200,6 +200,32 @@ def end_old_agents(
     )
 
 
+def end_agents_of_run(run_id: str, *, timeout_s: float, clock: Clock | None = None) -> list[int]:
+    """End every process of this host that belongs to an agent of a run that is over, or whose worker is dead.
+
+    Args:
+        run_id: The run.
+        timeout_s: How long that may take.
+        clock: To wait by; the system's.
+
+    Returns:
+        The ids of the processes that were ended.
+
+    Raises:
+        Conflict: One of them is still there after that time.
+    """
+    if not guard.IS_LINUX:
+        return []
+    ended, left = end_processes(
+        lambda: find_processes(lambda marker: marker.run_id == run_id), clock or SystemClock(), timeout_s=timeout_s
+    )
+    if left:
+        raise Conflict(
+            f"the agent of run {run_id} is still there: process {min(left)}", hint="end it, then run again"
+        )
+    return sorted(ended)
+
+
 def find_cli(options_cli_path: str | Path | None) -> Path:
     """Return the agent command to start.
 

@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,8 +120,15 @@ class RunFolder:
             finally:
                 os.close(lease)
 
-    def launcher(
-        self, cli: Path, *, session_id: str, epoch: int, work: str = "", portable: bool = not guard.IS_LINUX
+    def launcher(  # what to start, and what it is to know
+        self,
+        cli: Path,
+        *,
+        session_id: str,
+        epoch: int,
+        work: str = "",
+        without: Sequence[str] = (),
+        portable: bool = not guard.IS_LINUX,
     ) -> Path:
         """Write a program that starts an agent command under a guard.
 
@@ -132,6 +139,7 @@ class RunFolder:
             session_id: The conversation.
             epoch: The claim's number.
             work: What tells the work item from others (`agents.mark_of`).
+            without: Variables that the agent is not to see.
             portable: Use only what every system has. Less is found then; see docs/host.md.
 
         Returns:
@@ -147,7 +155,8 @@ class RunFolder:
         ours = None if portable else guard.look_up(os.getpid())
         marker = f"{RUN_MARKER}={Marker(self.run_id, session_id, epoch, work)}"
         command = [sys.executable, "-I", "-S", guard.__file__, str(config)]
-        lines = ["#!/bin/sh", f"export {marker}", f'exec {shlex.join(command)} "$@"', ""]
+        unset = [f"unset {shlex.quote(name)}" for name in without]
+        lines = ["#!/bin/sh", *unset, f"export {marker}", f'exec {shlex.join(command)} "$@"', ""]
         with _told(self.path):
             guard.write_json(
                 str(config),

@@ -29,6 +29,7 @@ from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
 from everturn.upkeep.healing import Healing, folder_of, heal
 from everturn.upkeep.traces import Trace
+from everturn.workdirs.credential_server import CredentialServer
 
 END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left
@@ -46,6 +47,7 @@ class Holdings:
         lease: Its claim.
         store: Its transcript.
         place: Its workdir.
+        git: What gives its agent credentials.
         may_have_claim: Whether it has asked for its claim, and perhaps got it without knowing.
     """
 
@@ -54,6 +56,7 @@ class Holdings:
     lease: Lease | None = None
     store: TranscriptStore | None = None
     place: Place = field(default_factory=Place)
+    git: CredentialServer | None = None
     may_have_claim: bool = False
 
 
@@ -98,8 +101,7 @@ class Closing:
         if self._held.trace is not None and self._held.lease is not None:
             stored = await self._step("trace", partial(self._upload_trace, self._held.trace, self._held.lease))
             self._keep = self._keep or not stored
-        if self._agent_is_gone:  # else nobody else may work there as long as this process lives
-            await self._step("workdir", partial(in_thread, self._held.place.close))
+        await self._step("workdir", partial(in_thread, self._leave_workdir))
         if self._held.lease is not None:
             released = await self._step("release", partial(self._release, self._held.lease))
             self._held.may_have_claim = not released
@@ -108,6 +110,12 @@ class Closing:
             await self._step("folder", partial(in_thread, partial(self._held.folder.close, keep=self._keep)))
         self._tell_how_long()
         return problem
+
+    def _leave_workdir(self) -> None:
+        if self._held.git is not None:
+            self._held.git.close()
+        if self._agent_is_gone:  # else nobody else may work there as long as this process lives
+            self._held.place.close()
 
     async def _make_whole(self, store: TranscriptStore) -> Exception | None:
         if isinstance(self._stop.error, Fenced):  # the transcript is somebody else's now

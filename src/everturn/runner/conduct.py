@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 from claude_agent_sdk import (
+    ClaudeAgentOptions,
     ClaudeSDKError,
     Message,
     ResultMessage,
@@ -121,6 +122,7 @@ class Conduct:
         lease = await self._claim(self._held.folder)
         if self._settings.sweep_on_start:  # now, as it would have taken a stale session from under the claim
             self._parts.sweeper.begin()
+        self._parts.sweeper.begin_workdirs()
         claim = lease.claim
         end_old = partial(end_old_agents, claim.session_id, claim.epoch, work=self._mark, confirm=lease.check)
         await in_thread(partial(end_old, timeout_s=END_AGENTS_S))
@@ -207,12 +209,18 @@ class Conduct:
             return
         session_id, epoch, resume = progress.session_id or "", progress.epoch or 0, bool(progress.resumed)
         agent = Agent(
-            self._request.options,
+            self._options(folder),
             store=store,
             session_id=session_id,
             resume=resume,
             cwd=progress.cwd or Path(),
-            cli=folder.launcher(self._cli, session_id=session_id, epoch=epoch, work=self._mark),
+            cli=folder.launcher(
+                self._cli,
+                session_id=session_id,
+                epoch=epoch,
+                work=self._mark,
+                without=self._settings.token_variables(),
+            ),
         )
         grace_s = self._settings.shutdown_grace_s
         turn = Turn(
@@ -229,6 +237,15 @@ class Conduct:
             await turn.hold(prompt)
         except ClaudeSDKError as error:
             raise await self._explained(error, folder) from error
+
+    def _options(self, folder: RunFolder) -> ClaudeAgentOptions:
+        """Return what the caller wants of the agent and, with a workdir, what git gets from us."""
+        options, access = self._request.options, self._parts.access
+        if not self._request.work.repo:
+            return options
+        if self._held.git is None:
+            self._held.git = access.server(folder.path / "git")
+        return replace(options, env=access.for_agent(self._request.work.agent, self._held.git, options.env))
 
     def _hasten(self, store: TranscriptStore) -> None:
         """Leave time for what comes after storing what the agent says last."""

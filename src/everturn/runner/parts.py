@@ -12,6 +12,7 @@ from everturn.runner.sweeping import Sweeper
 from everturn.settings import Settings
 from everturn.telemetry import Metrics
 from everturn.workdirs import Workdirs
+from everturn.workdirs.access import GitAccess
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Parts:
         registry: Who owns which session.
         stores: Where transcripts go.
         workdirs: Where repositories are checked out.
+        access: What git gets from us.
         folders: Where each run keeps what it needs on this machine.
         settings: How long things may take, and who we are.
         clock: Tells the time.
@@ -32,6 +34,7 @@ class Parts:
     registry: Registry
     stores: Stores
     workdirs: Workdirs
+    access: GitAccess
     folders: RunFolders
     settings: Settings
     clock: Clock

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 
+from everturn.host.agents import end_agents_of_run
 from everturn.model import WorkItem
 from everturn.workdirs import Workdir, Workdirs
+
+END_AGENTS_S = 5.0  # for the agent of a worker that has just been killed
 
 
 class Place:
@@ -36,7 +40,8 @@ class Place:
         Raises:
             EverturnError: As `Workdirs.open`.
         """
-        workdir = workdirs.open(work, branch, keep=keep, run_id=run_id, stop=stop)
+        vacate = partial(end_agents_of_run, timeout_s=END_AGENTS_S)
+        workdir = workdirs.open(work, branch, keep=keep, run_id=run_id, vacate=vacate, stop=stop)
         with self._lock:
             if not self._is_over:
                 self._workdir = workdir

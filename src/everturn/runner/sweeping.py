@@ -1,4 +1,4 @@
-"""The sweep at start: sessions that are too old are dropped in the background of a worker's first run."""
+"""The sweeps at start, in the background of a run: of sessions that are too old, and of workdirs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from everturn.log.background import start_thread
 from everturn.model import SessionRecord
 from everturn.registry import Registry
 from everturn.telemetry import Metrics, get_logger
+from everturn.workdirs.sweeping import WorkdirSweeper
 
 
 class Sweeper:
@@ -18,10 +19,12 @@ class Sweeper:
     Args:
         registry: Where they are.
         metrics: Where sweeps are counted.
+        workdirs: Sweeps the workdirs.
     """
 
-    def __init__(self, registry: Registry, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, workdirs: WorkdirSweeper | None = None) -> None:
         self._registry = registry
+        self._workdirs = workdirs
         self._metrics = metrics
         self._begun = threading.Lock()
         self._log = get_logger()
@@ -44,8 +47,13 @@ class Sweeper:
         self._log.info("swept", dropped=len(dropped))
         return dropped
 
+    def begin_workdirs(self) -> None:
+        """Sweep the workdirs in a thread of its own, which nobody waits for, if it is time for that."""
+        if self._workdirs is not None:
+            self._workdirs.begin_if_due()
+
     def begin(self) -> None:
-        """Sweep in a thread of its own, which nobody waits for. Only the first call does anything."""
+        """Drop stale sessions in a thread of its own, which nobody waits for. Only the first call does anything."""
         if self._begun.acquire(blocking=False):
             Context().run(start_thread, self._sweep_quietly, "everturn-sweep")  # its lines are not those of a run
 

@@ -13,8 +13,9 @@ import os
 import socket
 import sys
 
-SOCKET = "GIT_EVERTURN_SOCKET"
-KEY = "GIT_EVERTURN_KEY"
+# Settings of git's, given by its environment as all the others: where the worker is, and that we may ask.
+SOCKET = "everturn.credentialsocket"
+KEY = "everturn.credentialkey"
 
 # What decides whether git can be sure of whom it talks to, and whether it writes down what it says.
 WATCHED = (
@@ -30,6 +31,7 @@ WATCHED = (
     "all_proxy",
     "ALL_PROXY",
 )
+NAMES = "credentialsocket|credentialkey|proxy|helper"
 ANSWER_LIMIT_BYTES = 1 << 20
 ANSWER_TIMEOUT_S = 300.0  # a source may take its time
 
@@ -37,26 +39,32 @@ _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 
 
 def main() -> int:
-    """Answer git. Returns the exit code, which git does not look at."""
+    """Answer git. Returns the exit code; git goes by the answer alone."""
     action = sys.argv[1] if len(sys.argv) == 2 else ""
-    path, key = os.environ.get(SOCKET), os.environ.get(KEY)
-    if action not in {"get", "erase"} or not path or not key:
+    if action not in {"get", "erase"}:
         return 0
     attributes = read_attributes(sys.stdin.buffer.read())
-    request: dict[str, object] = {"key": key, "action": action, "attributes": attributes}
+    settings = read_config("--get-regexp", rf"^(everturn|remote\..*|credential(\..*)?)\.({NAMES})$")
+    if settings is None:
+        return complain("git cannot be asked how it is set up")
+    address = dict(settings)
+    if SOCKET not in address or KEY not in address:
+        return complain("no worker is named")
+    request: dict[str, object] = {"key": address[KEY], "action": action, "attributes": attributes}
     if action == "get":
-        request["settings"] = settings_for(dict(attributes))
+        request["settings"] = [
+            [pair for pair in settings if pair[0] not in (SOCKET, KEY)],
+            *settings_for(dict(attributes)),
+        ]
         request["environment"] = {name: os.environ[name] for name in WATCHED if name in os.environ}
     try:
-        answer = ask(path, request)
+        answer = ask(address[SOCKET], request)
     except (OSError, ValueError):
-        complain("the worker does not answer; its run may be over")
-        return 1
+        return complain("the worker does not answer; its run may be over")
     if "password" in answer:
         sys.stdout.write(f"username={answer['username']}\npassword={answer['password']}\n")
-        sys.stdout.flush()
     elif "reason" in answer:
-        complain(answer["reason"])
+        return complain(answer["reason"])
     return 0
 
 
@@ -71,35 +79,23 @@ def read_attributes(data: bytes) -> list[tuple[str, str]]:
     return pairs
 
 
-def settings_for(attributes: dict[str, str]) -> list[dict[str, str]] | None:
-    """Return what git's settings `http.*` are for what it asks, with the user that it names and without.
+def settings_for(attributes: dict[str, str]) -> list[list[tuple[str, str]] | None]:
+    """Return git's settings `http.*` that count for what it asks, with the user that it names and without.
 
-    A user may come from the URL, which counts for these settings, or from a setting itself, which does not.
-
-    Returns:
-        `None` if that cannot be found out.
+    A user may come from the URL, which counts for these settings, or from a setting itself, which does not. `None`
+    stands for what cannot be found out.
     """
     scheme, host = attributes.get("protocol"), attributes.get("host")
     if scheme not in {"http", "https"} or not host:
-        return None
+        return [None]
     rest = f"{host}/{quote(attributes.get('path', ''))}"
     user = quote(attributes.get("username", "")).replace("/", "%2F")
-    found = []
-    for url in [f"{scheme}://{rest}"] + ([f"{scheme}://{user}@{rest}"] if user else []):
-        settings = read_config("--get-urlmatch", "http", url)
-        if settings is None:
-            return None
-        found.append(settings)
-    if scheme == "http":  # a remote's own proxy goes before that of its URL
-        proxies = read_config("--get-regexp", r"^remote\..*\.proxy$")
-        if proxies is None:
-            return None
-        found.append(proxies)
-    return found
+    urls = [f"{scheme}://{rest}"] + ([f"{scheme}://{user}@{rest}"] if user else [])
+    return [read_config("--get-urlmatch", "http", url) for url in urls]
 
 
-def read_config(*arguments: str) -> dict[str, str] | None:
-    """Return what `git config` prints, by key; `None` if it fails. A key without a value is `true`."""
+def read_config(*arguments: str) -> list[tuple[str, str]] | None:
+    """Return what `git config` prints, as keys and values; `None` if it fails. A key without a value is `true`."""
     read_end, write_end = os.pipe()
     with open(read_end, "rb") as output:
         try:
@@ -110,6 +106,7 @@ def read_config(*arguments: str) -> dict[str, str] | None:
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, write_end, 1),
+                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
                 ],
             )
         except OSError:
@@ -121,7 +118,7 @@ def read_config(*arguments: str) -> dict[str, str] | None:
     if code not in (0, 1):  # 1: there is nothing
         return None
     pairs = [record.partition("\n") for record in data.split("\0") if record]
-    return {key: value if separator else "true" for key, separator, value in pairs}
+    return [(key, value if separator else "true") for key, separator, value in pairs]
 
 
 def ask(path: str, request: dict[str, object]) -> dict[str, str]:
@@ -152,9 +149,10 @@ def quote(text: str) -> str:
     return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in text.encode())
 
 
-def complain(reason: str) -> None:
-    """Say why there are no credentials; git passes it on to whoever called it."""
+def complain(reason: str) -> int:
+    """Say why there are no credentials; git passes it on to whoever called it. Returns the exit code."""
     sys.stderr.write(f"everturn: no git credentials: {reason}\n")
+    return 1
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -39,19 +40,22 @@ ADDRESS_LIMIT_BYTES = 103  # 108 on Linux, 104 elsewhere, with a zero at the end
 _TRUE = {"true", "yes", "on", "1"}
 _AUTHORITIES = {"http.sslcainfo": "GIT_SSL_CAINFO", "http.sslcapath": "GIT_SSL_CAPATH"}
 _CERTIFICATES = ("GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "NIX_SSL_CERT_FILE")
-_PROXIES = ("http_proxy", "all_proxy", "ALL_PROXY")
+_WEAKENING = ("http.sslcipherlist", "GIT_SSL_CIPHER_LIST", "GIT_SSL_NO_VERIFY")
+_UNKNOWN = "it cannot be found out how git is set up"
+_COMMAND = "!" + shlex.join([sys.executable, "-I", "-S", credential_helper.__file__])
 
 
 class CredentialServer:
     """Gives credentials to git on this machine. May be used from any thread.
 
-    Only a process of this user that was given `environment` (or `config` and `variables`), or can read it elsewhere,
-    gets an answer. What it may ask for is what the table names.
+    Only a process of this user that was given `environment` or `config`, or can read it elsewhere, gets an answer.
+    What it may ask for is what the table names.
 
     Args:
         credentials: Who may have what.
         folder: Where the socket is made; a folder that only this user can enter. It is made if it is not there.
-        ca_file: The certificates that count for all of the table's URLs, in place of the machine's.
+        ca_file: The certificates that count for all of the table's URLs, in place of the machine's; what
+            `GIT_SSL_CAINFO` names if not given.
         environment: The variables of this process. Those that name certificates may be the same in git's.
         clock: To give up on clients by.
         ids: Makes the key and the socket's name.
@@ -69,8 +73,9 @@ class CredentialServer:
     ) -> None:
         self._credentials = credentials
         self._folder = folder.absolute()
-        self._ca_file = None if ca_file is None else str(ca_file.absolute())
-        self._trust = _Trust(self._ca_file, environment or {})
+        inherited = environment or {}
+        self._ca_file = inherited.get("GIT_SSL_CAINFO") or None if ca_file is None else str(ca_file.absolute())
+        self._trust = _Trust(self._ca_file, inherited)
         self._clock = clock or SystemClock()
         self._ids = ids or Ids()
         self._lock = threading.Lock()
@@ -99,26 +104,10 @@ class CredentialServer:
             listening.close()
 
     def config(self) -> dict[str, str]:
-        """Return the configuration that makes git ask here; empty if there is nothing to give.
+        """Return the configuration that makes git ask here; empty if there is nothing to give. Opens the socket.
 
-        It concerns the URLs of the table only; for others git does what it did before.
-        """
-        program = shlex.join([sys.executable, "-I", "-S", credential_helper.__file__])
-        config = {}
-        for url in self._credentials.urls:
-            # One key with a slash, one without: to git both are this URL. The first takes away all helpers that were
-            # named before, whoever named them.
-            config[f"credential.{url}.helper"] = ""
-            config[f"credential.{url}/.helper"] = f"!{program}"
-            config[f"credential.{url}.useHttpPath"] = "true"
-            config[f"http.{url}.followRedirects"] = "false"
-            config[f"http.{url}.sslVerify"] = "true"
-            if self._ca_file is not None:
-                config[f"http.{url}.sslCAInfo"] = self._ca_file
-        return config
-
-    def variables(self) -> dict[str, str]:
-        """Return the variables that go with `config`; empty if there is nothing to give. Opens the socket.
+        It concerns the URLs of the table only; for others git does what it did before. It has to reach git by its
+        environment (`with_config`): the key does not belong in a file or an argument.
 
         Raises:
             Invalid: See `open`.
@@ -126,7 +115,20 @@ class CredentialServer:
         self.open()
         with self._lock:
             listening = self._listening
-        return {} if listening is None else {SOCKET: str(listening.path), KEY: listening.key}
+        if listening is None:
+            return {}
+        config = {SOCKET: str(listening.path), KEY: listening.key}
+        for url in self._credentials.urls:
+            # One key with a slash, one without: to git both are this URL. The first takes away all helpers that were
+            # named before, whoever named them.
+            config[f"credential.{url}.helper"] = ""
+            config[f"credential.{url}/.helper"] = _COMMAND
+            config[f"credential.{url}.useHttpPath"] = "true"
+            config[f"http.{url}.followRedirects"] = "false"
+            config[f"http.{url}.sslVerify"] = "true"
+            if self._ca_file is not None:
+                config[f"http.{url}.sslCAInfo"] = self._ca_file
+        return config
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the variables for an agent: every git that it starts, however far below, asks here.
@@ -137,8 +139,8 @@ class CredentialServer:
         Raises:
             Invalid: See `open`.
         """
-        variables = {**(base or {}), **self.variables()}
-        return with_config(self.config(), variables) if self._credentials else variables
+        config = self.config()
+        return with_config(config, base or {}) if config else dict(base or {})
 
     def _serve(self, connection: socket.socket, key: str) -> None:
         if not self._slots.acquire(blocking=False):
@@ -206,37 +208,48 @@ class _Trust:
 
     def objection(self, scheme: str, settings: object, environment: object) -> str | None:
         """Return why git could be talking to somebody else than it thinks, or telling others; `None` if it cannot."""
-        facts = [*settings, environment] if isinstance(settings, list) and settings else [None]
-        if not all(isinstance(each, dict) and all(isinstance(text, str) for text in each.values()) for each in facts):
-            return "it cannot be found out how git is set up"
-        assert isinstance(settings, list)
-        assert isinstance(environment, dict)
-        found = [self._in_settings(scheme, each) for each in settings] + [self._in_variables(scheme, environment)]
-        return next((reason for reasons in found for reason in reasons), None)
+        if not isinstance(environment, dict) or not isinstance(settings, list) or not settings:
+            return _UNKNOWN
+        groups = [_pairs(group) for group in [*settings, [[*pair] for pair in environment.items()]]]
+        if None in groups:
+            return _UNKNOWN
+        *files, variables = [group for group in groups if group is not None]
+        judge = self._of_http if scheme == "http" else self._of_https
+        reasons = chain(_of_all(files, dict(variables)), *map(judge, [*files, variables]))
+        return next(reasons, None)
 
-    def _in_settings(self, scheme: str, settings: dict[str, str]) -> Iterator[str]:
-        for key, value in settings.items():
-            if scheme == "http":
-                if key.endswith(".proxy") and value:
-                    yield f"{key} would send them to a proxy"
-            elif key == "http.sslverify" and value.lower() not in _TRUE:
+    def _of_https(self, pairs: list[tuple[str, str]]) -> Iterator[str]:
+        for key, value in pairs:
+            if key == "http.sslverify" and value.lower() not in _TRUE:
                 yield "http.sslVerify is off"
-            elif key == "http.sslcipherlist":
-                yield "http.sslCipherList is set"
-            elif key in _AUTHORITIES and value not in self._known[_AUTHORITIES[key]]:
+            elif key in _WEAKENING:
+                yield f"{key} is set"
+            elif value not in self._known.get(_AUTHORITIES.get(key, key), {value}):
                 yield f"{key} names other certificates than those of the worker"
 
-    def _in_variables(self, scheme: str, variables: dict[str, str]) -> Iterator[str]:
-        if variables.get("GIT_TRACE_REDACT", "1").lower() not in _TRUE:
-            yield "GIT_TRACE_REDACT lets git write down what it sends"
-        for name, value in variables.items():
-            if scheme == "http":
-                if name in _PROXIES and value:
-                    yield f"{name} would send them to a proxy"
-            elif name in ("GIT_SSL_NO_VERIFY", "GIT_SSL_CIPHER_LIST"):
-                yield f"{name} is set"
-            elif name in self._known and value not in self._known[name]:
-                yield f"{name} names other certificates than those of the worker"
+    def _of_http(self, pairs: list[tuple[str, str]]) -> Iterator[str]:
+        for key, value in pairs:
+            if key.lower().endswith("proxy") and value:
+                yield f"{key} would send them to a proxy"
+
+
+def _of_all(files: list[list[tuple[str, str]]], variables: dict[str, str]) -> Iterator[str]:
+    if variables.get("GIT_TRACE_REDACT", "1").lower() not in _TRUE:
+        yield "GIT_TRACE_REDACT lets git write down what it sends"
+    helpers = [value for pairs in files for key, value in pairs if key.endswith(".helper")]
+    last = max((number for number, value in enumerate(helpers) if value == _COMMAND), default=len(helpers))
+    if any(helpers[last + 1 :]):  # git tells every helper what worked; those before ours have been taken away
+        yield "another credential helper would be told"
+
+
+def _pairs(group: object) -> list[tuple[str, str]] | None:
+    """Return pairs of texts as such; `None` if they are none."""
+    if not isinstance(group, list):
+        return None
+    right = all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in group
+    )
+    return [(key, value) for key, value in group] if right else None
 
 
 class _Listener:
@@ -251,8 +264,8 @@ class _Listener:
         try:
             with _address(path) as address:
                 self._socket.bind(address)
+            self._socket.listen(AT_ONCE)  # at once: a socket at which nobody listens may be taken for a dead one
             path.chmod(0o600)
-            self._socket.listen(AT_ONCE)
             self._socket.setblocking(False)
         except OSError as error:
             self._close_all()
@@ -311,19 +324,13 @@ def _make_private(folder: Path) -> None:
         raise Invalid(f"{folder} is open to others, so no credentials go through it", hint="chmod it to 0700")
 
 
-def _read(pairs: object) -> dict[str, str] | None:
+def _read(given: object) -> dict[str, str] | None:
     """Return git's request by name; `None` if it could be read in two ways."""
-    found: dict[str, str] = {}
-    for pair in pairs if isinstance(pairs, list) else [None]:
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            return None
-        name, value = pair
-        if name in found and not name.endswith("[]"):
-            return None
-        if any(sign in value for sign in "\r\n\0"):
-            return None
-        found[name] = value
-    return found
+    pairs = _pairs(given)
+    if pairs is None or any(sign in value for _, value in pairs for sign in "\r\n\0"):
+        return None
+    names = [name for name, _ in pairs if not name.endswith("[]")]
+    return dict(pairs) if len(names) == len(set(names)) else None
 
 
 def _url(attributes: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ TOKEN_LIMIT_BYTES = 65536
 
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?P<path>/.*)?",
-    re.IGNORECASE | re.DOTALL,
+    re.ASCII | re.IGNORECASE | re.DOTALL,
 )
 _PORTS = {"https": 443, "http": 80}
 _LOOPBACK = re.compile(r"localhost|127\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}|\[::1\]")
@@ -142,8 +142,8 @@ class Credentials:
             `None` if it is not ours to answer, or its source has nothing for it.
 
         Raises:
-            EverturnError: What the source raised; `Unavailable` if that was another error, and without its text, as
-                that could tell a secret.
+            EverturnError: What the source raised, unless what it gave before still lasts. `Unavailable` if that was
+                no error of ours; its text is left out, as it could tell a secret.
             Invalid: The source gave what cannot be sent.
         """
         asked = _place(url)
@@ -178,7 +178,12 @@ class Credentials:
         kept = self._kept.get(asked)
         if kept is not None and self._lasts(kept):
             return kept
-        found = _credential(source, str(asked))
+        try:
+            found = _credential(source, str(asked))
+        except EverturnError:
+            if kept is not None and (kept.expires_at or 0) > self._clock.now():
+                return kept
+            raise
         self._kept.pop(asked, None)
         if found is not None and self._lasts(found):
             while len(self._kept) >= KEPT_URLS:  # an agent may ask for any path below its URL
@@ -230,6 +235,16 @@ def from_file(path: Path) -> Source:
     return ask
 
 
+def under_name(username: str, source: Source) -> Source:
+    """Return a source that gives the tokens of another one under this name."""
+
+    def ask(url: str) -> Credential | str | None:
+        found = source(url)
+        return Credential(username, found) if isinstance(found, str) else found
+
+    return ask
+
+
 def _credential(source: Source, url: str) -> Credential | None:
     try:
         found = source(url)
@@ -242,6 +257,11 @@ def _credential(source: Source, url: str) -> Credential | None:
         ) from None
     if isinstance(found, str):
         return Credential(TOKEN_USERNAME, found)
+    if found is not None and not isinstance(found, Credential):
+        raise Invalid(
+            f"the source of git credentials for {url} gave a {type(found).__name__}",
+            hint="return a Credential, a token, or None",
+        )
     return found
 
 

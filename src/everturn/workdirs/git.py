@@ -170,8 +170,10 @@ def with_config(config: Mapping[str, str], environment: Mapping[str, str]) -> di
 
 
 def _failure(command: str, complaint: str) -> EverturnError:
-    lines = [line for line in complaint.splitlines() if line.startswith(("fatal:", "error:", "remote:"))]
-    reason = (lines or complaint.splitlines() or ["no reason given"])[0]
+    said = complaint.splitlines()
+    ours = [line for line in said if line.startswith("everturn:")]  # why there are no credentials
+    theirs = [line for line in said if line.startswith(("fatal:", "error:", "remote:"))]
+    reason = (ours or theirs or said or ["no reason given"])[0]
     text = f"git {command} failed: {reason}"
     if "not allowed" in complaint:
         return Invalid(text, hint="use https://, ssh:// or a path")

@@ -12,7 +12,7 @@ DEFAULT_NAME = "everturn"
 # `.invalid` belongs to nobody (RFC 2606), so no mail goes astray and no forge takes it for somebody's account.
 DEFAULT_DOMAIN = "agents.invalid"
 
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f<>\ud800-\udfff]")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f<>\u2028\u2029\ud800-\udfff]")
 _CRUD = " .,:;\"\\'"  # what git itself takes away at both ends
 _HINT = 'write it as "Name <email>"'
 
@@ -48,7 +48,7 @@ class Identity:
         Raises:
             Invalid: It is of another form, or no commit can hold it.
         """
-        match = re.fullmatch(r"\s*([^<>]+?)\s*<\s*([^<>]+?)\s*>\s*", text)
+        match = re.fullmatch(r" *([^<>]+?) *< *([^<>]+?) *> *", text)
         if match is None:
             raise Invalid(f"{text!r} is no identity", hint=_HINT)
         return cls(match[1], match[2])
@@ -60,7 +60,7 @@ class Identity:
 def default_identity(agent: str | None) -> Identity:
     """Return the identity of an agent that was given none. An agent without a name is `everturn`."""
     name = _FORBIDDEN.sub("-", agent or "").strip(_CRUD + "-")
-    local = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip(".-")
+    local = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip(".-")
     return Identity(name or DEFAULT_NAME, f"{local or DEFAULT_NAME}@{DEFAULT_DOMAIN}")
 
 

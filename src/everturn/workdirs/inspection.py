@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from everturn.errors import EverturnError
+from everturn.errors import EverturnError, Unavailable
 from everturn.workdirs.looking import is_below, look_at_files, sort_out, tips_of
 from everturn.workdirs.shadow import Shadow, read_refs
 from everturn.workdirs.untrusted import Damaged, is_folder, read_gitfile, read_plain, readable, survey
@@ -100,6 +100,8 @@ def inspect(shadow: Shadow, cache_git_dir: Path, stop: threading.Event | None = 
     Raises:
         Unavailable: It was stopped. Everything else that goes wrong is `Unsaved.damage`.
     """
+    if stop is not None and stop.is_set():
+        raise Unavailable(f"the look at {shadow.tree} was stopped", hint="run it again")
     if shadow.damage is not None:
         return Unsaved(damage=shadow.damage)
     try:

@@ -137,13 +137,19 @@ class Root:
 
     @contextmanager
     def unfinished(self) -> Iterator[Path]:
-        """Give a folder to make something in. What is still in it afterwards is deleted."""
+        """Give a folder to make something in. What is still in it afterwards is deleted.
+
+        The folder is locked meanwhile: so the sweep can tell one whose maker has died.
+        """
         folder = self.path / "unfinished" / self.ids.token()
         folder.mkdir()
+        lock = locks.take_folder(folder)
         try:
             yield folder
         finally:
             remove(folder)
+            if lock is not None:
+                lock.release()
 
     def discard(self, path: Path) -> None:
         """Have a folder or file disappear at once; `empty_trash` deletes it. One that is not there is no matter."""

@@ -8,6 +8,7 @@ agent's folder it reads objects only, and it writes its own beside them. Refs ar
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -19,7 +20,15 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 from everturn.workdirs.git import Git
-from everturn.workdirs.untrusted import Damaged, is_folder, open_plain, read_plain, readable
+from everturn.workdirs.untrusted import (
+    FILE_LIMIT_BYTES,
+    Damaged,
+    entries,
+    is_folder,
+    open_plain,
+    read_plain,
+    readable,
+)
 
 REF_LIMIT_BYTES = 4096
 SYMREF_DEPTH = 5
@@ -242,7 +251,7 @@ class Shadow:
             self.shallow = _read_ids(common / "shallow")
             self._write(common)
             for name in ("index", *_shared_indexes(self.git_dir)):
-                _copy(self.git_dir / name, self.path / name)
+                _copy_index(self.git_dir / name, self.path / name, "sha256" if self._rules.sha256 else "sha1")
         except Damaged as damaged:
             self.damage = str(damaged)
         except (OSError, ValueError) as error:
@@ -281,7 +290,7 @@ def _check_objects(objects: Path, borrowed: set[bytes]) -> None:
     """Make sure that git reads nothing but plain files there, and from nowhere else."""
     waiting = [objects]
     while waiting:
-        for entry in os.scandir(waiting.pop()):
+        for entry in entries(waiting.pop()):
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(Path(entry.path))
             elif not entry.is_file(follow_symlinks=False):
@@ -292,16 +301,21 @@ def _check_objects(objects: Path, borrowed: set[bytes]) -> None:
 
 
 def _shared_indexes(git_dir: Path) -> list[str]:
-    return [entry.name for entry in os.scandir(git_dir) if re.fullmatch(r"sharedindex\.[0-9a-f]+", entry.name)]
+    return [entry.name for entry in entries(git_dir) if re.fullmatch(r"sharedindex\.[0-9a-f]+", entry.name)]
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy_index(source: Path, target: Path, algorithm: str) -> None:
     file = open_plain(source)
     if file is None:
         return
-    with file, target.open("wb") as copy:
-        shutil.copyfileobj(file, copy)
+    with file:
+        content = file.read(FILE_LIMIT_BYTES)
         found = os.fstat(file.fileno())
+    size = hashlib.new(algorithm).digest_size
+    # git does not look at the checksum, but in an index that was cut off it would find other files than there were.
+    if content[-size:] not in (hashlib.new(algorithm, content[:-size]).digest(), bytes(size)):
+        raise Damaged("its index is damaged")
+    target.write_bytes(content)
     # By the time of the index git knows which files may have changed behind its back.
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
@@ -367,7 +381,7 @@ def _loose(git_dir: Path) -> dict[str, str]:
         raise Damaged("its refs are not in a folder of its own")
     waiting = [git_dir / "refs"] if is_folder(git_dir / "refs") else []
     while waiting:
-        for entry in os.scandir(waiting.pop()):
+        for entry in entries(waiting.pop()):
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(Path(entry.path))
             elif not entry.name.endswith(".lock"):  # no ref may be called that; git was killed
@@ -400,8 +414,8 @@ def _stash(common: Path, latest: str | None) -> list[str]:
         return []
     lines = (read_plain(common / "logs" / "refs" / "stash") or b"").splitlines()
     words = [line.split(b" ", 2)[1:2] for line in lines]
-    entries = [word[0].decode() for word in reversed(words) if word and _OBJECT_ID.fullmatch(word[0])]
-    return entries if latest in entries else [latest, *entries]
+    stashed = [word[0].decode() for word in reversed(words) if word and _OBJECT_ID.fullmatch(word[0])]
+    return stashed if latest in stashed else [latest, *stashed]
 
 
 def _read_ids(path: Path) -> list[str]:

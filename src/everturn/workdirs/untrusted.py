@@ -32,6 +32,19 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder. The caller has made sure that it is one, and no link.
+
+    Raises:
+        Damaged: It cannot be read.
+    """
+    try:
+        with os.scandir(folder) as listing:
+            return list(listing)
+    except (OSError, ValueError):
+        raise Damaged(f"the folder {readable(Path(folder).name)} cannot be read") from None
+
+
 def open_plain(path: Path) -> io.BufferedReader | None:
     """Open a file to read it; `None` if there is none.
 
@@ -88,12 +101,12 @@ def survey(tree: Path) -> list[str]:
         Damaged: git would wait at something for ever, something cannot be read, or there is no end to it.
     """
     nested: list[str] = []
-    entries = 0
+    seen = 0
     waiting = [(str(tree), False)]
     while waiting:
         folder, in_git = waiting.pop()
-        for entry in _entries(folder, tree):
-            entries += 1
+        for entry in entries(folder):
+            seen += 1
             if entry.is_dir(follow_symlinks=False):
                 waiting.append((entry.path, in_git or entry.name == ".git"))
             if in_git or entry.name.startswith(".git"):
@@ -101,17 +114,9 @@ def survey(tree: Path) -> list[str]:
                 if entry.name == ".git" and not in_git and folder != str(tree):
                     _check_target(entry, tree)
                     nested.append(os.path.relpath(folder, tree))
-        if entries > ENTRIES_LIMIT:
+        if seen > ENTRIES_LIMIT:
             raise Damaged(f"there are more than {ENTRIES_LIMIT} files")
     return sorted(nested)
-
-
-def _entries(folder: str, tree: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as listing:
-            return list(listing)
-    except (OSError, ValueError):
-        raise Damaged(f"the folder {_shown(folder, tree)} cannot be read") from None
 
 
 def _check_target(entry: os.DirEntry[str], tree: Path) -> None:

@@ -78,7 +78,7 @@ class Workdirs:
         metrics: What is counted.
         wait_s: How long to wait for a workdir that a run is at work in.
         lock_timeout_s: How long to wait for others that are at work on a cache.
-        used: Called with the name of a workdir that was let go of, and with its cache's.
+        used: Called with the name of a workdir that was let go of.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Workdirs:
         metrics: Metrics,
         wait_s: float = 0,
         lock_timeout_s: float = 600,
-        used: Callable[[str, str], None] | None = None,
+        used: Callable[[str], None] | None = None,
     ) -> None:
         self._root = root
         self._git = git
@@ -133,6 +133,7 @@ class Workdirs:
         *,
         keep: bool = True,
         run_id: str = "",
+        vacate: Callable[[str], object] | None = None,
         stop: threading.Event | None = None,
     ) -> Workdir:
         """Return a place to work in. Blocks; call it in a thread.
@@ -146,6 +147,7 @@ class Workdirs:
                 even asked. If it has begun anew, or another one had the workdir, the workdir is brought up to date,
                 and what is unsaved in it is rescued first.
             run_id: The run.
+            vacate: Called with the run that was in it last, to end what may be left of its agent.
             stop: Once it is set, git is killed within a moment.
 
         Raises:
@@ -164,7 +166,7 @@ class Workdirs:
             options = self._options(repo)
             cache = self._cache(repo)
             order = _Order(work, repo, branch, target, name, options, cache, keep, run_id, lock, stop)
-            outcome = self._open(order)
+            outcome = self._open(order, vacate or _ignore)
         except BaseException:
             lock.release()
             raise
@@ -174,8 +176,10 @@ class Workdirs:
         self._log.info("workdir_opened", workdir=name, outcome=outcome, seconds=round(seconds, 3))
         return Workdir(self._root.trees / name, name, outcome, order.warnings, lambda: self._let_go(order))
 
-    def _open(self, order: _Order) -> str:
+    def _open(self, order: _Order, vacate: Callable[[str], object]) -> str:
         record = WorkdirRecord.read(self._root, order.name)
+        if record is not None and record.run_id:
+            vacate(record.run_id)
         tree = self._root.trees / order.name
         is_there = os.path.lexists(tree)
         if is_there and record is not None and not record.is_settled:
@@ -252,7 +256,7 @@ class Workdirs:
                 record.but(last_used_at=self._root.clock.now()).write(self._root)
         finally:
             order.lock.release()
-        self._used(order.name, order.cache.name)
+        self._used(order.name)
 
     def _lock(self, name: str, stop: threading.Event | None) -> Lock:
         lock = self._root.try_workdir(name, self._wait_s, stop)
