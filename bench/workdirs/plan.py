@@ -1,4 +1,8 @@
-"""What is measured of workdirs, how often, in which order."""
+"""What is measured of workdirs, how often, in which order.
+
+Nothing is deleted before the eviction, which is the last: there are file systems on which creating files takes ten
+times as long for a minute after many were deleted (ext4 without a journal passes over each inode that was just freed).
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.plan import Row, Step, turned
+from bench.workdirs.evicting import Evicting
 from bench.workdirs.repository import Origin, Shape, run
 from bench.workdirs.ways import WAYS, Ours, Way
-from everturn.workdirs.root import remove
+from everturn.workdirs.disk import measure
 
 MAIN_WAYS = ("clones", "linked", "workdirs", "sparse")
 OTHER_WAYS = ("parallel", "shallow", "local")
@@ -23,7 +28,7 @@ AGAIN = ("kept", "same", "newer", "unsaved")
 AT_ONCE = ("clones", "workdirs", "sparse")
 CHANGED = 300
 OPEN_S = {"clones": 6, "parallel": 6, "shallow": 6, "local": 3, "linked": 2, "workdirs": 2, "sparse": 0.3}
-BLOCK_BYTES = 512
+BUILT_BYTES = 50_000_000
 
 Result = TypeVar("Result")
 
@@ -53,7 +58,7 @@ class Sizes:
         return asdict(self)
 
 
-FULL = Sizes(Shape(20_000, 10_000, 60, 300), agents=20, few=3, again=3, at_once=8, repeats=2)
+FULL = Sizes(Shape(20_000, 10_000, 60, 300), agents=20, few=3, again=3, at_once=8, repeats=1)
 QUICK = Sizes(Shape(2_000, 10_000, 10, 100), agents=5, few=2, again=2, at_once=4, repeats=1)
 TINY = Sizes(Shape(100, 2_000, 3, 10), agents=4, few=1, again=1, at_once=2, repeats=1)
 
@@ -94,6 +99,7 @@ class Plan:
         for again in range(self.sizes.again):
             for number in range(self.sizes.agents):
                 yield Step(f"open again {number + 1}", 2 * scale, partial(self._open_again, number, again))
+        yield Step("eviction", 30 * scale, self._evict)
 
     def _make(self) -> None:
         self._origin.make()
@@ -102,7 +108,7 @@ class Plan:
             {
                 "files": len(sizes),
                 "tree_bytes": sum(int(line.split()[3]) for line in sizes),
-                "stored_bytes": room(self._origin.path)["bytes"],
+                "stored_bytes": measure(self._origin.path).bytes,
             }
         )
         for name in (*MAIN_WAYS, *OTHER_WAYS):
@@ -114,13 +120,10 @@ class Plan:
         way = self._ways[name]
         path = self._measured(f"open {name}", lambda: way.open(number))
         self._verify(path)
-        if name in ("clones", "parallel", "shallow"):  # nothing is shared: no need to have them all at a time
-            self.samples[f"room {name}"].append(room(path))
-            remove(path)
 
     def _weigh(self) -> None:
-        for name in ("linked", "workdirs", "sparse", "local"):
-            self.samples[f"room {name}"].append(room(self._ways[name].folder))
+        for name in (*MAIN_WAYS, *OTHER_WAYS):
+            self.samples[f"room {name}"].append(_room(self._ways[name].folder))
 
     def _verify(self, path: Path) -> None:
         """Make sure that a place is what an agent needs. It is not measured."""
@@ -144,7 +147,6 @@ class Plan:
             if workdir.outcome != {"kept": "kept", "unsaved": "new"}.get(name, "reused"):
                 raise RuntimeError(f"the workdir was {workdir.outcome}")
             self._verify(workdir.path)
-            ours.root.empty_trash()
 
     def _leave(self, path: Path, name: str) -> None:
         """Leave a workdir as the conversation before may leave it, and the remote as it may be by then."""
@@ -176,7 +178,6 @@ class Plan:
             self.samples[f"at once {name} {state}"][-1]["latencies_s"] = latencies
             if name == "clones":
                 break
-        remove(folder)
 
     def _together(self, way: Way, first: int, latencies: list[float]) -> list[Path]:
         def open_one(number: int) -> Path:
@@ -188,6 +189,10 @@ class Plan:
         with ThreadPoolExecutor(count) as pool:
             began = time.perf_counter()
             return list(pool.map(open_one, range(first, first + count)))
+
+    def _evict(self) -> None:
+        built_bytes = BUILT_BYTES * self.sizes.shape.files // FULL.shape.files
+        self.samples["eviction"].append(Evicting(self._ours, self.sizes.agents, built_bytes).run())
 
     def _measured(self, name: str, operation: Callable[[], Result]) -> Result:
         cpu_s, began = _cpu_s(), time.perf_counter()
@@ -203,10 +208,6 @@ def _cpu_s() -> float:
     return ours.ru_utime + ours.ru_stime + theirs.ru_utime + theirs.ru_stime
 
 
-def room(folder: Path) -> Row:
-    """Return what a folder takes on the disk, each file once, whatever its names."""
-    seen: dict[int, int] = {}
-    for path in (folder, *folder.rglob("*")):
-        found = path.lstat()
-        seen[found.st_ino] = found.st_blocks * BLOCK_BYTES
-    return {"bytes": sum(seen.values()), "files": len(seen)}
+def _room(folder: Path) -> Row:
+    found = measure(folder)
+    return {"bytes": found.bytes, "files": found.files}

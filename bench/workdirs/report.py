@@ -32,7 +32,8 @@ SITUATIONS = {
 def tables(results: Row) -> list[Table]:
     """Return all tables."""
     found = Summary(results)
-    return [goals_table(found.goals()), _all_of_them(found), _others(found), _again(found), _at_once(found)]
+    measured = [_all_of_them(found), _others(found), _again(found), _at_once(found), _eviction(found)]
+    return [goals_table(found.goals()), *measured]
 
 
 def _all_of_them(found: Summary) -> Table:
@@ -99,6 +100,18 @@ def _at_once(found: Summary) -> Table:
             rows.append((LABELS[way], cache, amount(waits[0]), *map(amount, mean)))
     title = f"{found.results['sizes']['at_once']} agents at once"
     return Table(title, ("", "the cache", "the fastest, s", "all of them, s", "CPU, s"), rows)
+
+
+def _eviction(found: Summary) -> Table:
+    row, agents = found.evicted, found.results["sizes"]["agents"]
+    sizes = (row[f"{name}_bytes"] / GB for name in ("before", "quota", "after"))
+    counts = (f"{row[name]}" for name in ("shrunk", "removed", "precious"))
+    per_gb = row["wall_s"] / ((row["before_bytes"] - row["after_bytes"]) / GB)
+    head = ("before, GB", "quota, GB", "after, GB", "shrunk", "removed", "untouched", "time, s", "s for each GB")
+    times = (amount(row["wall_s"]), amount(per_gb), amount(row["measured_s"]))
+    return Table(
+        f"Eviction among {agents} workdirs", (*head, "measuring, s"), [(*map(amount, sizes), *counts, *times)]
+    )
 
 
 def plots(results: Row, folder: Path, name: str) -> None:

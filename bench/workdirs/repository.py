@@ -28,7 +28,7 @@ _LINES = 60_000
 _LINE_BYTES = 45
 _WORDS = 3_000
 _SPREAD = 1.2  # of the lengths of files: a few are far larger than most
-_SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo zu cart line row key item map get set".split()
+_SYLLABLES = ("ba", "ce", "di", "fo", "gu", "ha", "je", "ki", "lo", "mu", "na", "pe", "cart", "key", "get", "set")
 _SHAPES = (
     "{}{} = {}({}, {})",
     "{}if {} is not {}.{}:",
@@ -99,9 +99,7 @@ class Origin:
         return sorted(self._random.sample(range(len(self._files)), wanted))
 
     def _text(self) -> array[int]:
-        length = (
-            self._random.lognormvariate(0, 1.2) / 2.054 * self.shape.file_bytes
-        )  # e to 1.2² / 2: so it is the mean
+        length = self._random.lognormvariate(0, _SPREAD) / exp(_SPREAD**2 / 2) * self.shape.file_bytes
         lines = min(max(int(length / _LINE_BYTES), 3), 10_000)
         return array("I", self._random.choices(range(_LINES), k=lines))
 
@@ -153,7 +151,12 @@ ENVIRONMENT = {
 def run(arguments: list[str], folder: Path) -> str:
     """Run git as a person does, with nothing configured, and return what it printed."""
     done = subprocess.run(
-        ["git", *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        ["git", *arguments],  # noqa: S607  # the same
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"git {' '.join(arguments)}: {done.stderr}")
@@ -176,9 +179,7 @@ def _name(number: int) -> bytes:
 
 def _lines(random: Random) -> list[bytes]:
     """Return lines of what looks like code. A few words come often, and most of them seldom, as in a language."""
-    words = [
-        "_".join("".join(random.choices(_SYLLABLES, k=2)) for _ in range(random.randint(1, 2))) for _ in range(_WORDS)
-    ]
+    words = ["".join(random.choices(_SYLLABLES, k=random.randint(2, 5))) for _ in range(_WORDS)]
     weights = [1 / rank for rank in range(1, _WORDS + 1)]
     said = iter(random.choices(words, weights, k=_LINES * 4))
     made = []

@@ -45,6 +45,12 @@ class Summary:
         clones, ours = (self.times(f"open {name}")[1:] for name in ("clones", way))
         return sum(clones) / sum(ours)
 
+    @property
+    def evicted(self) -> Row:
+        """The eviction. It has failed if it touched what is in use or unsaved."""
+        (row,) = self.samples["eviction"]
+        return row
+
     def goals(self) -> list[Goal]:
         """Compare with what was aimed at."""
         agents = self.results["sizes"]["agents"]
@@ -53,4 +59,9 @@ class Summary:
             at_most("opening a workdir again, p99 of the slowest situation, s", 1, slowest),
             at_least(f"{agents} workdirs: times faster than as many clones", 4, self.times_faster("workdirs")),
             at_least(f"{agents} sparse workdirs: times faster than as many clones", 20, self.times_faster("sparse")),
+            at_most(
+                "eviction: room taken afterwards, of the quota",
+                1,
+                self.evicted["after_bytes"] / self.evicted["quota_bytes"],
+            ),
         ]

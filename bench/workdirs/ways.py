@@ -92,10 +92,10 @@ class Ours:
         self.git = Git(ENVIRONMENT, TIMEOUT_S)
         self._origin = origin
         options = RepositoryOptions(sparse=sparse)
-        rescuer = Rescuer(self.root, self.git, how="quarantine", metrics=self.metrics)
-        self.workdirs = Workdirs(
-            self.root, self.git, options=lambda _: options, rescuer=rescuer, metrics=self.metrics
-        )
+        self.metrics = Metrics(CollectorRegistry())
+        self.rescuer = Rescuer(self.root, self.git, how="quarantine", metrics=self.metrics)
+        given = {"rescuer": self.rescuer, "metrics": self.metrics}
+        self.workdirs = Workdirs(self.root, self.git, options=lambda _: options, **given)
 
     def open(self, number: int) -> Path:
         """See `Way`."""
@@ -105,8 +105,14 @@ class Ours:
 
     def hold(self, number: int, issue: int = 1, *, keep: bool = False) -> Workdir:
         """Open the workdir of an agent and do not let go of it: it is `main`, for one issue or another."""
-        item = WorkItem(f"agent-{number}", self._origin.url, issue)
-        return self.workdirs.open(item, "main", keep=keep)
+        return self.workdirs.open(self._item(number, issue), "main", keep=keep)
+
+    def path(self, number: int) -> Path:
+        """Return where the workdir of an agent is."""
+        return self.workdirs.path(self._item(number), "main")
+
+    def _item(self, number: int, issue: int = 1) -> WorkItem:
+        return WorkItem(f"agent-{number}", self._origin.url, issue)
 
 
 WAYS: dict[str, Callable[[Origin, Path], Way]] = {
