@@ -1,7 +1,7 @@
 """What is measured of workdirs, how often, in which order.
 
-Nothing is deleted before the eviction, which is the last: there are file systems on which creating files takes ten
-times as long for a minute after many were deleted (ext4 without a journal passes over each inode that was just freed).
+Nothing is deleted before the eviction, which is the last. There are file systems on which creating files takes ten
+times as long for a minute after many were deleted: ext4 without a journal passes over each inode that was just freed.
 """
 
 from __future__ import annotations
