@@ -7,6 +7,9 @@ SERVER := .venv-bench
 TOOLS  := .tools
 WORKERS ?= 2
 
+# Compiling the tests with all that pytest writes into them takes as long as many of them: what is compiled is kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-s3 test test-fast simulate bench bench-quick bench-workdirs record promtool lint format clean
 

@@ -78,8 +78,13 @@ def modified(left: LeftBehind) -> None:
 
 
 def same_size_at_once(left: LeftBehind) -> None:
-    left.agent("checkout-index", "--force", "--index", "a.txt")
-    left.write("a.txt", "z\n")  # within the same second
+    """Change a file in the second in which the index was written: by its times, it is still the same."""
+    at = (1_700_000_000, 1_700_000_000)
+    os.utime(left.tree / "a.txt", at)
+    left.agent("update-index", "--refresh")
+    left.write("a.txt", "z\n")
+    os.utime(left.tree / "a.txt", at)
+    os.utime(left.git_dir / "index", at)
 
 
 def deleted(left: LeftBehind) -> None:
@@ -268,11 +273,11 @@ def test_what_our_own_rules_ignore_is_not_unsaved(left: LeftBehind) -> None:
         assert not inspect(shadow, left.cache)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_folder_that_cannot_be_read_counts_as_unsaved(left: LeftBehind) -> None:
     left.write("secret/x").parent.chmod(0)
     try:
-        assert "cannot be read" in (left.look().damage or "")
+        found = left.look()
+        assert found.untracked == 1 if os.geteuid() == 0 else "cannot be read" in (found.damage or "")
     finally:
         (left.tree / "secret").chmod(0o700)
 

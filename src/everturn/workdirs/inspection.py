@@ -153,7 +153,7 @@ class _Inspection:
             refs = read_refs(folder, git_dir)
             own = {name: tip for name, tip in refs.named.items() if name not in self._shadow.refs.named}
             self._tips |= tips_of(replace(refs, named=own, stashed=[]), f"worktrees/{folder.name}/")
-            tree = _linked_tree(folder)
+            tree = linked_tree(folder)
             if tree is None:
                 continue
             top = self._shadow.tree.resolve()
@@ -218,7 +218,7 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_folder(path)) if is_folder(folder) else []
 
 
-def _linked_tree(git_dir: Path) -> Path | None:
+def linked_tree(git_dir: Path) -> Path | None:
     """Return where a linked worktree is; `None` if nothing there says that it is this one."""
     said = os.fsdecode(read_plain(git_dir / "gitdir") or b"").rstrip("\r\n")
     if not said:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from everturn.errors import EverturnError
 from everturn.telemetry import Metrics, get_logger
+from everturn.workdirs.disk import shadow_of
 from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved, inspect
+from everturn.workdirs.looking import REMOTES
 from everturn.workdirs.records import WorkdirRecord
 from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantine
 from everturn.workdirs.root import Root
@@ -50,17 +50,17 @@ class Rescuer:
         self._log = get_logger()
 
     def is_whole(self, record: WorkdirRecord, stop: threading.Event | None = None) -> bool:
-        """Tell whether git can read what a workdir is on."""
-        with self._shadow(record) as shadow:
+        """Tell whether git can read what a workdir is on, and what it last had from its remote."""
+        with shadow_of(self._root, self._git, record) as shadow:
             if shadow.damage is not None:
                 return False
-            if shadow.refs.head is None:
-                return True
+            known = {tip for name, tip in shadow.refs.named.items() if name.startswith(f"{REMOTES}origin/")}
+            wanted = [*sorted(known), *([f"{shadow.refs.head}^{{tree}}"] if shadow.refs.head else [])]
             try:
-                shadow.run(["cat-file", "-e", f"{shadow.refs.head}^{{tree}}"], stop)
+                said = shadow.run(["cat-file", "--batch-check"], stop, "".join(f"{each}\n" for each in wanted))
             except EverturnError:
                 return False
-        return True
+        return not any(line.endswith(" missing") for line in said.splitlines())
 
     def look(self, record: WorkdirRecord, stop: threading.Event | None = None) -> Unsaved:
         """Look what is unsaved in a workdir. Changes nothing.
@@ -68,7 +68,7 @@ class Rescuer:
         Raises:
             Unavailable: It was stopped. All other trouble is in the answer.
         """
-        with self._shadow(record) as shadow:
+        with shadow_of(self._root, self._git, record) as shadow:
             return inspect(shadow, self._cache(record), stop)
 
     def make_way(self, record: WorkdirRecord, stop: threading.Event | None = None) -> str | None:
@@ -82,7 +82,7 @@ class Rescuer:
         Raises:
             Unavailable: It could not be kept. The workdir is as it was.
         """
-        with self._shadow(record) as shadow:
+        with shadow_of(self._root, self._git, record) as shadow:
             unsaved = inspect(shadow, self._cache(record), stop)
             if unsaved.pushed_only:
                 self._keep_pushed(shadow, record, unsaved, stop)
@@ -123,12 +123,6 @@ class Rescuer:
         self._metrics.rescues.labels("push").inc()
         self._log.info("rescue_pushed", workdir=record.name, refs=len(refs))
         return f"what was unsaved in the workdir ({'; '.join(unsaved.reasons())}) was pushed to {', '.join(refs[:3])}"
-
-    @contextmanager
-    def _shadow(self, record: WorkdirRecord) -> Iterator[Shadow]:
-        objects, folder = self._cache(record) / "objects", self._root.path / "unfinished"
-        with Shadow.of(self._git, record.tree(self._root), objects, folder) as shadow:
-            yield shadow
 
     def _cache(self, record: WorkdirRecord) -> Path:
         return self._root.caches / record.cache / "repo.git"
