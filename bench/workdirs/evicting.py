@@ -58,10 +58,10 @@ class Evicting:
         evicted_s = time.perf_counter() - began
         after_bytes = self._total_bytes()
         gone = {number for number, path in paths.items() if not path.exists()}
-        if after_bytes > quota_bytes or done.missing_bytes or gone != wanted:
-            raise RuntimeError(f"eviction left {after_bytes} bytes of {quota_bytes}, and took {gone}, not {wanted}")
         if any(_seen(path, kinds[path]) != seen for path, seen in precious.items()):
             raise RuntimeError("eviction touched what is in use, or unsaved")
+        if after_bytes > quota_bytes or done.missing_bytes or gone != wanted:
+            raise RuntimeError(f"eviction left {after_bytes} bytes of {quota_bytes}, and took {gone}, not {wanted}")
         for workdir in held:
             workdir.close()
         return {
