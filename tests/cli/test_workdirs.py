@@ -282,6 +282,7 @@ def test_usage_shows_what_was_measured(workdirs: Command, origin: Origin, monkey
     with (path / "built.o").open("wb") as built:
         built.write(b"x" * 100_000)
         os.fsync(built)  # a file that is still in memory takes no room yet
+    opened(workdirs, origin)  # what is not used is not measured again
     (before,) = workdirs("usage", "--json").lines
     monkeypatch.setenv("EVERTURN_WORKDIRS_QUOTA_BYTES", "1000")
     (found,) = workdirs("usage", "--measure", "--json").lines

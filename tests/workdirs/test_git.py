@@ -52,7 +52,7 @@ def with_fake_git(folder: Path, body: str) -> dict[str, str]:
 
 
 def clone(git: Git, source: str, folder: Path) -> str:
-    return git.run(["clone", "--quiet", "--end-of-options", source, str(folder / "clone")], folder)
+    return git.run(["clone", "--quiet", "--end-of-options", source, str(folder / "clone")], folder, online=True)
 
 
 def test_a_command_returns_what_it_printed(git: Git, repository: Path) -> None:
@@ -135,6 +135,8 @@ def test_variables_that_steer_git_do_not_reach_it(tmp_path: Path) -> None:
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_PROXY_COMMAND": "",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "",
         "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",

@@ -78,8 +78,13 @@ def modified(left: LeftBehind) -> None:
 
 
 def same_size_at_once(left: LeftBehind) -> None:
-    left.agent("checkout-index", "--force", "--index", "a.txt")
-    left.write("a.txt", "z\n")  # within the same second
+    """Change a file in the second in which the index was written: by its times, it is still the same."""
+    at = (1_700_000_000, 1_700_000_000)
+    os.utime(left.tree / "a.txt", at)
+    left.agent("update-index", "--refresh")
+    left.write("a.txt", "z\n")
+    os.utime(left.tree / "a.txt", at)
+    os.utime(left.git_dir / "index", at)
 
 
 def deleted(left: LeftBehind) -> None:

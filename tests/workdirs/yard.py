@@ -64,7 +64,7 @@ class Origin:
         there = git(self._desk, "ls-remote", "origin", f"refs/heads/{branch}", "refs/heads/main")
         commits = {line.split("\t")[1]: line.split("\t")[0] for line in there.splitlines()}
         if commits:
-            git(self._desk, "fetch", "--quiet", "origin")
+            git(self._desk, "fetch", "--quiet", "--prune", "origin")
             start = commits.get(f"refs/heads/{branch}") or commits["refs/heads/main"]
             git(self._desk, "checkout", "--quiet", "--force", "--detach", start)
         for name, content in files.items():

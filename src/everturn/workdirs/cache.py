@@ -7,25 +7,35 @@ whatever an agent may have put there is never read.
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from everturn.errors import EverturnError, NotFound
 from everturn.model import RepositoryOptions
 from everturn.telemetry import Metrics, get_logger
-from everturn.workdirs.git import Git
-from everturn.workdirs.gitdir import Remote, cache_config, make_folder, write_file
+from everturn.workdirs.git import GaveUp, Git
+from everturn.workdirs.gitdir import Remote, cache_config, make_folder, packed_refs, write_file
 from everturn.workdirs.locks import Lock
 from everturn.workdirs.names import Target
 from everturn.workdirs.records import CacheRecord
 from everturn.workdirs.root import Root, remove
+from everturn.workdirs.salvage import (
+    REPLACEABLE,
+    has_nothing_left,
+    looks_whole,
+    move_good,
+    readable_refs,
+    unpack_rest,
+)
 
 HEADS = "+refs/heads/*:refs/remotes/origin/*"
 TAGS = "+refs/tags/*:refs/tags/*"
-KEPT = "refs/everturn/kept"
 PACKS = 20  # more are merged
 
 
@@ -107,7 +117,7 @@ class Cache:
         wanted = {"HEAD", target.ref} - {""}
         arguments = ["ls-remote", "--symref", "--quiet", "--end-of-options", self._repo, *sorted(wanted)]
         said: dict[str, str] = {}
-        for line in self._git.run(arguments, Path("/"), stop, online=True).splitlines():
+        for line in self._git.run(arguments, Path("/"), stop, online=True).split("\n"):
             value, _, name = line.partition("\t")
             if value.startswith("ref: ") and name == "HEAD":
                 said["symref"] = value.removeprefix("ref: ")
@@ -131,13 +141,25 @@ class Cache:
             self._note(tip)
         return tip
 
-    @property
-    def is_there(self) -> bool:
-        """Whether anything can be borrowed from it."""
-        return (self.path / "HEAD").is_file()
+    def looks_whole(self) -> bool:
+        """Tell whether workdirs can borrow from it, as far as that is seen at a glance. Takes no lock."""
+        if any(os.path.lexists(self.objects / name) for name in (*REPLACEABLE, "info/alternates")):
+            return False
+        return (self.path / "HEAD").is_file() and not self._damaged() and looks_whole(self.objects)
+
+    def settle(self, stop: threading.Event | None = None) -> bool:
+        """Mend what can be mended without the remote, and tell whether nothing is left that needs it.
+
+        Raises:
+            Unavailable: git was stopped, or others were at work on the cache for too long.
+        """
+        with self._locked(stop):
+            if not self._is_whole(stop):
+                self._begin_anew(stop)
+            return not self._damaged()
 
     def restore(self, stop: threading.Event | None = None) -> None:
-        """Have it there again, for workdirs that borrow from it, after somebody has deleted it.
+        """Have in it again what the remote has, for workdirs that borrow from it: it, or a part of it, was lost.
 
         Raises:
             EverturnError: As `prepare`.
@@ -149,21 +171,24 @@ class Cache:
     def _locked(self, stop: threading.Event | None) -> Iterator[Lock]:
         with self._root.locked_cache(self.name, self._lock_timeout_s, stop) as lock:
             self.tidy()
+            if self._damaged():
+                self._salvage(stop)  # whoever began it was killed
             yield lock
 
     def _obtain_or_mend(
         self, target: Target, said: Mapping[str, str], lock: Lock, stop: threading.Event | None
     ) -> Tip:
-        try:
-            return self._obtain(target, said, lock, stop)
-        except EverturnError:
-            if (stop is not None and stop.is_set()) or self.is_sound(stop):
-                raise
-        self._begin_anew()
+        if looks_whole(self.objects):
+            try:
+                return self._obtain(target, said, lock, stop)
+            except EverturnError:
+                if (stop is not None and stop.is_set()) or self.is_sound(stop):
+                    raise
+        self._begin_anew(stop)
         return self._obtain(target, said, lock, stop)
 
     def _obtain(self, target: Target, said: Mapping[str, str], lock: Lock, stop: threading.Event | None) -> Tip:
-        if self._is_current(target, said):
+        if self._is_current(target, said) and not self._damaged():
             self._metrics.fetches.labels("skipped").inc()
             return self._tip(target, said)
         refspecs = [HEADS, TAGS]
@@ -200,6 +225,8 @@ class Cache:
             self._metrics.fetches.labels("failed").inc()
             raise
         self._metrics.fetches.labels("done").inc()
+        if self._damaged():
+            self._salvage_rest(lock, stop)
         if sum(1 for _ in self.objects.glob("pack/*.pack")) > PACKS:
             self._run(["repack", "-d", "-l", "-q", "--geometric=2"], stop, lock=lock)
         self._run(["pack-refs", "--all", "--prune"], stop, lock=lock)
@@ -251,8 +278,9 @@ class Cache:
         )
 
     def _refs(self) -> list[tuple[str, str]]:
-        lines = self._run(["for-each-ref", "--format=%(refname) %(objectname)"]).splitlines()
-        pairs = (line.rpartition(" ") for line in lines)
+        # A name may have what Unicode takes for the end of a line.
+        lines = self._run(["for-each-ref", "--format=%(refname) %(objectname)"]).split("\n")
+        pairs = (line.rpartition(" ") for line in lines if line)
         return sorted((name, value) for name, _, value in pairs)
 
     def _known_default(self) -> str | None:
@@ -277,14 +305,14 @@ class Cache:
         """Look whether everything is there that its refs need. Reads all commits: seconds for a large one."""
         try:
             self._run(["fsck", "--connectivity-only", "--no-dangling", "--no-progress"], stop)
+        except GaveUp:
+            return True  # nobody knows, and that is no reason to give it up
         except EverturnError:
             return False
         return True
 
     def mend(self, stop: threading.Event | None = None) -> bool:
-        """Look whether it is damaged, and if so, fetch everything anew.
-
-        What the remote does not have any more is still found in what was there before.
+        """Look whether it is damaged, and if so, begin it anew with what is good in it, and with what the remote has.
 
         Returns:
             Whether it was damaged.
@@ -293,37 +321,62 @@ class Cache:
             EverturnError: As `prepare`.
         """
         with self._locked(stop) as lock:
-            if self.is_sound(stop) and self._reads_all(stop):
+            if self._is_whole(stop) and self._reads_all(stop):
                 return False
-            self._begin_anew()
+            self._begin_anew(stop)
             self._fetch([HEADS, TAGS], lock, stop)
         return True
+
+    def _is_whole(self, stop: threading.Event | None) -> bool:
+        return looks_whole(self.objects) and self.is_sound(stop)
 
     def _reads_all(self, stop: threading.Event | None) -> bool:
         """Read every object: a file may be damaged in the middle."""
         try:
             for index in sorted(self.objects.glob("pack/*.idx")):
                 self._run(["verify-pack", str(index)], stop)
+        except GaveUp:
+            return True
         except EverturnError:
             return False
-        return all(pack.with_suffix(".idx").exists() for pack in self.objects.glob("pack/*.pack"))
+        return True
 
-    def _begin_anew(self) -> None:
-        """Set what is there aside, under the lock. The new one borrows from it what nobody else has any more."""
+    def _begin_anew(self, stop: threading.Event | None) -> None:
+        """Set what is there aside, under the lock, and go on with what is good in it."""
         self._metrics.cache_repairs.inc()
         self._log.warning("cache_damaged", cache=self.name)
-        kept = self._kept_refs()
         self.path.rename(self.folder / f"damaged-{self._root.ids.token()}")
         self.tidy()
-        for name, value in kept:
-            with suppress(EverturnError):  # it was among what is lost
-                self._run(["update-ref", "--end-of-options", name, value])
+        self._salvage(stop)
 
-    def _kept_refs(self) -> list[tuple[str, str]]:
-        try:
-            return [(name, value) for name, value in self._refs() if name.startswith(f"{KEPT}/")]
-        except EverturnError:
-            return []
+    def _damaged(self) -> list[Path]:
+        """Return what was set aside, and may still have something that is nowhere else."""
+        return sorted(self.folder.glob("damaged-*"))
+
+    def _salvage(self, stop: threading.Event | None) -> None:
+        """Take over what can be read: whole packs, and the refs if all that they need is there. The rest has to wait
+        until the remote was asked, since then little of it is missing."""
+        for damaged in self._damaged():
+            move_good(damaged / "objects", self.objects, lambda arguments: self._run(arguments, stop))
+            refs = {**readable_refs(damaged), **dict(self._refs())}
+            shallow = damaged / "shallow"
+            if shallow.is_file() and not shallow.is_symlink() and not (self.path / "shallow").exists():
+                shutil.copyfile(shallow, self.path / "shallow")
+            write_file(self.path / "packed-refs", packed_refs(list(refs.items())))
+            if not self.is_sound(stop):
+                remove(self.path / "packed-refs")
+                remove(self.path / "shallow")
+            if has_nothing_left(damaged / "objects"):
+                self._root.discard(damaged)
+
+    def _salvage_rest(self, lock: Lock, stop: threading.Event | None) -> None:
+        def unpack(pack: Path) -> None:
+            with pack.open("rb") as file:
+                self._run(["unpack-objects", "-r", "-q"], stop, lock=lock, text=file)
+
+        for damaged in self._damaged():
+            unpack_rest(damaged / "objects", unpack)
+            self._root.discard(damaged)
 
     def tidy(self) -> None:
         """Have everything as it has to be before git looks at it. Under the lock: it makes what is not there."""
@@ -337,8 +390,8 @@ class Cache:
             remove(path)  # of a git that was killed
         for name in ("hooks", "info", "config.worktree", "commondir", "worktrees", "modules", "branches", "remotes"):
             remove(self.path / name)
-        damaged = sorted(folder / "objects" for folder in self.folder.glob("damaged-*"))
-        write_file(self.objects / "info" / "alternates", "".join(f"{path}\n" for path in damaged))
+        for name in (*REPLACEABLE, "info/alternates"):
+            remove(self.objects / name)
         write_file(self.path / "HEAD", "ref: refs/heads/none\n")
         write_file(self.path / "config", cache_config(self.remote))
 
@@ -349,13 +402,14 @@ class Cache:
         *,
         online: bool = False,
         lock: Lock | None = None,
+        text: BinaryIO | None = None,
     ) -> str:
         here = {"GIT_DIR": str(self.path)}
-        return self._git.run(arguments, self.path, stop, online=online, extra=here, lock=lock)
+        return self._git.run(arguments, self.path, stop, online=online, extra=here, lock=lock, text=text)
 
 
 def _tracking(ref: str) -> str:
     """Return where the cache keeps a ref of the remote."""
     if ref.startswith("refs/heads/"):
         return f"refs/remotes/origin/{ref.removeprefix('refs/heads/')}"
-    return f"refs/everturn/fetched/{ref.removeprefix('refs/')}"
+    return f"refs/everturn/fetched/{ref.removeprefix('refs/').replace('/', '-')}"  # none is in another one's way

@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
 from everturn.workdirs.locks import Lock
@@ -22,6 +23,9 @@ STOP_PAUSE_S = 0.1
 _HARDENED = {
     "core.hooksPath": os.devnull,
     "core.fsmonitor": "false",
+    "core.attributesFile": os.devnull,
+    "core.excludesFile": os.devnull,
+    "core.alternateRefsCommand": ":",  # else git asks where it borrows from, and heeds what is configured there
     "core.protectNTFS": "true",
     "core.protectHFS": "true",
     "protocol.allow": "never",
@@ -37,8 +41,22 @@ _HARDENED = {
     "maintenance.auto": "false",
     "advice.detachedHead": "false",
 }
+# What is at work here alone reaches no other host, and starts no helper, whatever is configured where it works.
+_OFFLINE = {
+    "protocol.https.allow": "never",
+    "protocol.http.allow": "never",
+    "protocol.ssh.allow": "never",
+    "protocol.git.allow": "never",
+    "credential.helper": "",
+}
 _NOT_FOUND = ("does not exist", "not found", "does not appear to be a git repository", "Could not resolve host")
+_MOVED = tuple(f"returned error: {status}" for status in (301, 302, 303, 307, 308))
+_INVALID = ("not allowed", "invalid path")  # a protocol, or a name such as .GIT that is another one elsewhere
 _DENIED = ("Authentication failed", "Permission denied", "could not read Username", "403")
+
+
+class GaveUp(Unavailable):
+    """git was killed, by us: it took too long, or was stopped. That says nothing about the repository."""
 
 
 class Git:
@@ -73,9 +91,12 @@ class Git:
                 "GIT_ASKPASS": "",
                 "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
                 "GIT_OPTIONAL_LOCKS": "0",
+                "GIT_ATTR_NOSYSTEM": "1",
+                "GIT_PROXY_COMMAND": "",
                 "LC_ALL": "C.UTF-8",
             },
         )
+        self._offline = with_config(_OFFLINE, self._environment)
         self._timeout_s = timeout_s
 
     def online(self) -> dict[str, str]:
@@ -91,7 +112,7 @@ class Git:
         online: bool = False,
         config: Mapping[str, str] | None = None,
         extra: Mapping[str, str] | None = None,
-        text: str | None = None,
+        text: str | BinaryIO | None = None,
         lock: Lock | None = None,
     ) -> str:
         """Run one command and return what it printed; bytes that are no UTF-8 as surrogates, as in `os.fsdecode`.
@@ -103,7 +124,7 @@ class Git:
             online: Whether it may talk to a remote, and so needs credentials.
             config: Configuration that goes before all other.
             extra: Variables on top of the others.
-            text: What it reads; nothing if not given.
+            text: What it reads, or a file with it; nothing if not given.
             lock: A lock that git holds with us, in case that it outlives us.
 
         Raises:
@@ -112,13 +133,13 @@ class Git:
             Denied: The remote wants credentials that git does not have.
             Unavailable: It failed in another way, or took too long.
         """
-        base = self.online() if online else self._environment
+        base = self.online() if online else self._offline
         try:
             process = subprocess.Popen(
                 ["git", *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
                 cwd=cwd,
                 env=with_config(config or {}, {**base, **(extra or {})}),
-                stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+                stdin=_input(text),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -126,9 +147,11 @@ class Git:
                 start_new_session=True,
                 pass_fds=() if lock is None else (lock.descriptor,),
             )
-        except FileNotFoundError:
-            raise NotFound("there is no git command", hint="install git, or put it on the PATH") from None
-        output, complaint = self._finish(process, arguments[0], stop or threading.Event(), text)
+        except OSError as error:
+            raise _not_started(error, cwd) from None
+        output, complaint = self._finish(
+            process, arguments[0], stop or threading.Event(), text if isinstance(text, str) else None
+        )
         if process.returncode:
             raise _failure(arguments[0], complaint.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         return output
@@ -145,9 +168,9 @@ class Git:
                     except subprocess.TimeoutExpired:
                         left_s -= STOP_PAUSE_S
                     if stop.is_set():
-                        raise Unavailable(f"git {command} was stopped", hint="run it again")
+                        raise GaveUp(f"git {command} was stopped", hint="run it again")
                     if left_s <= 0:
-                        raise Unavailable(
+                        raise GaveUp(
                             f"git {command} took longer than {self._timeout_s:g} s",
                             hint="check that the remote can be reached, or raise git_timeout_s",
                         )
@@ -169,14 +192,29 @@ def with_config(config: Mapping[str, str], environment: Mapping[str, str]) -> di
     return made
 
 
+def _input(text: str | BinaryIO | None) -> int | BinaryIO:
+    if text is None:
+        return subprocess.DEVNULL
+    return subprocess.PIPE if isinstance(text, str) else text
+
+
+def _not_started(error: OSError, cwd: Path) -> EverturnError:
+    if isinstance(error, FileNotFoundError) and cwd.is_dir():
+        return NotFound("there is no git command", hint="install git, or put it on the PATH")
+    text = f"git could not be started in {cwd}: {error.strerror}"
+    return Unavailable(text, hint="check that the folder is there, and that git may be run")
+
+
 def _failure(command: str, complaint: str) -> EverturnError:
     said = complaint.splitlines()
     ours = [line for line in said if line.startswith("everturn:")]  # why there are no credentials
     theirs = [line for line in said if line.startswith(("fatal:", "error:", "remote:"))]
     reason = (ours or theirs or said or ["no reason given"])[0]
     text = f"git {command} failed: {reason}"
-    if "not allowed" in complaint:
-        return Invalid(text, hint="use https://, ssh:// or a path")
+    if any(sign in complaint for sign in _INVALID):
+        return Invalid(text, hint="git refuses it for safety; a repository is https://, ssh:// or a path")
+    if any(sign in complaint for sign in _MOVED):
+        return NotFound(text, hint="the repository has moved, and no redirect is followed: give its new URL")
     if any(sign in complaint for sign in _NOT_FOUND):
         return NotFound(text, hint="check the repository's name or path")
     if any(sign in complaint for sign in _DENIED):

@@ -28,6 +28,11 @@ class Remote:
     url: str
     blobless: bool = False
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine, by its path."""
+        return self.url.startswith(("/", "file:"))
+
     def config(self, *fetch: str) -> list[tuple[str, str]]:
         """Return the configuration for it, under the name `origin`."""
         pairs = [("remote.origin.url", self.url), *(("remote.origin.fetch", refspec) for refspec in fetch)]
@@ -63,6 +68,7 @@ def workdir_config(remote: Remote, branch: str | None, *, lfs: bool) -> str:
         ("core.repositoryformatversion", "1" if remote.blobless else "0"),
         ("core.bare", "false"),
         ("core.logAllRefUpdates", "true"),
+        ("core.alternateRefsCommand", ":"),  # git asks the cache for nothing, and heeds nothing that it says
         *remote.config("+refs/heads/*:refs/remotes/origin/*"),
     ]
     if branch is not None:

@@ -50,15 +50,27 @@ def take(path: Path, *, clock: Clock, timeout_s: float = 0, stop: threading.Even
         OSError: The file cannot be made, or the file system has no locks.
         Unavailable: The waiting was ended.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        if _wait(descriptor, clock, clock.elapsed() + timeout_s, stop):
-            return Lock(descriptor)
-    except BaseException:
+    deadline = clock.elapsed() + timeout_s
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            is_ours = _wait(descriptor, clock, deadline, stop)
+            if is_ours and _is_at(descriptor, path):
+                return Lock(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
+        if not is_ours:
+            return None
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Tell whether the file has not been deleted meanwhile: then others lock the one that is there now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _wait(descriptor: int, clock: Clock, deadline: float, stop: threading.Event | None) -> bool:

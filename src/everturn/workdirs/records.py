@@ -9,6 +9,16 @@ from typing import Any, Self
 
 from everturn.workdirs.root import Root, read_json
 
+_NOTHING = type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, _NOTHING),
+    "int | None": (int, _NOTHING),
+    "float": (float, int),
+    "float | None": (float, int, _NOTHING),
+    "bool": (bool,),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class _Record:
@@ -25,11 +35,10 @@ class _Record:
         found = read_json(cls.file(root, name))
         if found is None or found.get("name") != name:
             return None
-        known = {field.name for field in fields(cls)}
-        try:
-            return cls(**{key: value for key, value in found.items() if key in known})
-        except TypeError:
+        known = {field.name: str(field.type) for field in fields(cls) if field.name in found}
+        if any(not isinstance(found[key], _KINDS[kind]) for key, kind in known.items()):
             return None
+        return cls(**{key: found[key] for key in known})
 
     @classmethod
     def all(cls, root: Root) -> Iterator[Self]:

@@ -32,6 +32,8 @@ from everturn.workdirs.rescuer import Rescuer
 from everturn.workdirs.root import Root
 
 LATELY_S = 600.0  # longer than it takes from the fetch for a workdir until the workdir is noted
+RESET_WAIT_S = 2.0  # for whoever is just measuring it
+PAUSE_S = 0.05
 KEPT_FOR_S = 30 * 86_400.0
 NAMED_LIMIT = 3
 
@@ -155,11 +157,12 @@ class Removal:
             Denied: Nothing can be written there.
         """
         self._check(name)
-        with self._taken(name) as lock:
+        wait_s = RESET_WAIT_S if reason == "reset" else 0
+        with self._taken(name, wait_s) as lock:
             if lock is None:
                 return _kept(name, IN_USE)
             record = self._record(name)
-            why = unless(record) or (None if force else self._process_in(record))
+            why = unless(record) or (None if force else self._process_in(record, wait_s))
             if why is not None:
                 return _kept(name, why)
             return self._remove(record, reason, force=force, dry_run=dry_run)
@@ -187,8 +190,8 @@ class Removal:
             return self._shrink(record, dry_run=dry_run)
 
     @contextmanager
-    def _taken(self, name: str) -> Iterator[Lock | None]:
-        lock = self._root.try_workdir(name)
+    def _taken(self, name: str, wait_s: float = 0) -> Iterator[Lock | None]:
+        lock = self._root.try_workdir(name, wait_s)
         try:
             yield lock
         finally:
@@ -212,7 +215,13 @@ class Removal:
         known = CacheRecord.read(self._root, cache)
         return WorkdirRecord(name, known.repo if known else "", cache=cache)
 
-    def _process_in(self, record: WorkdirRecord) -> str | None:
+    def _process_in(self, record: WorkdirRecord, wait_s: float = 0) -> str | None:
+        deadline = self._root.clock.elapsed() + wait_s
+        while (found := self._process_now(record)) is not None and self._root.clock.elapsed() < deadline:
+            self._root.clock.sleep(PAUSE_S)
+        return found
+
+    def _process_now(self, record: WorkdirRecord) -> str | None:
         tree = record.tree(self._root)
         found = self._find_processes([tree, *linked_trees(tree / ".git")])
         if not found:

@@ -12,6 +12,7 @@ from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.disk import shadow_of
 from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved, inspect
+from everturn.workdirs.looking import REMOTES
 from everturn.workdirs.records import WorkdirRecord
 from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantine
 from everturn.workdirs.root import Root
@@ -49,17 +50,17 @@ class Rescuer:
         self._log = get_logger()
 
     def is_whole(self, record: WorkdirRecord, stop: threading.Event | None = None) -> bool:
-        """Tell whether git can read what a workdir is on."""
+        """Tell whether git can read what a workdir is on, and what it last had from its remote."""
         with shadow_of(self._root, self._git, record) as shadow:
             if shadow.damage is not None:
                 return False
-            if shadow.refs.head is None:
-                return True
+            known = {tip for name, tip in shadow.refs.named.items() if name.startswith(f"{REMOTES}origin/")}
+            wanted = [*sorted(known), *([f"{shadow.refs.head}^{{tree}}"] if shadow.refs.head else [])]
             try:
-                shadow.run(["cat-file", "-e", f"{shadow.refs.head}^{{tree}}"], stop)
+                said = shadow.run(["cat-file", "--batch-check"], stop, "".join(f"{each}\n" for each in wanted))
             except EverturnError:
                 return False
-        return True
+        return not any(line.endswith(" missing") for line in said.splitlines())
 
     def look(self, record: WorkdirRecord, stop: threading.Event | None = None) -> Unsaved:
         """Look what is unsaved in a workdir. Changes nothing.

@@ -29,6 +29,7 @@ from everturn.workdirs.locks import Lock
 
 MARKER = "everturn-workdirs.json"
 VERSION = 1
+LOCK = "lock"
 OUR_FOLDERS = ("caches", "trees", "records", "locks", "unfinished", "trash", "quarantine")
 
 _CONTENT = {"everturn": "workdirs", "version": VERSION}
@@ -66,18 +67,20 @@ class Root:
         """
         try:
             self._check()
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # what agents work on is nobody else's business
             for name in OUR_FOLDERS:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             if not self.is_there:
                 self._write(self.path / MARKER, _CONTENT)
         except OSError as error:
-            raise _denied(error, self.path) from error
+            raise self.denied(error) from error
 
     def _check(self) -> None:
         found = read_json(self.path / MARKER)
         if found is None:
-            ours = {MARKER, *OUR_FOLDERS}  # a start of ours that was killed
-            if self.path.exists() and not ours.issuperset(item.name for item in self.path.iterdir()):
+            ours = {MARKER, *OUR_FOLDERS}  # a start of ours that was killed, or one beside us
+            names = [item.name for item in self.path.iterdir()] if self.path.exists() else []
+            if not ours.issuperset(name for name in names if not name.startswith(f".{MARKER}.")):
                 raise Conflict(
                     f"the folder {self.path} holds files that are not ours", hint="name an empty folder, or a new one"
                 )
@@ -87,6 +90,11 @@ class Root:
                 f"the folder {self.path} has version {found.get('version')}, this release knows version {VERSION}",
                 hint="use a newer release of Everturn, or another folder",
             )
+
+    def denied(self, error: OSError, path: Path | None = None) -> EverturnError:
+        """Return an error that says what the file system would not do, and where."""
+        text = f"cannot write to {path or error.filename or self.path}: {error.strerror or error}"
+        return Denied(text, hint="check its permissions and the room on its disk, or name another folder")
 
     # --- Locks ----------------------------------------------------------------------------------------------------
 
@@ -131,7 +139,7 @@ class Root:
         try:
             return locks.take(path, clock=self.clock, timeout_s=timeout_s, stop=stop)
         except OSError as error:
-            raise _denied(error, self.path) from error
+            raise self.denied(error) from error
 
     # --- Coming and going -----------------------------------------------------------------------------------------
 
@@ -139,11 +147,11 @@ class Root:
     def unfinished(self) -> Iterator[Path]:
         """Give a folder to make something in. What is still in it afterwards is deleted.
 
-        The folder is locked meanwhile: so the sweep can tell one whose maker has died.
+        The file `lock` in it is locked meanwhile: so the sweep can tell one whose maker has died.
         """
         folder = self.path / "unfinished" / self.ids.token()
         folder.mkdir()
-        lock = locks.take_folder(folder)
+        lock = locks.take(folder / LOCK, clock=self.clock)
         try:
             yield folder
         finally:
@@ -168,7 +176,7 @@ class Root:
         try:
             self._write(path, facts)
         except OSError as error:
-            raise _denied(error, path) from error
+            raise self.denied(error, path) from error
 
     def _write(self, path: Path, facts: dict[str, Any]) -> None:
         new = path.with_name(f".{path.name}.{self.ids.token()}")
@@ -235,8 +243,3 @@ def _listed(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError:
         return []
-
-
-def _denied(error: OSError, path: Path) -> EverturnError:
-    text = f"cannot write to {path}: {error.strerror or error}"
-    return Denied(text, hint="check its permissions and the room on its disk, or name another folder")

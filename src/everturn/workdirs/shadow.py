@@ -33,7 +33,9 @@ from everturn.workdirs.untrusted import (
 REF_LIMIT_BYTES = 4096
 SYMREF_DEPTH = 5
 
-# What would let an index, or files beside the objects, tell us something else than what is there.
+# git is told of no remote, so it fetches nothing that a partial clone lacks. It believes neither what an index says
+# of files that it does not list, nor what lies beside objects to find them faster. (The name of a commit is enough to
+# fetch it from here, with old versions of the protocol, too.)
 _CONFIG = """\
 [core]
 \trepositoryFormatVersion = {version}
@@ -44,9 +46,6 @@ _CONFIG = """\
 \tsplitIndex = false
 \tcommitGraph = false
 \tmultiPackIndex = false
-\tfsmonitor = false
-\thooksPath = /dev/null
-\tattributesFile = /dev/null
 [sparse]
 \texpectFilesOutsideOfPatterns = false
 [index]
@@ -217,11 +216,8 @@ class Shadow:
             "GIT_DIR": str(self.path),
             "GIT_WORK_TREE": str(self.tree),
             "GIT_INDEX_FILE": str(self.path / "index"),
-            "GIT_LITERAL_PATHSPECS": "1",
-            "GIT_NO_REPLACE_OBJECTS": "1",
-            "GIT_NO_LAZY_FETCH": "1",
             "GIT_ATTR_NOSYSTEM": "1",
-            "XDG_CONFIG_HOME": str(self.path),  # the user's ignore file is one that an agent could have written
+            "XDG_CONFIG_HOME": str(self.path),  # in the user's own, an agent could have ignored everything
             **(extra or {}),
         }
         return self._git.run(arguments, self.tree, stop, config=config, extra=variables, text=text)

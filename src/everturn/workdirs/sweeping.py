@@ -171,6 +171,7 @@ class WorkdirSweeper:
         eviction = self._evictor.evict(dry_run=dry_run, after=fates)
         if not dry_run:
             self._root.empty_trash()
+            self._measurer.show()
         return Report(
             fates=(*fates, *eviction.fates),
             notes=(*reconciliation.notes, *eviction.reasons),

@@ -6,8 +6,10 @@ and what it breaks is its own. Only the objects of the cache are shared, and git
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +18,14 @@ from everturn.errors import EverturnError, Invalid
 from everturn.model import RepositoryOptions
 from everturn.workdirs.cache import Cache, Tip
 from everturn.workdirs.git import Git
-from everturn.workdirs.gitdir import make_folder, packed_refs, workdir_config, write_file
+from everturn.workdirs.gitdir import Remote, make_folder, packed_refs, workdir_config, write_file
 from everturn.workdirs.locks import Lock
 from everturn.workdirs.root import Root, remove
+from everturn.workdirs.shadow import read_refs
+from everturn.workdirs.untrusted import Damaged, is_folder
 
-_PARALLEL = {"checkout.workers": "0"}
+_CONFIG = {"checkout.workers": "0", "core.untrackedCache": "false", "core.splitIndex": "false"}
 _SPECIAL = set("*?[]!\\#")
-_LOCKS = ("*.lock", "refs/**/*.lock", "objects/**/*.lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Trees:
         with self.root.unfinished() as folder:
             made = make_folder(folder, "tree")
             self._write_gitdir(make_folder(made, ".git"), cache, tip, options)
-            self._check_out(made, tip, options, None, stop)
+            self._check_out(made, cache.remote, tip, options, None, stop)
             made.rename(tree)
 
     def reuse(  # what is there, what it is to show, and who is waiting
@@ -93,17 +96,28 @@ class Trees:
             new.rename(old)
         if self._hides_files(tree, options):
             remove(old / "index")
-        self._check_out(tree, tip, options, lock, stop)
+        self._check_out(tree, cache.remote, tip, options, lock, stop)
         ignored = () if options.keep_ignored else ("-x",)
         self._run(["clean", "-ffd", "--quiet", *ignored], tree, lock, stop)
 
+    def has_tracked(self, tree: Path, branch: str) -> bool:
+        """Tell whether the remote had a branch when a working tree last heard of it."""
+        with suppress(Damaged, OSError):
+            git_dir = tree / ".git"
+            return f"refs/remotes/origin/{branch}" in read_refs(git_dir, git_dir).named
+        return False
+
     def heal(self, tree: Path) -> None:
         """Remove what git has left that was killed in the middle. Nobody may be at work in the tree."""
-        gitdir = tree / ".git"
-        if not gitdir.is_symlink() and gitdir.is_dir():
-            for pattern in _LOCKS:
-                for path in gitdir.glob(pattern):
-                    remove(path)
+        git_dir = tree / ".git"
+        if not is_folder(git_dir):
+            return
+        for folder, below, files in os.walk(git_dir):  # follows no links
+            for name in (*below, *files):
+                if name.endswith(".lock") or (
+                    name.startswith("tmp_") and Path(folder).is_relative_to(git_dir / "objects")
+                ):
+                    remove(Path(folder, name))
 
     def _write_gitdir(self, gitdir: Path, cache: Cache, tip: Tip, options: RepositoryOptions) -> None:
         refs = [ref for ref in tip.refs if ref[0] != "refs/remotes/origin/HEAD"]
@@ -123,8 +137,14 @@ class Trees:
         if tip.shallow:
             write_file(gitdir / "shallow", tip.shallow)
 
-    def _check_out(
-        self, tree: Path, tip: Tip, options: RepositoryOptions, lock: Lock | None, stop: threading.Event | None
+    def _check_out(  # what, from where, and who is waiting
+        self,
+        tree: Path,
+        remote: Remote,
+        tip: Tip,
+        options: RepositoryOptions,
+        lock: Lock | None,
+        stop: threading.Event | None,
     ) -> None:
         if tip.commit is None:
             return
@@ -136,7 +156,10 @@ class Trees:
             self._run(arguments, tree, lock, stop, text="\n".join([*options.sparse, ""]))
         self._run(["reset", "--hard", "--quiet"], tree, lock, stop)
         if options.submodules:
-            self._run(["submodule", "--quiet", "update", "--init", "--recursive", "--force"], tree, lock, stop)
+            # Who has written a repository elsewhere has no say in what is read from this machine's disk.
+            config = {} if remote.is_local else {"protocol.file.allow": "never"}
+            arguments = ["submodule", "--quiet", "update", "--init", "--recursive", "--force"]
+            self._run(arguments, tree, lock, stop, config=config)
 
     def _need_lfs(self, tree: Path) -> None:
         try:
@@ -161,10 +184,13 @@ class Trees:
         tree: Path,
         lock: Lock | None,
         stop: threading.Event | None,
+        *,
         text: str | None = None,
+        config: Mapping[str, str] | None = None,
     ) -> str:
         here = {"GIT_CEILING_DIRECTORIES": str(tree.parent)}
-        return self.git.run(arguments, tree, stop, online=True, config=_PARALLEL, extra=here, text=text, lock=lock)
+        given = {**_CONFIG, **(config or {})}
+        return self.git.run(arguments, tree, stop, online=True, config=given, extra=here, text=text, lock=lock)
 
 
 def _is_plain(path: Path) -> bool:

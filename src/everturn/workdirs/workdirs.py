@@ -167,8 +167,10 @@ class Workdirs:
             cache = self._cache(repo)
             order = _Order(work, repo, branch, target, name, options, cache, keep, run_id, lock, stop)
             outcome = self._open(order, vacate or _ignore)
-        except BaseException:
+        except BaseException as error:
             lock.release()
+            if isinstance(error, OSError):
+                raise self._root.denied(error) from error
             raise
         seconds = self._root.clock.elapsed() - begun
         self._metrics.workdir_opens.labels(outcome).inc()
@@ -178,6 +180,8 @@ class Workdirs:
 
     def _open(self, order: _Order, vacate: Callable[[str], object]) -> str:
         record = WorkdirRecord.read(self._root, order.name)
+        if record is None and order.branch is None:
+            record = self._new_record(order)  # the name itself says whose it is
         if record is not None and record.run_id:
             vacate(record.run_id)
         tree = self._root.trees / order.name
@@ -192,6 +196,10 @@ class Workdirs:
             order.warnings.append(self._rescuer.set_aside(record, [DAMAGED]))
             is_there = False
         tip = order.cache.prepare(order.target, order.stop)
+        if is_there and tip.is_new_branch and self._trees.has_tracked(tree, order.target.name):
+            order.warnings.append(
+                f"the remote has no branch {order.branch} any more: it begins at the default branch"
+            )
         if is_there:
             self._make_way(order, record or self._new_record(order))
         reuse = os.path.lexists(tree) and not order.options.submodules
@@ -216,14 +224,20 @@ class Workdirs:
     def _is_well(self, order: _Order, record: WorkdirRecord) -> bool:
         """Heal what can be healed without touching what is in it, and tell whether that was enough."""
         self._trees.heal(record.tree(self._root))
-        if not order.cache.is_there:
-            order.cache.restore(order.stop)
-        if self._rescuer.is_whole(record, order.stop):
+        if order.cache.looks_whole() and self._rescuer.is_whole(record, order.stop):
             return True
-        return order.cache.mend(order.stop) and self._rescuer.is_whole(record, order.stop)
+        if order.cache.settle(order.stop) and self._rescuer.is_whole(record, order.stop):
+            return True
+        order.cache.restore(order.stop)
+        return self._rescuer.is_whole(record, order.stop)
 
     def _make_way(self, order: _Order, record: WorkdirRecord) -> None:
-        done = self._rescuer.make_way(record, order.stop)
+        try:
+            done = self._rescuer.make_way(record, order.stop)
+        except EverturnError:
+            if (order.stop is not None and order.stop.is_set()) or not order.cache.mend(order.stop):
+                raise
+            done = self._rescuer.make_way(record, order.stop)
         if done is not None:
             order.warnings.append(done)
 

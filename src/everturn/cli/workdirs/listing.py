@@ -14,6 +14,7 @@ from everturn.cli.workdirs.common import Reached, reach, table
 from everturn.model import repository_name
 from everturn.workdirs.records import WorkdirRecord
 
+NOTING_S = 0.1  # whoever notes a size has the lock for a moment
 LIVE, IDLE, GONE = "live", "idle", "gone"
 
 
@@ -40,7 +41,7 @@ def command(
 def _facts(reached: Reached, record: WorkdirRecord, *, look: bool) -> dict[str, Any]:
     root = reached.workshop.root
     tree = record.tree(root)
-    lock = root.try_workdir(record.name)
+    lock = root.try_workdir(record.name, NOTING_S)
     try:
         state = LIVE if lock is None else IDLE if tree.is_dir() else GONE
         reasons = reached.workshop.rescuer.look(record).reasons() if look and state == IDLE else None
