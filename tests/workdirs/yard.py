@@ -10,11 +10,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from everturn.clock import Clock, Ids, SystemClock
+from everturn.git.runner import Git
 from everturn.model import RepositoryOptions, WorkItem
 from everturn.settings import inherited_environment
 from everturn.telemetry import Metrics
 from everturn.workdirs import Workdirs
-from everturn.workdirs.git import Git
 from everturn.workdirs.rescuer import Rescuer
 from everturn.workdirs.root import Root
 
@@ -82,8 +82,8 @@ class Origin:
 
     def has(self, ref: str) -> str | None:
         """Return what a ref is on; `None` if there is none."""
-        said = git(self.path, "for-each-ref", "--format=%(objectname)", ref)
-        return said or None
+        said = git(self.path, "for-each-ref", "--format=%(refname) %(objectname)", ref)
+        return dict(line.split() for line in said.splitlines()).get(ref)
 
 
 class Yard:

@@ -17,8 +17,8 @@ import claude_agent_sdk
 
 from everturn.checks.findings import Finding, failed, passed, warned
 from everturn.errors import NotFound
+from everturn.git.runner import Git
 from everturn.host.agents import find_cli
-from everturn.workdirs.git import Git
 
 NEEDED_PYTHON = (3, 11)
 TESTED_SDK = (0, 2, 184)

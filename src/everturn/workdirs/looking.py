@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from everturn.workdirs.shadow import Refs, Shadow
-from everturn.workdirs.untrusted import Damaged, readable
+from everturn.git.shadow import Refs, Shadow
+from everturn.git.untrusted import Damaged, readable
 
 REMOTES = "refs/remotes/"
 GITLINK = "160000"
