@@ -255,3 +255,9 @@ def test_nobody_is_asked_for_credentials(
 def test_git_itself_is_the_one_on_the_path() -> None:
     version = subprocess.run(["git", "version"], capture_output=True, text=True, check=True).stdout
     assert Git(inherited_environment(), 30).run(["version"], Path("/")) == version
+
+
+def test_a_command_that_reads_may_take_its_time(tmp_path: Path) -> None:
+    environment = with_fake_git(tmp_path, "sleep 0.3; cat | wc -c")
+    text = "x" * 300_000  # more than a pipe holds
+    assert Git(environment, timeout_s=20).run(["hash-object"], tmp_path, text=text).strip() == "300000"

@@ -937,7 +937,7 @@ def test_a_look_that_is_stopped_says_so(left: LeftBehind) -> None:
         inspect(shadow, left.cache, stop)
 
 
-# --- What git writes differently from what it has stored --------------------------------------------------------------
+# --- What git writes differently from what it has stored ------------------------------------------------------------
 
 
 def test_what_attributes_make_of_files_is_nobodys_work_but_a_change_of_it_is(left: LeftBehind) -> None:

@@ -167,6 +167,7 @@ class Git:
                         return process.communicate(text, timeout=min(left_s, STOP_PAUSE_S))
                     except subprocess.TimeoutExpired:
                         left_s -= STOP_PAUSE_S
+                        text = None  # it may be handed over only once; the rest goes on being written
                     if stop.is_set():
                         raise GaveUp(f"git {command} was stopped", hint="run it again")
                     if left_s <= 0:
