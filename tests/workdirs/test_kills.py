@@ -118,7 +118,7 @@ def test_killed_at_any_git_command_it_works_again(
 
 
 def _assert_it_works(scene: Scene, how: str, *, keep: bool) -> None:
-    has_work = (scene.tree / "mine.txt").exists() or scene.yard.root.quarantine.exists() and scene.yard.quarantined()
+    has_work = bool(scene.yard.root.quarantine.exists() and scene.holders("mine.txt"))
     scene.yard.workdirs(how=how, wait_s=30).open(scene.item, "feature", keep=keep).close()
     rescued = git(scene.origin.path, "for-each-ref", "--format=%(refname)", "refs/everturn").split()
     if has_work and not rescued:

@@ -10,9 +10,11 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import TemporaryFile
+from typing import IO, BinaryIO
 
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
 from everturn.workdirs.locks import Lock
@@ -134,40 +136,36 @@ class Git:
             Unavailable: It failed in another way, or took too long.
         """
         base = self.online() if online else self._offline
-        try:
-            process = subprocess.Popen(
-                ["git", *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
-                cwd=cwd,
-                env=with_config(config or {}, {**base, **(extra or {})}),
-                stdin=_input(text),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="surrogateescape",  # a file's name may be any bytes
-                start_new_session=True,
-                pass_fds=() if lock is None else (lock.descriptor,),
-            )
-        except OSError as error:
-            raise _not_started(error, cwd) from None
-        output, complaint = self._finish(
-            process, arguments[0], stop or threading.Event(), text if isinstance(text, str) else None
-        )
+        with _input(text) as file:
+            try:
+                process = subprocess.Popen(
+                    ["git", *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
+                    cwd=cwd,
+                    env=with_config(config or {}, {**base, **(extra or {})}),
+                    stdin=file or subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="surrogateescape",  # a file's name may be any bytes
+                    start_new_session=True,
+                    pass_fds=() if lock is None else (lock.descriptor,),
+                )
+            except OSError as error:
+                raise _not_started(error, cwd) from None
+            output, complaint = self._finish(process, arguments[0], stop or threading.Event())
         if process.returncode:
             raise _failure(arguments[0], complaint.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         return output
 
-    def _finish(
-        self, process: subprocess.Popen[str], command: str, stop: threading.Event, text: str | None
-    ) -> tuple[str, str]:
+    def _finish(self, process: subprocess.Popen[str], command: str, stop: threading.Event) -> tuple[str, str]:
         left_s = self._timeout_s
         with process:
             try:
                 while True:
                     try:
-                        return process.communicate(text, timeout=min(left_s, STOP_PAUSE_S))
+                        return process.communicate(timeout=min(left_s, STOP_PAUSE_S))
                     except subprocess.TimeoutExpired:
                         left_s -= STOP_PAUSE_S
-                        text = None  # it may be handed over only once; the rest goes on being written
                     if stop.is_set():
                         raise GaveUp(f"git {command} was stopped", hint="run it again")
                     if left_s <= 0:
@@ -193,10 +191,16 @@ def with_config(config: Mapping[str, str], environment: Mapping[str, str]) -> di
     return made
 
 
-def _input(text: str | BinaryIO | None) -> int | BinaryIO:
-    if text is None:
-        return subprocess.DEVNULL
-    return subprocess.PIPE if isinstance(text, str) else text
+@contextmanager
+def _input(text: str | BinaryIO | None) -> Iterator[IO[bytes] | None]:
+    """Give a file with a text. A pipe would not do: what is waited for in steps is not written on in a later one."""
+    if not isinstance(text, str):
+        yield text
+        return
+    with TemporaryFile() as file:
+        file.write(text.encode("utf-8", "surrogateescape"))
+        file.seek(0)
+        yield file
 
 
 def _not_started(error: OSError, cwd: Path) -> EverturnError:
