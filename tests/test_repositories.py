@@ -19,9 +19,7 @@ from workdirs.https_git import Authority, Host, make_bare, serve
 from workdirs.yard import Origin, git
 
 TOKEN = "tok-3b1f0e77aa12-SECRET"
-SAVE = (
-    "echo more >> tap.txt && git add . && git commit --quiet -m Mended && git push --quiet && env > ../../../seen"
-)
+SAVE = "echo more >> tap.txt && git add . && git commit --quiet -m Mended && git push --quiet && env > ../../../seen"
 
 
 @pytest.fixture

@@ -207,7 +207,7 @@ def test_work_on_a_repository_goes_on_in_another_checkout_under_trio(machine: Ma
 
 
 @pytest.mark.cli
-@pytest.mark.parametrize("status", [400, 403])
+@pytest.mark.parametrize("status", [400, pytest.param(403, marks=pytest.mark.slow)])
 def test_after_a_failure_of_the_model_the_next_run_goes_on(machine: MakeMachine, status: int) -> None:
     def answer(request: ModelRequest) -> Reply | Failure:
         return Reply("Better.") if DELTA in request.last_user_text() else Failure(status, "some_error", "no way")

@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     state: Path = Field(default_factory=_state_folder, description="folder for what stays on this machine")
     store: str | None = Field(None, description="URL of the object store; default: a folder inside `state`")
     registry: str | None = Field(None, description="URL of the registry; default: an SQLite file inside `state`")
-    workdirs: Path | None = Field(None, description="folder for checkouts; default: inside `state`")
+    workdirs: Path | None = Field(None, description="folder for caches and workdirs; default: inside `state`")
     worker: str = Field(default_factory=platform.node, description="the name of this worker, for people")
     request_timeout_s: float = Field(8.0, gt=0, le=15, description="how long one request to the store may take")
     transfer_timeout_s: float = Field(
@@ -288,7 +288,7 @@ class Settings(BaseSettings):
         return self.state.absolute() / "runs"
 
     def workdirs_path(self) -> Path:
-        """Return the folder for checkouts."""
+        """Return the folder for caches and workdirs."""
         return (self.workdirs or self.state / "workdirs").absolute()
 
 

@@ -77,6 +77,7 @@ def recorded() -> list[dict[str, Any]]:
 # --- What is measured ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("label", "below_bytes"), [(f"{FRAMES}", None), (f"small {FRAMES}", SMALL_BYTES)])
 def test_every_way_of_loading_returns_the_same_entries(found: Summary, label: str, below_bytes: int | None) -> None:
     wanted = sum(len(frame.entries()) for frame in frames(FRAMES, below_bytes))
@@ -86,6 +87,7 @@ def test_every_way_of_loading_returns_the_same_entries(found: Summary, label: st
     assert found.same_everywhere()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parts", "everturn", "baseline", "limit"])
 def test_an_append_is_one_put_and_nothing_else(found: Summary, kind: str) -> None:
     (row,) = found.samples[f"append {kind}"]
@@ -93,16 +95,19 @@ def test_an_append_is_one_put_and_nothing_else(found: Summary, kind: str) -> Non
     assert requests == {"PUT": len(row["latencies_s"])}
 
 
+@pytest.mark.slow
 def test_a_compacted_transcript_is_one_object_and_takes_one_get_and_one_list(found: Summary) -> None:
     assert found.samples[f"stored compacted {FRAMES}"][0]["objects"] == 1
     name = f"load compacted {FRAMES}"
     assert (found.requests(name, "GET"), found.requests(name, "LIST")) == (1, 1)
 
 
+@pytest.mark.slow
 def test_the_baseline_gets_every_part(found: Summary) -> None:
     assert found.requests(f"load baseline {FRAMES}", "GET") == FRAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", ["list_sessions", "list_session_summaries"])
 def test_listing_takes_two_lists_whatever_the_number_of_parts(found: Summary, operation: str) -> None:
     (row,) = found.samples[f"{operation} everturn"]
@@ -110,6 +115,7 @@ def test_listing_takes_two_lists_whatever_the_number_of_parts(found: Summary, op
     assert row["requests"]["LIST"] <= 2
 
 
+@pytest.mark.slow
 def test_compacting_makes_a_transcript_smaller_than_its_parts_and_those_smaller_than_the_baseline(
     found: Summary,
 ) -> None:
@@ -117,12 +123,14 @@ def test_compacting_makes_a_transcript_smaller_than_its_parts_and_those_smaller_
     assert found.stored_ratio(label, "compacted") < found.stored_ratio(label, "parts") < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOURS)
 def test_a_replayed_session_is_loaded_whole(measured: Row, name: str) -> None:
     (row,) = measured["samples"][f"hour {name}"]
     assert row["entries_loaded"] == row["entries"] > 0
 
 
+@pytest.mark.slow
 def test_a_replay_makes_one_put_for_each_group_of_frames_and_one_for_the_summary(measured: Row) -> None:
     eager, lingering = (measured["samples"][f"hour {name}"][0] for name in ("parts", "linger"))
     assert eager["phases"]["appends"]["PUT"] == eager["frames"]
@@ -130,6 +138,7 @@ def test_a_replay_makes_one_put_for_each_group_of_frames_and_one_for_the_summary
     assert eager["phases"]["summaries"]["PUT"] == lingering["phases"]["summaries"]["PUT"] == 1
 
 
+@pytest.mark.slow
 def test_a_session_that_is_compacted_by_command_asks_for_more_and_keeps_less(measured: Row) -> None:
     left, compacted = (measured["samples"][f"hour {name}"][0] for name in ("everturn", "compacted"))
     assert hour(compacted, 60.0).puts > hour(left, 60.0).puts
@@ -159,6 +168,7 @@ def test_freeing_at_once_ends_with_the_block() -> None:
     assert usual_ms == compaction.FREE_AFTER_MS
 
 
+@pytest.mark.slow
 def test_every_kind_of_dispatch_is_measured_as_often_as_the_others(found: Summary) -> None:
     for store in DISPATCH_STORES:
         for case in CASES:
@@ -171,6 +181,7 @@ def test_every_kind_of_dispatch_is_measured_as_often_as_the_others(found: Summar
 # --- What is made of it -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_tables_compare_with_every_goal(measured: Row) -> None:
     goals, *others = report.tables(measured)
     assert len(goals.rows) == 20
@@ -178,6 +189,7 @@ def test_tables_compare_with_every_goal(measured: Row) -> None:
     assert all(len(row) == len(table.head) for table in others for row in table.rows)
 
 
+@pytest.mark.slow
 def test_tables_are_refused_if_something_else_was_loaded(measured: Row) -> None:
     name = f"load limit {FRAMES}"
     other = {**measured, "samples": {**measured["samples"], name: [{**measured["samples"][name][0], "digest": ""}]}}
@@ -185,6 +197,7 @@ def test_tables_are_refused_if_something_else_was_loaded(measured: Row) -> None:
         report.tables(other)
 
 
+@pytest.mark.slow
 def test_tables_go_between_the_markers_of_a_page(measured: Row, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"above\n{report.BEGIN}\nformer tables\n{report.END}\nbelow\n", encoding="utf-8")
@@ -196,6 +209,7 @@ def test_tables_go_between_the_markers_of_a_page(measured: Row, tmp_path: Path) 
     assert "former" not in text
 
 
+@pytest.mark.slow
 def test_plots_are_well_formed(measured: Row, tmp_path: Path) -> None:
     plots.write(measured, tmp_path, "tiny")
     pictures = sorted(tmp_path.glob("tiny-*.svg"))
@@ -203,6 +217,7 @@ def test_plots_are_well_formed(measured: Row, tmp_path: Path) -> None:
     assert all(ElementTree.parse(picture).getroot().tag.endswith("svg") for picture in pictures)
 
 
+@pytest.mark.slow
 def test_results_are_kept_without_single_latencies(measured: Row) -> None:
     row = report.thinned(measured)["samples"]["append everturn"][0]
     assert "latencies_s" not in row

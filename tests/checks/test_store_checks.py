@@ -54,13 +54,24 @@ def s3(s3_place: StorePlace) -> Settings:
     return Settings.load(store=s3_place.url)
 
 
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[LoopbackS3, Troubled]]:
+    with troubled_server() as both:
+        yield both
+
+
 @pytest.fixture
-def trouble(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Settings, Troubled]]:
+def trouble(
+    served: tuple[LoopbackS3, Troubled], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Settings, Troubled]]:
     """A bucket on a server that can be made to misbehave."""
-    with troubled_server() as (server, troubles):
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield Settings.load(store=f"s3://{server.fresh_bucket()}/runs", retry_deadline_s=0.2), troubles
+    server, troubles = served
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load(store=f"s3://{server.fresh_bucket()}/runs", retry_deadline_s=0.2)
+    troubles.asked.clear()
+    yield settings, troubles
+    troubles.end()
 
 
 # --- stores that are well ---

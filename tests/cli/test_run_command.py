@@ -33,6 +33,7 @@ def answer(request: ModelRequest) -> Reply | Failure:
 
 
 @pytest.mark.cli
+@pytest.mark.slow
 def test_a_run_streams_to_the_terminal_and_a_second_one_goes_on_as_json(everturn: Any) -> None:
     model = ScriptedModel(answer)
     (everturn.desk / "prompt.txt").write_text(PROMPT)

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from everturn.cli.app import _run
-from everturn.cli.sweep import age
+from everturn.cli.output import age
 from everturn.clock import ManualClock
 from everturn.model import Holder, WorkItem
 from everturn.registry import Registry, SqliteRegistry, open_registry
@@ -28,6 +28,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.chdir(tmp_path)
     url = f"sqlite://{tmp_path / 'registry.db'}"
     monkeypatch.setenv("EVERTURN_REGISTRY", url)
+    monkeypatch.setenv("EVERTURN_STATE", str(tmp_path / "state"))
     for name, hours in (("older", 50), ("old", 25), ("young", 1)):
         then = ManualClock(time.time() - hours * HOUR_S, boot=f"of {name}")
         used = SqliteRegistry(tmp_path / "registry.db", clock=then)

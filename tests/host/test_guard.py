@@ -19,7 +19,7 @@ from everturn.clock import SystemClock
 from everturn.host import guard
 from everturn.host.agents import end_old_agents
 from everturn.host.folders import RunFolders
-from host.stage import LOOP, RUN, SESSION, TOOL_COUNT, Stage, Worker
+from host.stage import LOOP, RUN, SESSION, TOOL_COUNT, TOOLS, Stage, Worker
 from polling import wait_until
 
 NOBODY = 65534
@@ -80,11 +80,14 @@ def test_an_agent_whose_worker_is_paused_ends_with_its_lease(stage: Stage) -> No
 def test_a_lease_that_is_extended_keeps_the_agent(stage: Stage) -> None:
     with stage.worker(stage.busy_agent(), lease_s=4.0) as worker:
         started(stage, worker)
-        deadline_s = time.monotonic() + 6
-        while time.monotonic() < deadline_s:
+        longer_s = time.monotonic() + 6
+
+        def extended() -> bool:
             worker.tell("lease")
             worker.wait_for("extended")
-            time.sleep(0.2)
+            return time.monotonic() > longer_s
+
+        wait_until(extended, "the first lease would have ended")
         assert len(stage.tools()) == TOOL_COUNT
 
 
@@ -166,12 +169,13 @@ def test_an_agent_that_does_not_listen_is_killed_after_two_seconds(stage: Stage)
 
 @pytest.mark.slow
 def test_a_second_signal_hurries(stage: Stage) -> None:
-    with stage.worker(stage.busy_agent()) as worker:
+    asked = stage.folder / "asked"
+    with stage.worker(stage.agent(f"trap 'touch {asked}' TERM\n{TOOLS}\necho ready\n{LOOP}")) as worker:
         pid = json.loads(worker.wait_for("started"))["pid"]
         started(stage, worker)
         begin = time.monotonic()
         os.kill(pid, signal.SIGTERM)
-        time.sleep(0.05)
+        wait_until(asked.exists, "the agent was asked to end")
         os.kill(pid, signal.SIGTERM)
         worker.tell("close")
         worker.wait_for("closed")

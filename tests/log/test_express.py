@@ -117,9 +117,10 @@ def test_objects_are_listed_by_folder_overwritten_and_deleted(objects: BlockingO
 @pytest.mark.parametrize("kind", [SLOW_DOWN, hang_up], ids=["slow-down", "hang-up"])
 @pytest.mark.parametrize("page", [10, 1])
 def test_a_listing_of_many_pages_that_breaks_off_is_whole_all_the_same(
-    objects: BlockingObjects, trouble: Troubled, monkeypatch: pytest.MonkeyPatch, kind: Any, page: int
+    place: StorePlace, trouble: Troubled, monkeypatch: pytest.MonkeyPatch, kind: Any, page: int
 ) -> None:
     monkeypatch.setattr("everturn.log.objects.PAGE", page)
+    objects = locate(place.url, place.settings, ManualClock())
     keys = [f"c/{number:02}" for number in range(page * 2 + 5)]
     for key in keys:
         run(objects.create(key, b""))

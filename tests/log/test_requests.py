@@ -6,7 +6,7 @@ import gc
 import json
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -82,11 +82,23 @@ def kinds(trouble: Troubled) -> dict[str, Answer]:
     }
 
 
+def crossed(operations: Iterable[str], kinds: Sequence[str]) -> list[Any]:
+    """Return every operation with every kind of trouble; what is fast has each of both once."""
+    first = next(iter(operations))
+    return [
+        pytest.param(operation, kind, marks=() if operation == first or kind == kinds[0] else pytest.mark.slow)
+        for operation in operations
+        for kind in kinds
+    ]
+
+
 # --- What is tried again, and what is not ---
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("kind", ["500", "cut off", "KMS", "502", "503", "429", "hang-up"])
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    crossed(OPERATIONS, ["500", "cut off", "KMS", "502", "503", "429", "hang-up"]),
+)
 def test_what_may_be_done_twice_is_tried_again(
     objects: BlockingObjects, trouble: Troubled, operation: str, kind: str
 ) -> None:
@@ -97,7 +109,9 @@ def test_what_may_be_done_twice_is_tried_again(
     assert objects.throttled == (2 if kind in ("KMS", "503", "429") else 0)
 
 
-@pytest.mark.parametrize("operation", ["get", "listing", "delete"])
+@pytest.mark.parametrize(
+    "operation", ["get", *(pytest.param(name, marks=pytest.mark.slow) for name in ("listing", "delete"))]
+)
 def test_a_server_that_says_nothing_is_asked_again(
     served: tuple[LoopbackS3, Troubled], trouble: Troubled, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
@@ -188,6 +202,7 @@ def test_one_deletion_of_many_that_fails_is_told_by_its_cause(objects: BlockingO
 # --- Throttling ---
 
 
+@pytest.mark.slow
 def test_a_store_that_takes_few_requests_at_once_is_asked_for_fewer_and_all_reads_succeed(
     served: tuple[LoopbackS3, Troubled], trouble: Troubled, monkeypatch: pytest.MonkeyPatch
 ) -> None:

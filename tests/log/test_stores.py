@@ -12,9 +12,10 @@ import pytest
 from moto.core import set_initial_no_auth_action_count
 from obstore.store import MemoryStore
 
+from everturn.clock import Clock, ManualClock
 from everturn.errors import Corrupt, Denied, Invalid, NotFound, Unavailable
 from everturn.log.objects import BlockingObjects, run
-from everturn.log.stores import admit, connect
+from everturn.log.stores import admit, connect, locate
 from everturn.settings import Settings
 from everturn.testing import LoopbackS3
 from everturn.testing.faults import Fault, FaultyObjects
@@ -23,10 +24,12 @@ from support import StorePlace
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def s3(server: LoopbackS3, bucket: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> BlockingObjects:
+def s3(
+    server: LoopbackS3, bucket: str, monkeypatch: pytest.MonkeyPatch, clock: Clock | None = None, **settings: Any
+) -> BlockingObjects:
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    return connect(f"s3://{bucket}/prefix", Settings.load(**settings))
+    return locate(f"s3://{bucket}/prefix", Settings.load(**settings), clock)
 
 
 def keys(objects: FaultyObjects | BlockingObjects) -> list[str]:
@@ -262,7 +265,7 @@ def test_a_server_that_is_always_overloaded_is_unavailable(monkeypatch: pytest.M
         return answer
 
     with LoopbackS3.start(wrap=overloaded) as server:
-        objects = s3(server, "bucket", monkeypatch, request_timeout_s=1.0, retry_deadline_s=0.2)
+        objects = s3(server, "bucket", monkeypatch, ManualClock())
         with pytest.raises(Unavailable):
             run(admit(objects, "scope", "s3://bucket"))
         with pytest.raises(Unavailable):

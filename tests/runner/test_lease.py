@@ -23,7 +23,8 @@ from everturn.telemetry import Metrics
 from polling import wait_until
 from runner.stage import WORK, Desk
 
-TTL_S = 1.2
+TTL_S = 0.15  # heartbeats come in real time, but nothing ends before its clock is turned
+REAL_TTL_S = 1.2
 LONG_S = 3600.0
 
 
@@ -31,12 +32,14 @@ class Moody(SqliteRegistry):
     """A registry that renews as the test likes.
 
     Attributes:
+        clock: Its clock, and that of whoever keeps a claim.
         trouble: Called at each renewal, before it is done.
         renewals: How many were asked for.
     """
 
-    def __init__(self, path: Path, **given: Any) -> None:
-        super().__init__(path, **given)
+    def __init__(self, path: Path, clock: Clock) -> None:
+        super().__init__(path, clock=clock)
+        self.clock = clock
         self.trouble: Callable[[], None] = lambda: None
         self.renewals = 0
 
@@ -49,18 +52,18 @@ class Moody(SqliteRegistry):
 class Kept:
     """A lease, and what it says."""
 
-    def __init__(self, registry: Moody, ttl_s: float, clock: Clock) -> None:
+    def __init__(self, registry: Moody, ttl_s: float) -> None:
         self.lost: list[EverturnError] = []
         self.lost_at: list[float] = []
         self.renewed: list[float] = []
         self.metrics = Metrics(CollectorRegistry())
-        self._clock = clock
-        asked_at = clock.elapsed()
+        self._clock = registry.clock
+        asked_at = registry.clock.elapsed()
         self.lease = Lease(
             registry,
             registry.claim(WORK, Holder("w1", "run-1"), ttl_s=ttl_s),
             asked_at=asked_at,
-            clock=clock,
+            clock=registry.clock,
             lost=self._note_loss,
             renewed=self.renewed.append,
             metrics=self.metrics,
@@ -75,53 +78,66 @@ class Kept:
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Moody:
-    return Moody(tmp_path / "registry.db")
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def registry(tmp_path: Path, clock: ManualClock) -> Moody:
+    return Moody(tmp_path / "registry.db", clock)
 
 
 @contextmanager
-def keeping(registry: Moody, ttl_s: float = TTL_S, clock: Clock | None = None) -> Iterator[Kept]:
-    kept = Kept(registry, ttl_s, clock or SystemClock())
+def keeping(registry: Moody, ttl_s: float = TTL_S) -> Iterator[Kept]:
+    kept = Kept(registry, ttl_s)
     try:
         yield kept
     finally:
         kept.lease.end()
 
 
+def let_it_nearly_end(kept: Kept, clock: ManualClock) -> None:
+    """Turn the clock to the middle of the time that is kept for letting go."""
+    clock.advance(kept.lease.ttl_left_s + kept.lease.margin_s / 2)
+
+
 def away() -> None:
     raise Unavailable("the registry is away", hint="wait")
 
 
-def test_a_heartbeat_comes_three_times_as_often_as_the_claim_would_end(registry: Moody) -> None:
+def test_a_heartbeat_comes_three_times_as_often_as_the_claim_would_end(tmp_path: Path) -> None:
     clock = SystemClock()
-    with keeping(registry) as kept:
+    registry = Moody(tmp_path / "registry.db", clock)
+    with keeping(registry, REAL_TTL_S) as kept:
         first = kept.lease.until
         wait_until(lambda: clock.elapsed() > first, "the claim would have ended")
         assert registry.renewals >= 2
         with pytest.raises(Held):
-            registry.claim(WORK, Holder("w2", "run-2"), ttl_s=TTL_S)
+            registry.claim(WORK, Holder("w2", "run-2"), ttl_s=REAL_TTL_S)
         assert kept.lease.until > first
         assert kept.renewed == sorted(kept.renewed)
         assert kept.renewed[-1] <= kept.lease.until
     assert kept.lost == []
 
 
-def test_who_keeps_a_claim_thinks_that_it_ends_no_later_than_the_registry_does(registry: Moody) -> None:
-    clock = SystemClock()
+def test_who_keeps_a_claim_thinks_that_it_ends_no_later_than_the_registry_does(
+    registry: Moody, clock: ManualClock
+) -> None:
+    registry.trouble = lambda: clock.advance(TTL_S / 10)  # it takes its time
     with keeping(registry) as kept:
-        wait_until(lambda: registry.renewals >= 2, "it was renewed")
+        wait_until(lambda: kept.renewed, "it was renewed")
     [record] = registry.records()
     left_s = (record.held_until or 0) - clock.now()
-    assert kept.lease.until - clock.elapsed() <= left_s + 0.01  # two clocks are read one after the other
+    assert 0 < kept.lease.until - clock.elapsed() <= left_s
 
 
 def test_after_the_end_no_heartbeat_comes(registry: Moody) -> None:
     with keeping(registry) as kept:
         wait_until(lambda: registry.renewals, "it was renewed")
-    renewals = registry.renewals
+    renewals, ended_at = registry.renewals, SystemClock().elapsed()
     names = {thread.name for thread in threading.enumerate()}
     assert not names & {"everturn-heartbeat", "everturn-lease"}
-    wait_until(lambda: SystemClock().elapsed() > kept.lease.until, "the claim has ended")
+    wait_until(lambda: SystemClock().elapsed() > ended_at + TTL_S, "three more were due")
     assert registry.renewals == renewals
     assert kept.lost == []
 
@@ -138,9 +154,12 @@ def test_a_claim_that_somebody_else_has_is_lost_once_and_at_once(registry: Moody
     assert kept.counted("claim_renewal_failures") == 0
 
 
-def test_a_claim_that_cannot_be_renewed_is_lost_before_it_ends(registry: Moody) -> None:
+def test_a_claim_that_cannot_be_renewed_is_lost_before_it_ends(registry: Moody, clock: ManualClock) -> None:
     registry.trouble = away
     with keeping(registry) as kept:
+        wait_until(lambda: registry.renewals > 2, "it is tried again")
+        assert kept.lost == []
+        let_it_nearly_end(kept, clock)
         wait_until(lambda: kept.lost, "it is lost")
         assert kept.lost_at[0] < kept.lease.until
         assert kept.lost_at[0] >= kept.lease.until - kept.lease.margin_s
@@ -148,7 +167,16 @@ def test_a_claim_that_cannot_be_renewed_is_lost_before_it_ends(registry: Moody) 
     assert isinstance(error, Unavailable)
     assert "could not be renewed in time" in error.message
     assert kept.counted("claims_lost") == 1
-    assert kept.counted("claim_renewal_failures") == registry.renewals > 2  # it is tried more often then
+    assert kept.counted("claim_renewal_failures") == registry.renewals
+
+
+def test_a_heartbeat_that_fails_is_followed_by_others_more_often(tmp_path: Path) -> None:
+    registry = Moody(tmp_path / "registry.db", SystemClock())
+    registry.trouble = away
+    with keeping(registry, REAL_TTL_S) as kept:
+        wait_until(lambda: kept.lost, "it is lost")
+        assert kept.lost_at[0] < kept.lease.until
+    assert registry.renewals > 2
 
 
 def test_a_registry_that_comes_back_in_time_is_not_noticed(registry: Moody) -> None:
@@ -160,11 +188,15 @@ def test_a_registry_that_comes_back_in_time_is_not_noticed(registry: Moody) -> N
         assert kept.lost == []
 
 
-def test_a_registry_that_does_not_answer_at_all_does_not_keep_the_loss_from_being_told(registry: Moody) -> None:
+def test_a_registry_that_does_not_answer_at_all_does_not_keep_the_loss_from_being_told(
+    registry: Moody, clock: ManualClock
+) -> None:
     go = threading.Event()
     registry.trouble = lambda: go.wait(20) and None
     try:
         with keeping(registry) as kept:
+            wait_until(lambda: registry.renewals, "it is asked")
+            let_it_nearly_end(kept, clock)
             wait_until(lambda: kept.lost, "it is lost")
             assert not go.is_set()
             assert kept.lost_at[0] < kept.lease.until
@@ -175,7 +207,7 @@ def test_a_registry_that_does_not_answer_at_all_does_not_keep_the_loss_from_bein
 
 
 def test_an_error_that_is_none_of_ours_ends_in_a_loss_before_the_end(
-    registry: Moody, monkeypatch: pytest.MonkeyPatch
+    registry: Moody, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_down() -> None:
         raise RuntimeError("this should not happen")
@@ -184,23 +216,26 @@ def test_an_error_that_is_none_of_ours_ends_in_a_loss_before_the_end(
     monkeypatch.setattr(threading, "excepthook", caught.append)
     registry.trouble = break_down
     with keeping(registry) as kept:
+        wait_until(lambda: caught, "the heartbeat has broken down")
+        let_it_nearly_end(kept, clock)
         wait_until(lambda: kept.lost, "it is lost")
         assert kept.lost_at[0] < kept.lease.until
     assert len(caught) == 1
 
 
-def test_a_machine_that_was_suspended_for_too_long_has_lost_its_claim(registry: Moody) -> None:
-    clock = ManualClock()
-    with keeping(registry, LONG_S, clock) as kept:
+def test_a_machine_that_was_suspended_for_too_long_has_lost_its_claim(
+    registry: Moody, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everturn.runner.lease.LOOK_S", 0.05)
+    with keeping(registry, LONG_S) as kept:
         assert kept.lease.ttl_left_s == LONG_S - kept.lease.margin_s
         clock.advance(LONG_S)
         wait_until(lambda: kept.lost, "it is lost")
     assert registry.renewals == 0
 
 
-def test_a_clock_that_jumps_loses_no_claim(registry: Moody) -> None:
-    clock = ManualClock()
-    with keeping(registry, LONG_S, clock) as kept:
+def test_a_clock_that_jumps_loses_no_claim(registry: Moody, clock: ManualClock) -> None:
+    with keeping(registry, LONG_S) as kept:
         for seconds in (86_400, -2 * 86_400):
             clock.jump(seconds)
             assert kept.lease.ttl_left_s == LONG_S - kept.lease.margin_s

@@ -169,7 +169,7 @@ UNUSABLE: dict[str, tuple[Any, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("prompt", "error", "said"), UNUSABLE.values(), ids=UNUSABLE.keys())
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", ["asyncio", pytest.param("trio", marks=pytest.mark.slow)])
 def test_what_cannot_be_said_ends_the_run_without_an_agent_and_frees_the_claim(
     desk: Desk, prompt: Any, error: type[Exception], said: str, backend: str
 ) -> None:

@@ -79,7 +79,9 @@ def test_two_runs_of_one_work_item_in_one_process_are_one_run_and_one_refusal(de
     assert len(desk.agent.starts) == 1
 
 
-def test_a_run_that_waits_goes_on_where_the_other_one_ended(desk: Desk) -> None:
+def test_a_run_that_waits_goes_on_where_the_other_one_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("everturn.runner.dispatch.LOOK_AGAIN_S", 0.05)
+
     async def main() -> None:
         first, second = desk.run(), desk.run(runtime=desk.runtime(claim_wait_s=60))
         await anext(first)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import count
 from typing import Any
 
 import pytest
@@ -15,8 +15,6 @@ from everturn.registry import DynamoDbRegistry
 from everturn.settings import Settings
 from everturn.testing import LoopbackS3
 from polling import WAIT_S
-
-_numbers = count(1)
 
 
 class Wire:
@@ -46,7 +44,8 @@ class Wire:
         assert self._server is not None
         for name, value in self._server.environment.items():
             monkeypatch.setenv(name, value)
-        table = f"registry-of-runs-{next(_numbers)}"
+        # Agents are found on the whole host by their registry, and tests run in several processes.
+        table = f"registry-of-runs-{uuid.uuid4()}"
         DynamoDbRegistry(table, settings=Settings.load()).create_table()
         store = f"s3://{self._server.fresh_bucket()}/agents"
         return {"store": store, "registry": f"dynamodb://{table}?region=us-east-1"}

@@ -39,6 +39,13 @@ async def listen(run: Run) -> None:
     say("heard_out", stopped=run.stopped)
 
 
+async def until(look: Callable[[], object]) -> None:
+    """Wait for something that nobody tells us."""
+    with anyio.fail_after(WAIT_S):
+        while not look():  # noqa: ASYNC110  # that is what it is for
+            await anyio.sleep(0.01)
+
+
 def children() -> list[int]:
     return [each.pid for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
 
@@ -84,9 +91,7 @@ async def dropped(plan: Plan) -> None:
     await until_it_speaks(run)
     del run
     gc.collect()
-    with anyio.fail_after(WAIT_S):
-        while children():  # noqa: ASYNC110  # nobody tells us
-            await anyio.sleep(0.05)
+    await until(lambda: not children())
     say("alone")
 
 
@@ -96,7 +101,7 @@ async def closed_elsewhere(plan: Plan) -> None:
     await until_it_speaks(run)
     async with anyio.create_task_group() as group:
         group.start_soon(listen, run)
-        await anyio.sleep(0.1)
+        await anyio.wait_all_tasks_blocked()
         await run.aclose()
         say("closed", children=children(), stopped=run.stopped)
 
@@ -128,9 +133,9 @@ async def cancelled_twice(plan: Plan) -> None:
     say("ready")
     await anyio.to_thread.run_sync(sys.stdin.readline)
     task = asyncio.create_task(listen(run))
-    await asyncio.sleep(0.1)
+    await anyio.wait_all_tasks_blocked()
     task.cancel()
-    await asyncio.sleep(0.3)
+    await until(lambda: run.stopped)
     task.cancel()
     with suppress(asyncio.CancelledError, EverturnError):
         await task
@@ -188,7 +193,7 @@ async def loop_ends_with_task(plan: Plan) -> None:
     kept.append(run)
     await until_it_speaks(run)
     tasks.append(asyncio.create_task(listen(run)))
-    await asyncio.sleep(0.2)
+    await anyio.wait_all_tasks_blocked()
 
 
 async def stopped_by_a_thread(plan: Plan) -> None:

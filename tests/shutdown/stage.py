@@ -281,7 +281,7 @@ class Stage:
             self._poll(worker, (machine.desk / "cli-started").exists)
             return
         if self.moment == "streaming":
-            self.model.wait_for_requests(1, TIMEOUT_S)
+            self._poll(worker, lambda: self.model.requests)
             self.model.wait_until_streamed(1, 4, TIMEOUT_S)
             worker.wait_for("delta")
         elif self.moment == "in-a-tool":
@@ -292,6 +292,10 @@ class Stage:
         else:
             worker.wait_for("result")
         self._poll(worker, machine.acknowledged)
+
+    def wait_until_cut_off(self) -> None:
+        """Wait until nobody listens to the model any more: the run has begun to let go."""
+        wait_until(lambda: self.model.open_replies == 0, "the agent has left its model", TIMEOUT_S)
 
     def _poll(self, worker: Worker, look: Any) -> None:
         def running_and() -> Any:

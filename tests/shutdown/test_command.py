@@ -92,7 +92,7 @@ def test_a_second_signal_makes_the_command_hurry_even_without_a_store(stage: Sta
         wait_until_it_streams(stage)
         stage.proxy.cut()
         worker.send(number)
-        time.sleep(0.3)
+        stage.wait_until_cut_off()
         begun = time.monotonic()
         worker.send(number)
         assert worker.wait() == 128 + number
@@ -108,7 +108,7 @@ def test_a_second_signal_makes_a_worker_hurry_even_without_a_store(stage: Stage)
         stage.reach(worker)
         stage.proxy.cut()
         worker.send(signal.SIGTERM)
-        time.sleep(0.3)
+        stage.wait_until_cut_off()
         begun = time.monotonic()
         worker.send(signal.SIGTERM)
         assert worker.wait() == -signal.SIGTERM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,7 +63,10 @@ def test_of_two_workers_that_race_for_a_work_item_one_runs_and_one_is_refused(ma
 @pytest.mark.timeout(400)
 def test_they_do_on_dynamodb_too(make_stage: MakeStage, dynamo: Dynamo) -> None:
     dynamo.reset(None)
-    variables = {"AWS_ENDPOINT_URL_DYNAMODB": dynamo.url, "EVERTURN_REGISTRY": "dynamodb://twins?region=us-east-1"}
+    variables = {
+        "AWS_ENDPOINT_URL_DYNAMODB": dynamo.url,
+        "EVERTURN_REGISTRY": f"dynamodb://twins-{uuid.uuid4()}?region=us-east-1",
+    }
     stage = make_stage(**variables)
     registry: Any = stage.runtime.registry  # reaches moto directly: its tables are those of the process
     registry.create_table()

@@ -23,7 +23,8 @@ from everturn.testing.model import (
     ToolUse,
     cli_environment,
 )
-from model_client import WAIT_S, served
+from model_client import NO_TLS, WAIT_S, served
+from polling import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ ASK = {
 )
 def test_leaving_the_block_ends_whatever_is_still_open(reply: Reply, streaming: bool) -> None:
     model = ScriptedModel([reply])
-    with httpx2.Client(timeout=WAIT_S, trust_env=False) as client, ThreadPoolExecutor(1) as pool:
+    with httpx2.Client(timeout=WAIT_S, trust_env=False, verify=NO_TLS) as client, ThreadPoolExecutor(1) as pool:
         with model.serve() as url:
             answer = pool.submit(client.post, f"{url}/v1/messages", json={**ASK, "stream": streaming})
             model.wait_for_requests(1, WAIT_S)
@@ -78,8 +79,22 @@ def test_a_model_can_come_back_on_its_port_and_goes_on_in_its_script() -> None:
         port = int(model.url.rpartition(":")[2])
         client.post("/v1/messages", json=ASK)
     with model.serve(port) as url:
-        answer = httpx2.post(f"{url}/v1/messages", json=ASK, trust_env=False)
+        answer = httpx2.post(f"{url}/v1/messages", json=ASK, trust_env=False, verify=NO_TLS)
     assert answer.json()["content"][0]["text"] == "two"
+
+
+def test_a_reply_is_open_until_it_is_said_or_nobody_listens() -> None:
+    stalling = Reply("a b", stall_after_chunks=1)
+    model = ScriptedModel([stalling, stalling])
+    with served(model) as client:
+        for number in (1, 2):
+            with client.stream("POST", "/v1/messages", json={**ASK, "stream": True}) as answer:
+                model.wait_until_streamed(number, 1, WAIT_S)
+                assert model.open_replies == 1
+                if number == 1:
+                    model.release()
+                    answer.read()
+            wait_until(lambda: model.open_replies == 0, "the reply has ended")
 
 
 def test_a_taken_port_is_an_error_at_once() -> None:

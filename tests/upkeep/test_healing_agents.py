@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import claude_agent_sdk
 import pytest
 from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, SessionKey, project_key_for_directory
@@ -22,6 +23,7 @@ from everturn.testing import Fault, FaultyObjects, ModelRequest, Reply, Scripted
 from everturn.upkeep.alignment import align, comparable
 from everturn.upkeep.healing import Healing, heal, salvage
 from everturn.upkeep.local import read_transcript
+from polling import WAIT_S
 
 pytestmark = [pytest.mark.cli, pytest.mark.slow]
 
@@ -172,11 +174,6 @@ def assert_healthy(bench: Bench, *ends: Healing) -> None:
     assert bench.store.unstored_entries == 0
 
 
-async def interrupt(client: ClaudeSDKClient) -> None:
-    await anyio.sleep(1.5)
-    await client.interrupt()
-
-
 @pytest.mark.parametrize(
     "prompts",
     [
@@ -202,6 +199,10 @@ def test_a_healthy_run_and_the_runs_that_resume_it_heal_only_closing_notes(
 
 
 def test_an_interrupted_run_heals_only_closing_notes(bench: Bench) -> None:
+    async def interrupt(client: ClaudeSDKClient) -> None:
+        await anyio.to_thread.run_sync(bench.model.wait_until_streamed, 1, 2, WAIT_S)
+        await client.interrupt()
+
     async def main() -> None:
         first = await bench.run("STALL", during=interrupt)
         again = await bench.run("Hello.")

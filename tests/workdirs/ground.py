@@ -106,6 +106,9 @@ class Ground:
         assert record is not None
         return record
 
+    def all(self) -> list[WorkdirRecord]:
+        return list(WorkdirRecord.all(self.root))
+
     def tree(self, workdir: WorkdirRecord) -> Path:
         return workdir.tree(self.root)
 

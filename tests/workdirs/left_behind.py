@@ -71,6 +71,7 @@ class LeftBehind:
         environment = {
             **inherited_environment(),
             "HOME": str(self.folder / "home"),
+            "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_AUTHOR_NAME": "A",
             "GIT_AUTHOR_EMAIL": "a@example.org",
             "GIT_COMMITTER_NAME": "A",

@@ -140,8 +140,9 @@ def test_a_dry_run_goes_on_from_what_is_taken_to_have_been_done(ground: Ground) 
 
 def test_one_that_fails_does_not_keep_the_others(ground: Ground) -> None:
     bad, good = ground.open("a", days_ago=9), ground.open("b", days_ago=8)
-    (ground.root.path / "locks" / f"{bad.name}.lock").unlink()
-    (ground.root.path / "locks" / f"{bad.name}.lock").mkdir()
+    for name in (bad.name, f"cache-{bad.cache}"):
+        (ground.root.path / "locks" / f"{name}.lock").unlink()
+        (ground.root.path / "locks" / f"{name}.lock").mkdir()
     found = ground.evictor(quota_bytes=0).evict()
     assert [fate.action for fate in found.fates if fate.name == good.name] == ["removed"]
     assert [fate.action for fate in found.fates if fate.name == bad.name] == ["kept"]

@@ -198,6 +198,17 @@ def test_nothing_can_be_lost_in_a_workdir_that_was_still_being_made(ground: Grou
     assert ground.removal().remove(workdir.name, "expired").action == "removed"
 
 
+def test_a_workdir_without_a_folder_or_without_a_record_goes_as_well(ground: Ground) -> None:
+    ghost, saved, unsaved = ground.open("a"), ground.open("b"), ground.open("c")
+    (ground.tree(unsaved) / "new.txt").write_text("new\n")
+    shutil.rmtree(ground.tree(ghost))
+    for workdir in (saved, unsaved):
+        WorkdirRecord.file(ground.root, workdir.name).unlink()
+    actions = [ground.removal("push").remove(each.name, "reset").action for each in (ghost, saved, unsaved)]
+    assert actions == ["removed", "removed", "pushed"]
+    assert ground.names("trees") == ground.names("records") == []
+
+
 def test_a_workdir_is_kept_if_it_is_wanted_again_by_then(ground: Ground) -> None:
     workdir = ground.open()
     fate = ground.removal().remove(workdir.name, "expired", unless=lambda record: f"{record.name} is wanted")
@@ -224,6 +235,20 @@ def test_what_became_of_it_can_be_written_as_json(ground: Ground) -> None:
         "path": None,
         "size_bytes": None,
     }
+
+
+def test_folders_in_folders_without_end_are_deleted_like_others(ground: Ground) -> None:
+    workdir = ground.open()
+    place = os.open(ground.tree(workdir), os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("x", dir_fd=place)
+        deeper = os.open("x", os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = deeper
+    os.close(place)
+    ground.root.discard(ground.tree(workdir))
+    ground.root.empty_trash()
+    assert ground.names("trash") == []
 
 
 # --- Shrinking ----------------------------------------------------------------------------------------------------

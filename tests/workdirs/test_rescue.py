@@ -14,6 +14,7 @@ import pytest
 from everturn.errors import Conflict, EverturnError, NotFound, Unavailable
 from everturn.settings import inherited_environment
 from everturn.workdirs import rescue
+from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved, inspect
 from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantine
 from workdirs.left_behind import FILES, LeftBehind, all_files, names
@@ -116,6 +117,12 @@ def test_files_outside_a_sparse_checkout_are_in_the_commit(left: LeftBehind) -> 
     left.write("lib/c.txt", "changed\n")
     (ref,) = push(left)
     assert content(left, ref) == plain({**FILES, "lib/c.txt": "changed"})
+
+
+def test_a_large_file_goes_into_the_commit_itself(with_large_file: LeftBehind) -> None:
+    with_large_file.write("big.bin", "large\nand larger\n")
+    (ref,) = push(with_large_file)
+    assert content(with_large_file, ref)["big.bin"] == "large\nand larger"
 
 
 def test_a_merge_with_conflicts_is_pushed_as_it_stands(left: LeftBehind) -> None:
@@ -269,6 +276,16 @@ def test_odd_names_are_kept_under_plain_ones(left: LeftBehind) -> None:
     kept = keep(left)
     assert all(re.fullmatch(r"refs/everturn/kept/shop-1/[A-Za-z0-9-]{1,60}-[0-9a-f]{12}", ref) for ref in kept)
     assert left.agent("for-each-ref", "--format=%(refname)", "refs/everturn", at=left.cache).split() == sorted(kept)
+
+
+def test_the_oldest_protocol_is_good_enough_to_keep_commits(left: LeftBehind) -> None:
+    tip = left.commit()
+    left.agent("push", "--quiet", "origin", "HEAD:topic")
+    left.agent("reset", "--quiet", "--hard", "origin/main")  # so that the commit is not HEAD's
+    (left.folder / "gitconfig").write_text("[protocol]\n\tversion = 0\n")
+    git = Git(inherited_environment(), 20, left.folder / "gitconfig")
+    with left.shadow() as shadow:
+        assert keep_pushed(git, shadow, left.cache, "shop-1", (("refs/heads/topic", tip),))
 
 
 def test_keeping_twice_and_keeping_nothing_change_nothing(left: LeftBehind) -> None:

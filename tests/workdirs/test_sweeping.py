@@ -185,6 +185,13 @@ def test_a_folder_that_only_says_that_it_is_ours_is_not_believed(ground: Ground,
     assert fate_of(ground.sweeper().sweep(), "x-0123456789ab").action == "kept"
 
 
+def test_a_link_to_a_workdir_is_no_workdir(ground: Ground) -> None:
+    workdir = ground.open()
+    (ground.root.trees / "x-0123456789ab").symlink_to(ground.tree(workdir))
+    assert fate_of(ground.sweeper().sweep(), "x-0123456789ab").action == "kept"
+    assert ground.names("records") == [f"{workdir.name}.json"]
+
+
 def test_a_workdir_whose_cache_is_missing_stays(ground: Ground) -> None:
     workdir = ground.open(days_ago=100)
     shutil.rmtree(ground.root.caches / workdir.cache)
@@ -247,7 +254,8 @@ def test_records_that_were_half_written_and_quarantines_that_were_not_needed_go(
         path.write_text("{")
     (ground.root.quarantine / "x-1").mkdir()
     (ground.root.quarantine / "x-1" / "NOTE.md").write_text("note\n")
-    ground.sweeper().sweep()
+    fates = ground.sweeper().sweep().fates
+    assert len(fates) == 2  # of the workdir and of its cache
     assert all(path.exists() for path in halves)
     ground.clock.advance(HOUR_S + 60)
     ground.sweeper().sweep()
@@ -264,6 +272,15 @@ def test_trash_is_emptied(ground: Ground) -> None:
     assert report.fates[0].kind == "trash"
     assert report.freed_bytes > 0
     assert ground.names("trash") == []
+
+
+def test_trash_that_cannot_be_deleted_is_reported(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    workdir = ground.open()
+    ground.root.discard(ground.tree(workdir))
+    monkeypatch.setattr(ground.root, "empty_trash", lambda: None)
+    kept = [fate for fate in ground.sweeper().sweep().kept if fate.kind == "trash"]
+    assert [fate.reasons for fate in kept] == [("it cannot be deleted",)]
+    assert kept[0].size_bytes
 
 
 def test_what_lies_in_quarantine_is_reported_with_its_size_and_never_removed(ground: Ground) -> None:
@@ -324,8 +341,9 @@ def test_one_sweeps_at_a_time(ground: Ground) -> None:
 
 def test_one_that_cannot_be_looked_at_does_not_keep_the_others(ground: Ground) -> None:
     bad, good = ground.open("a", days_ago=9), ground.open("b", days_ago=9)
-    (ground.root.path / "locks" / f"{bad.name}.lock").unlink()
-    (ground.root.path / "locks" / f"{bad.name}.lock").mkdir()
+    for name in (bad.name, f"cache-{bad.cache}"):
+        (ground.root.path / "locks" / f"{name}.lock").unlink()
+        (ground.root.path / "locks" / f"{name}.lock").mkdir()
     report = ground.sweeper().sweep()
     assert fate_of(report, bad.name).action == "kept"
     assert fate_of(report, good.name).action == "removed"

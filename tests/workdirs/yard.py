@@ -82,8 +82,8 @@ class Origin:
 
     def has(self, ref: str) -> str | None:
         """Return what a ref is on; `None` if there is none."""
-        said = git(self.path, "for-each-ref", "--format=%(objectname)", ref)
-        return said or None
+        said = git(self.path, "for-each-ref", "--format=%(refname) %(objectname)", ref)
+        return dict(line.split() for line in said.splitlines()).get(ref)
 
 
 class Yard:

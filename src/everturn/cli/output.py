@@ -34,6 +34,7 @@ EXIT_HELD = 75  # "try again later", as sendmail's sysexits.h has it
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
@@ -201,6 +202,14 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def age(seconds: float) -> str:
+    """Return a duration as people read it, in its largest unit: `26 h`, `3 d`."""
+    for size, unit in _UNITS:
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def summary_of(result: ResultMessage | None) -> dict[str, Any]:

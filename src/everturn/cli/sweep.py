@@ -1,4 +1,4 @@
-"""`everturn sweep`: sessions that are too old to be resumed are forgotten."""
+"""`everturn sweep`: sessions that are too old to be resumed are forgotten, and workdirs are looked after."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, plain, when
+from everturn.cli.output import Terminal, age, plain, when
 from everturn.cli.sessions.care import counted
 from everturn.cli.sessions.common import JsonOption, print_json, short_ids
+from everturn.cli.workdirs.sweeping import print_report, print_report_as_json
 from everturn.clock import SystemClock
 from everturn.model import SessionRecord
 from everturn.registry import open_registry
 from everturn.runner import Sweeper
 from everturn.settings import Settings
 from everturn.telemetry import default_metrics, log_to_stderr
-
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+from everturn.workshop import Workshop
 
 
 def command(
@@ -27,24 +27,30 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be dropped, and drop nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Drop the sessions that were last used too long ago to be resumed, so that their work begins anew.
+    """Drop the sessions that were last used too long ago to be resumed, then sweep the workdirs of this machine.
 
-    Their transcripts stay. A session that somebody holds is never dropped.
+    Transcripts stay. A session that somebody holds is never dropped, and nothing unsaved is removed.
     """
     settings = Settings.load(registry=registry)
     log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
     opened = open_registry(settings.registry_url(), ages=settings.session_ages(), settings=settings)
     dropped = opened.sweep(dry_run=True) if dry_run else Sweeper(opened, default_metrics()).sweep()
+    workshop = Workshop.open(settings, opened)
+    report = workshop.sweeper.sweep(dry_run=dry_run) if workshop.root.is_there else None
     now = SystemClock().now()
     if as_json:
         for each in dropped:
             print_json({**_record(each, now), "dropped": not dry_run})
+        if report is not None:
+            print_report_as_json(report)
         return
     terminal = Terminal(highlight=False)
     if dropped:
         terminal.print(_table(dropped, now))
     count = counted(len(dropped), "session", "sessions")
     terminal.print(f"{count} would be dropped" if dry_run else f"{count} dropped")
+    if report is not None:
+        print_report(terminal, report)
 
 
 def _table(dropped: Sequence[SessionRecord], now: float) -> Table:
@@ -70,11 +76,3 @@ def _record(dropped: SessionRecord, now: float) -> dict[str, Any]:
         "last_used": when(round(dropped.last_used_at * 1000)),
         "unused_s": round(max(now - dropped.last_used_at, 0)),
     }
-
-
-def age(seconds: float) -> str:
-    """Return a duration as people read it, in its largest unit: `26 h`, `3 d`."""
-    for size, unit in _UNITS:
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"

@@ -8,7 +8,6 @@ connection to the server on loopback, and of the authority that has signed its c
 from __future__ import annotations
 
 import contextlib
-import http.client
 import select
 import socket
 import socketserver
@@ -77,14 +76,7 @@ class LoopbackExpress:
 
     def create_bucket(self, base: str) -> str:
         """Make a directory bucket and return its whole name."""
-        name = f"{base}--{ZONE}--x-s3"
-        inside = http.client.HTTPConnection(urlsplit(self.server.url).netloc)  # boto3 would look for the zone
-        with contextlib.closing(inside):
-            inside.request("PUT", f"/{name}")
-            answer = inside.getresponse()
-            if answer.status != 200:
-                raise RuntimeError(f"the server makes no bucket {name}: {answer.status} {answer.read()!r}")
-        return name
+        return self.server.create_bucket(f"{base}--{ZONE}--x-s3")
 
     def fresh_bucket(self) -> str:
         """Make a directory bucket that nobody else uses and return its name."""
@@ -145,6 +137,7 @@ class _Proxy(socketserver.ThreadingTCPServer):
     """A proxy for HTTPS that ends every connection at one HTTP server, whatever host was asked for."""
 
     daemon_threads = True
+    request_queue_size = 128  # whoever finds no place in the queue tries again after a whole second
 
     def __init__(self, context: ssl.SSLContext, target: str) -> None:
         super().__init__(("127.0.0.1", 0), _Tunnel)
@@ -187,6 +180,8 @@ class _Tunnel(socketserver.BaseRequestHandler):
             self.server.context.wrap_socket(self.request, server_side=True) as outer,
             socket.create_connection(self.server.target) as inner,
         ):
+            for side in (outer, inner):
+                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or small writes wait for each other
             while self._carry(outer, inner):
                 pass
 

@@ -16,21 +16,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import socket
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from everturn.testing.messages_api import (
     Block,
@@ -52,6 +49,7 @@ from everturn.testing.messages_api import (
     message_events,
     parse_request,
 )
+from everturn.testing.serving import ThreadServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,11 +73,6 @@ __all__ = [
 
 _HOST = "127.0.0.1"
 _STOP_TIMEOUT_S = 10.0
-
-# The server complains of every reply that is cut short. Here that is what the script asked for; what
-# deserves a line is an exception.
-_log = logging.getLogger("everturn.testing.model")
-_log.addFilter(lambda record: record.exc_info is not None)
 
 
 class ScriptedModel:
@@ -143,6 +136,12 @@ class ScriptedModel:
         """What a script that is a function raised, or a `TypeError` where it returned no step."""
         with self._changed:
             return list(self._script_errors)
+
+    @property
+    def open_replies(self) -> int:
+        """How many replies are being said, or stalled: neither is their end reached nor has their client left."""
+        with self._changed:
+            return len(self._exchanges)
 
     @property
     def url(self) -> str:
@@ -211,7 +210,9 @@ class ScriptedModel:
         if self._url is not None:
             raise RuntimeError(f"the scripted model is already served at {self._url}")
         listener = socket.create_server((_HOST, port))
-        server = _Server(self._app())
+        # Connections inherit it. asyncio sets it only on sockets that name their protocol, and this one does not.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server = ThreadServer(self._app())
         thread = threading.Thread(target=server.run_on, args=(listener,), name="everturn-scripted-model", daemon=True)
         self._url = f"http://{_HOST}:{listener.getsockname()[1]}"
         thread.start()
@@ -220,7 +221,7 @@ class ScriptedModel:
             yield self._url
         finally:
             self._hang_up()
-            server.should_exit = True
+            server.stop()
             thread.join(_STOP_TIMEOUT_S)
             listener.close()
         if thread.is_alive():
@@ -387,39 +388,6 @@ class _Exchange(Response):
     def _leave(self) -> None:
         self._gone.set()
         self._go_on.set()
-
-
-class _Protocol(H11Protocol):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.logger = _log
-        self.access_log = False
-
-
-class _Server(uvicorn.Server):
-    """A server on a thread of its own. Not being the main thread, it leaves the signal handlers alone."""
-
-    def __init__(self, app: Starlette) -> None:
-        # Clients keep connections open while a tool runs; closing one then would look like a fault.
-        config = uvicorn.Config(
-            app, http=_Protocol, ws="none", lifespan="off", log_config=None, timeout_keep_alive=3600
-        )
-        super().__init__(config)
-        self._ready = threading.Event()
-
-    def run_on(self, listener: socket.socket) -> None:
-        """Serve until `should_exit` is set."""
-        asyncio.run(self.serve(sockets=[listener]))
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as usual, and say so."""
-        await super().startup(sockets)
-        self._ready.set()
-
-    def wait_until_ready(self) -> None:
-        """Wait until connections are accepted."""
-        if not self._ready.wait(_STOP_TIMEOUT_S):
-            raise RuntimeError(f"the scripted model did not start within {_STOP_TIMEOUT_S} s")
 
 
 def cli_environment(

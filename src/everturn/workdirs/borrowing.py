@@ -12,10 +12,11 @@ from pathlib import Path
 
 from everturn.workdirs.disk import folders_in
 from everturn.workdirs.git import Git
+from everturn.workdirs.inspection import linked_tree
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.rescue import KEPT
 from everturn.workdirs.root import Root, read_json
-from everturn.workdirs.untrusted import Damaged, read_gitfile, read_plain
+from everturn.workdirs.untrusted import Damaged, read_plain
 
 
 def cache_of(root: Root, tree: Path) -> str | None:
@@ -101,10 +102,9 @@ def linked_trees(git_dir: Path) -> list[Path]:
     found = []
     for folder in folders_in(git_dir / "worktrees"):
         with suppress(Damaged, OSError, ValueError):
-            said = os.fsdecode(read_plain(folder / "gitdir") or b"").rstrip("\r\n")
-            target = read_gitfile(folder / said) if said else None
-            if target is not None and os.path.realpath(target) == os.path.realpath(folder):
-                found.append(Path(os.path.realpath(folder / said)).parent)
+            tree = linked_tree(folder)
+            if tree is not None:
+                found.append(tree)
     return found
 
 

@@ -238,9 +238,9 @@ class Measurer:
             Denied: Nothing can be written.
         """
         for workdir in [each for each in WorkdirRecord.all(self._root) if _is_due(each)]:
-            self._measure_quietly(workdir.name)
+            self._quietly(self.workdir, workdir.name)
         for cache in [each for each in CacheRecord.all(self._root) if _is_due(each)]:
-            self.cache(cache.name)
+            self._quietly(self.cache, cache.name)
         self._note_rest()
         self.show()
 
@@ -257,14 +257,13 @@ class Measurer:
     def _work(self) -> None:
         busy: set[str] = set()
         while (name := self._next(busy)) is not None:
-            record = self._measure_quietly(name)
+            record = self._quietly(self.workdir, name)
             if record is None:
                 busy.add(name)
-                continue
-            with self._mutex:
-                self._wanted.pop(name, None)
-            with suppress(EverturnError):  # the sweep measures it, too
-                self.cache(record.cache)
+                self._forget(name, unless_there=True)
+            else:
+                self._forget(name)
+                self._quietly(self.cache, record.cache)
         with suppress(EverturnError, OSError):
             self.show()
 
@@ -275,16 +274,18 @@ class Measurer:
             self._is_running = name is not None
             return name
 
-    def _measure_quietly(self, name: str) -> WorkdirRecord | None:
-        try:
-            record = self.workdir(name)
-        except (EverturnError, OSError) as error:
-            self._log.warning("workdir_not_measured", workdir=name, error=str(error))
-            return None
-        if record is None and not self._root.trees.joinpath(name).exists():
+    def _forget(self, name: str, *, unless_there: bool = False) -> None:
+        if not unless_there or not (self._root.trees / name).exists():
             with self._mutex:
                 self._wanted.pop(name, None)
-        return record
+
+    def _quietly(self, measure_one: Callable[[str], Record | None], name: str) -> Record | None:
+        """Nothing depends on it, and the next sweep tries again."""
+        try:
+            return measure_one(name)
+        except (EverturnError, OSError) as error:
+            self._log.warning("workdir_not_measured", name=name, error=str(error))
+            return None
 
     def _note_rest(self) -> None:
         """What lies in quarantine does not change, so it is measured once."""

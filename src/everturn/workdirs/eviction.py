@@ -85,13 +85,15 @@ class Evictor:
             return Eviction()
         fates: list[Fate] = []
         freed_bytes = 0
-        gone = {fate.name: fate.freed_bytes for fate in after if fate.is_gone} if dry_run else {}
-        missing_bytes = self._missing(sum(gone.values()))
+        taken = [fate for fate in after if dry_run and fate.is_gone and fate.kind in ("workdir", "cache")]
+        gone = {fate.name: fate.freed_bytes for fate in taken}
+        measured: dict[Path, int] = {}
+        missing_bytes = self._missing(sum(gone.values()), measured)
         for fate in self._taken(gone, dry_run=dry_run) if missing_bytes else ():
             fates.append(fate)
             if fate.freed_bytes:
                 freed_bytes += fate.freed_bytes
-                missing_bytes = self._missing(freed_bytes + sum(gone.values()) if dry_run else 0)
+                missing_bytes = self._missing(freed_bytes + sum(gone.values()) if dry_run else 0, measured)
             if not missing_bytes:
                 break
         reasons = tuple(self._reasons(fates)) if missing_bytes else ()
@@ -99,20 +101,23 @@ class Evictor:
             self._log.warning("workdirs_need_room", missing_bytes=missing_bytes, reasons=reasons)
         return Eviction(tuple(fates), freed_bytes, missing_bytes, reasons)
 
-    def _missing(self, pretended_bytes: int) -> int:
+    def _missing(self, pretended_bytes: int, measured: dict[Path, int]) -> int:
         """Return how much more has to be freed, if that much had been."""
-        over_bytes = 0 if self._quota_bytes is None else self._total_bytes() - self._quota_bytes
+        over_bytes = 0 if self._quota_bytes is None else self._total_bytes(measured) - self._quota_bytes
         lacking_bytes = self._free_bytes - self._space(self._root.path).free_bytes
         return max(over_bytes - pretended_bytes, lacking_bytes - pretended_bytes, 0)
 
-    def _total_bytes(self) -> int:
-        """Return what is noted; what was never measured is measured."""
-        places = [(each, each.tree(self._root)) for each in WorkdirRecord.all(self._root)]
-        caches = [(each, each.repository(self._root).parent) for each in CacheRecord.all(self._root)]
-        return sum(
-            measure(path).bytes if record.size_bytes is None else record.size_bytes
-            for record, path in (*places, *caches)
-        )
+    def _total_bytes(self, measured: dict[Path, int]) -> int:
+        """Return what is noted; what is not noted, as it is in use, is measured once."""
+        total_bytes = 0
+        for record, path in (
+            *((each, each.tree(self._root)) for each in WorkdirRecord.all(self._root)),
+            *((each, each.repository(self._root).parent) for each in CacheRecord.all(self._root)),
+        ):
+            if record.size_bytes is None and path not in measured:
+                measured[path] = measure(path).bytes
+            total_bytes += measured[path] if record.size_bytes is None else record.size_bytes
+        return total_bytes
 
     def _reasons(self, fates: Iterable[Fate]) -> Iterator[str]:
         kept = Counter(fate.kind for fate in fates if fate.action == "kept")
@@ -136,20 +141,20 @@ class Evictor:
                 shrunk[name] = fate.freed_bytes
                 yield fate
         for name in self._oldest_first(WorkdirRecord, gone):
-            self._measure(name)
+            self._measure(self._measurer.workdir, name)
             fate = self._tried("workdir", name, self._removal.remove, "evicted", dry_run=dry_run)
             yield replace(fate, freed_bytes=max(fate.freed_bytes - shrunk.get(name, 0), 0)) if dry_run else fate
         for name in self._oldest_first(CacheRecord, gone):
-            self._measurer.cache(name)
+            self._measure(self._measurer.cache, name)
             yield self._tried("cache", name, self._removal.remove_cache, "evicted", dry_run=dry_run)
 
     def _oldest_first(self, kind: type[Record], gone: Container[str]) -> list[str]:
         records = sorted(kind.all(self._root), key=lambda each: (each.last_used_at, each.name))
         return [record.name for record in records if record.name not in gone]
 
-    def _measure(self, name: str) -> None:
-        with suppress(EverturnError):  # what cannot be looked at is kept a moment later, and that says why
-            self._measurer.workdir(name)
+    def _measure(self, measure_one: Callable[[str], object], name: str) -> None:
+        with suppress(EverturnError, OSError):  # what cannot be looked at is kept a moment later, and that says why
+            measure_one(name)
 
     def _tried(
         self, kind: Literal["workdir", "cache"], name: str, take: Callable[..., Fate], *reason: str, dry_run: bool
@@ -161,6 +166,8 @@ class Evictor:
             return Fate(kind, name, "dropped")
         except EverturnError as error:
             return Fate(kind, name, "kept", (error.message,))
+        except OSError as error:
+            return Fate(kind, name, "kept", (f"it cannot be removed: {error.strerror or error}",))
         if fate.is_gone and not dry_run:
             self._root.empty_trash()  # room that is not there yet must not cost the next one its place
         return fate

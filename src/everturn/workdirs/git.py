@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
 from everturn.workdirs.locks import Lock
@@ -136,13 +136,13 @@ class Git:
             Unavailable: It failed in another way, or took too long.
         """
         base = self.online() if online else self._offline
-        with _input(text) as file:
-            try:
+        try:
+            with _input(text) as told:
                 process = subprocess.Popen(
                     ["git", *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
                     cwd=cwd,
                     env=with_config(config or {}, {**base, **(extra or {})}),
-                    stdin=file or subprocess.DEVNULL,
+                    stdin=told,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -150,9 +150,9 @@ class Git:
                     start_new_session=True,
                     pass_fds=() if lock is None else (lock.descriptor,),
                 )
-            except OSError as error:
-                raise _not_started(error, cwd) from None
-            output, complaint = self._finish(process, arguments[0], stop or threading.Event())
+        except OSError as error:
+            raise _not_started(error, cwd) from None
+        output, complaint = self._finish(process, arguments[0], stop or threading.Event())
         if process.returncode:
             raise _failure(arguments[0], complaint.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         return output
@@ -192,15 +192,17 @@ def with_config(config: Mapping[str, str], environment: Mapping[str, str]) -> di
 
 
 @contextmanager
-def _input(text: str | BinaryIO | None) -> Iterator[IO[bytes] | None]:
-    """Give a file with a text. A pipe would not do: what is waited for in steps is not written on in a later one."""
-    if not isinstance(text, str):
+def _input(text: str | BinaryIO | None) -> Iterator[BinaryIO | int]:
+    """Give what a command is to read. In a file: `communicate` with a timeout writes to a pipe only once."""
+    if text is None:
+        yield subprocess.DEVNULL
+    elif not isinstance(text, str):
         yield text
-        return
-    with TemporaryFile() as file:
-        file.write(text.encode("utf-8", "surrogateescape"))
-        file.seek(0)
-        yield file
+    else:
+        with TemporaryFile() as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+            file.seek(0)
+            yield file
 
 
 def _not_started(error: OSError, cwd: Path) -> EverturnError:

@@ -19,14 +19,15 @@ from everturn.registry import Registry
 from everturn.workdirs.borrowing import cache_of, linked_trees
 from everturn.workdirs.disk import folders_in, measure, newest_change, usage
 from everturn.workdirs.git import Git
-from everturn.workdirs.locks import take_folder
+from everturn.workdirs.locks import take
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.removal import IN_USE, NAME, Fate, Kind, Removal
-from everturn.workdirs.root import Root
-from everturn.workdirs.untrusted import Damaged, read_plain
+from everturn.workdirs.root import LOCK, Root
+from everturn.workdirs.untrusted import Damaged, is_folder, read_plain
 
 LEFTOVER_AGE_S = 3600.0
 
+_RECORD = re.compile(r"^[^.].*\.json$|^\..*\.json\.")  # or one that is being written
 _BRANCH = re.compile(rb"ref: refs/heads/(\S+)\s*")
 
 
@@ -121,7 +122,8 @@ class Reconciliation:
 
     def _names(self, records: Path, folders: Path) -> list[str]:
         noted = {path.stem for path in records.glob("[!.]*.json")}
-        return sorted(noted | {path.name for path in _listed(folders) if path.suffix != ".json"})
+        there = {path.name for path in _listed(folders)}
+        return sorted(noted | {name for name in there if not _RECORD.search(name)})
 
     # --- Workdirs -------------------------------------------------------------------------------------------------
 
@@ -171,7 +173,7 @@ class Reconciliation:
         if WorkdirRecord.read(self._root, name) is not None:
             return None
         tree = self._root.trees / name
-        cache = cache_of(self._root, tree)
+        cache = cache_of(self._root, tree) if is_folder(tree) else None
         known = None if cache is None else CacheRecord.read(self._root, cache)
         if cache is None or known is None:
             return Fate(
@@ -259,15 +261,17 @@ class Reconciliation:
             yield Fate("trash", path.name, "kept", ("it cannot be deleted",), size_bytes=measure(path).bytes)
 
     def _unfinished(self, token: str) -> Fate | None:
-        """Whoever is making something holds the folder. git may outlive who started it, so age counts as well."""
+        """Whoever is making something holds a lock in it. git may outlive who started it, so age counts as well."""
         path = self._root.path / "unfinished" / token
-        lock = take_folder(path)
+        age_s = self._root.clock.now() - newest_change(path)
+        if age_s <= LEFTOVER_AGE_S:
+            return Fate("leftover", token, "kept", (f"it was last changed {_words(age_s)} ago",))
+        if not path.is_dir():
+            return self._discard(path)
+        lock = take(path / LOCK, clock=self._root.clock)
         if lock is None:
             return Fate("leftover", token, "kept", ("somebody is at work in it",))
         try:
-            age_s = self._root.clock.now() - newest_change(path)
-            if age_s <= LEFTOVER_AGE_S:
-                return Fate("leftover", token, "kept", (f"it was last changed {_words(age_s)} ago",))
             return self._discard(path)
         finally:
             lock.release()
@@ -295,6 +299,8 @@ class Reconciliation:
         """Say what lies in quarantine. It is never removed."""
         sizes = usage(self._root).quarantine
         for path in folders_in(self._root.quarantine):
+            if not os.path.lexists(path / "tree"):
+                continue
             why = ("it holds unsaved work; NOTE.md in it says how to get it back",)
             yield Fate("quarantine", path.name, "kept", why, path=str(path), size_bytes=sizes.get(path.name))
 
@@ -317,5 +323,7 @@ def _branch_of(tree: Path) -> str | None:
 
 
 def _words(age_s: float) -> str:
-    hours = max(age_s, 0) / 3600
-    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+    for unit, seconds in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if age_s >= 2 * seconds:
+            return f"{age_s / seconds:.0f} {unit}"
+    return f"{max(age_s, 0):.0f} seconds"

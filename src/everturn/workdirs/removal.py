@@ -22,7 +22,7 @@ import psutil
 from everturn.errors import EverturnError, NotFound, Unavailable
 from everturn.log.background import start_thread
 from everturn.telemetry import Metrics, get_logger
-from everturn.workdirs.borrowing import borrowers, kept_since, linked_trees
+from everturn.workdirs.borrowing import borrowers, cache_of, kept_since, linked_trees
 from everturn.workdirs.disk import folders_in, ignored_in, measure, shadow_of
 from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved
@@ -32,6 +32,8 @@ from everturn.workdirs.rescuer import Rescuer
 from everturn.workdirs.root import Root
 
 LATELY_S = 600.0  # longer than it takes from the fetch for a workdir until the workdir is noted
+RESET_WAIT_S = 2.0  # for whoever is just measuring it
+PAUSE_S = 0.05
 KEPT_FOR_S = 30 * 86_400.0
 NAMED_LIMIT = 3
 
@@ -76,7 +78,7 @@ class Fate:
 
     def facts(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return asdict(self)
+        return {**asdict(self), "reasons": list(self.reasons)}
 
 
 def processes_in(folders: Iterable[Path]) -> dict[int, str]:
@@ -155,11 +157,12 @@ class Removal:
             Denied: Nothing can be written there.
         """
         self._check(name)
-        with self._taken(name) as lock:
+        wait_s = RESET_WAIT_S if reason == "reset" else 0
+        with self._taken(name, wait_s) as lock:
             if lock is None:
                 return _kept(name, IN_USE)
-            record = WorkdirRecord.read(self._root, name) or WorkdirRecord(name)
-            why = unless(record) or (None if force else self._process_in(record))
+            record = self._record(name)
+            why = unless(record) or (None if force else self._process_in(record, wait_s))
             if why is not None:
                 return _kept(name, why)
             return self._remove(record, reason, force=force, dry_run=dry_run)
@@ -180,15 +183,15 @@ class Removal:
         with self._taken(name) as lock:
             if lock is None:
                 return _kept(name, IN_USE)
-            record = WorkdirRecord.read(self._root, name) or WorkdirRecord(name)
+            record = self._record(name)
             why = self._process_in(record)
             if why is not None:
                 return _kept(name, why)
             return self._shrink(record, dry_run=dry_run)
 
     @contextmanager
-    def _taken(self, name: str) -> Iterator[Lock | None]:
-        lock = self._root.try_workdir(name)
+    def _taken(self, name: str, wait_s: float = 0) -> Iterator[Lock | None]:
+        lock = self._root.try_workdir(name, wait_s)
         try:
             yield lock
         finally:
@@ -203,7 +206,22 @@ class Removal:
         ):
             raise NotFound(f"there is no workdir {name!r}", hint="everturn workdirs list names those that there are")
 
-    def _process_in(self, record: WorkdirRecord) -> str | None:
+    def _record(self, name: str) -> WorkdirRecord:
+        """Return what is noted about a workdir or, if that is lost, what its cache says."""
+        record = WorkdirRecord.read(self._root, name)
+        if record is not None:
+            return record
+        cache = cache_of(self._root, self._root.trees / name) or ""
+        known = CacheRecord.read(self._root, cache)
+        return WorkdirRecord(name, known.repo if known else "", cache=cache)
+
+    def _process_in(self, record: WorkdirRecord, wait_s: float = 0) -> str | None:
+        deadline = self._root.clock.elapsed() + wait_s
+        while (found := self._process_now(record)) is not None and self._root.clock.elapsed() < deadline:
+            self._root.clock.sleep(PAUSE_S)
+        return found
+
+    def _process_now(self, record: WorkdirRecord) -> str | None:
         tree = record.tree(self._root)
         found = self._find_processes([tree, *linked_trees(tree / ".git")])
         if not found:
@@ -287,6 +305,26 @@ class Removal:
         freed_bytes = max(before.bytes - after.bytes, 0)
         self._log.info("workdir_shrunk", workdir=record.name, size_bytes=freed_bytes)
         return Fate("workdir", record.name, "shrunk", reasons, freed_bytes)
+
+    # --- Quarantine -----------------------------------------------------------------------------------------------
+
+    def remove_quarantined(self, name: str, *, force: bool = False, dry_run: bool = False) -> Fate:
+        """Remove what lies in quarantine, for good. Without force it is kept: somebody's work is in it.
+
+        Args:
+            name: The name of its folder.
+            force: Remove it.
+            dry_run: Only say what would be done.
+        """
+        path = self._root.quarantine / name
+        if not force:
+            return Fate("quarantine", name, "kept", ("unsaved work is in it; --force removes it",), path=str(path))
+        size_bytes = measure(path).bytes
+        if not dry_run:
+            self._root.discard(path)
+            self._log.info("workdir_removed", workdir=name, reason="reset", size_bytes=size_bytes)
+            self._empty_soon()
+        return Fate("quarantine", name, "removed", ("reset",), size_bytes)
 
     # --- Caches ---------------------------------------------------------------------------------------------------
 

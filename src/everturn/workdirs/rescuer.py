@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from everturn.errors import EverturnError
 from everturn.telemetry import Metrics, get_logger
+from everturn.workdirs.disk import shadow_of
 from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved, inspect
 from everturn.workdirs.looking import REMOTES
@@ -52,7 +51,7 @@ class Rescuer:
 
     def is_whole(self, record: WorkdirRecord, stop: threading.Event | None = None) -> bool:
         """Tell whether git can read what a workdir is on, and what it last had from its remote."""
-        with self._shadow(record) as shadow:
+        with shadow_of(self._root, self._git, record) as shadow:
             if shadow.damage is not None:
                 return False
             known = {tip for name, tip in shadow.refs.named.items() if name.startswith(f"{REMOTES}origin/")}
@@ -69,7 +68,7 @@ class Rescuer:
         Raises:
             Unavailable: It was stopped. All other trouble is in the answer.
         """
-        with self._shadow(record) as shadow:
+        with shadow_of(self._root, self._git, record) as shadow:
             return inspect(shadow, self._cache(record), stop)
 
     def make_way(self, record: WorkdirRecord, stop: threading.Event | None = None) -> str | None:
@@ -83,7 +82,7 @@ class Rescuer:
         Raises:
             Unavailable: It could not be kept. The workdir is as it was.
         """
-        with self._shadow(record) as shadow:
+        with shadow_of(self._root, self._git, record) as shadow:
             unsaved = inspect(shadow, self._cache(record), stop)
             if unsaved.pushed_only:
                 self._keep_pushed(shadow, record, unsaved, stop)
@@ -124,12 +123,6 @@ class Rescuer:
         self._metrics.rescues.labels("push").inc()
         self._log.info("rescue_pushed", workdir=record.name, refs=len(refs))
         return f"what was unsaved in the workdir ({'; '.join(unsaved.reasons())}) was pushed to {', '.join(refs[:3])}"
-
-    @contextmanager
-    def _shadow(self, record: WorkdirRecord) -> Iterator[Shadow]:
-        objects, folder = self._cache(record) / "objects", self._root.path / "unfinished"
-        with Shadow.of(self._git, record.tree(self._root), objects, folder) as shadow:
-            yield shadow
 
     def _cache(self, record: WorkdirRecord) -> Path:
         return self._root.caches / record.cache / "repo.git"

@@ -29,6 +29,8 @@ from everturn.workdirs.locks import Lock
 
 MARKER = "everturn-workdirs.json"
 VERSION = 1
+LOCK = "lock"
+TRIES = 3  # others may be deleting the same
 OUR_FOLDERS = ("caches", "trees", "records", "locks", "unfinished", "trash", "quarantine")
 
 _CONTENT = {"everturn": "workdirs", "version": VERSION}
@@ -66,6 +68,7 @@ class Root:
         """
         try:
             self._check()
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # what agents work on is nobody else's business
             for name in OUR_FOLDERS:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             if not self.is_there:
@@ -145,11 +148,11 @@ class Root:
     def unfinished(self) -> Iterator[Path]:
         """Give a folder to make something in. What is still in it afterwards is deleted.
 
-        The folder is locked meanwhile: so the sweep can tell one whose maker has died.
+        The file `lock` in it is locked meanwhile: so the sweep can tell one whose maker has died.
         """
         folder = self.path / "unfinished" / self.ids.token()
         folder.mkdir()
-        lock = locks.take_folder(folder)
+        lock = locks.take(folder / LOCK, clock=self.clock)
         try:
             yield folder
         finally:
@@ -200,7 +203,35 @@ def remove(path: Path) -> None:
         with suppress(OSError):
             path.unlink()
         return
-    shutil.rmtree(path, onerror=_make_writable)
+    for _ in range(TRIES):
+        try:
+            shutil.rmtree(path, onerror=_make_writable)
+        except RecursionError:  # somebody has made folders in folders without end
+            _flatten(path)
+        else:
+            break
+
+
+def _flatten(path: Path) -> None:
+    """Move all folders below a folder right into it, as far as that is possible."""
+    waiting = _folders_in(str(path))
+    number = 0
+    while waiting:
+        for folder in _folders_in(waiting.pop()):
+            while os.path.lexists(target := f"{path}/{number}"):
+                number += 1
+            with suppress(OSError):
+                os.rename(folder, target)  # noqa: PTH104  # there are many of them
+                waiting.append(target)
+
+
+def _folders_in(folder: str) -> list[str]:
+    try:
+        os.chmod(folder, 0o700)  # noqa: PTH101
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
 
 
 def _make_writable(function: Any, name: str, _: object) -> None:

@@ -33,7 +33,10 @@ from everturn.workdirs.untrusted import (
 REF_LIMIT_BYTES = 4096
 SYMREF_DEPTH = 5
 
-# What would let an index, or files beside the objects, tell us something else than what is there.
+# git is told of no remote, so it fetches nothing that a partial clone lacks. It believes neither what an index says
+# of files that it does not list, nor what lies beside objects to find them faster. The one filter is that for large
+# files, which would all seem to have changed without it; git passes over it where there is no git-lfs. The name of a
+# commit is enough to fetch it from here, with old versions of the protocol, too.
 _CONFIG = """\
 [core]
 \trepositoryFormatVersion = {version}
@@ -44,9 +47,6 @@ _CONFIG = """\
 \tsplitIndex = false
 \tcommitGraph = false
 \tmultiPackIndex = false
-\tfsmonitor = false
-\thooksPath = /dev/null
-\tattributesFile = /dev/null
 [sparse]
 \texpectFilesOutsideOfPatterns = false
 [index]
@@ -55,6 +55,8 @@ _CONFIG = """\
 \tuseBitmaps = false
 [uploadpack]
 \tallowAnySHA1InWant = true
+[filter "lfs"]
+\tclean = git-lfs clean -- %f
 [extensions]
 """
 _OBJECT_ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -144,7 +146,14 @@ class Shadow:
     @classmethod
     @contextlib.contextmanager
     def of(
-        cls, git: Git, tree: Path, objects: Path, folder: Path, *, excludes: Sequence[str] = (), sha256: bool = False
+        cls,
+        git: Git,
+        tree: Path,
+        objects: Path,
+        folder: Path,
+        *,
+        excludes: Sequence[str] = (),
+        sha256: bool = False,
     ) -> Iterator[Self]:
         """Give a shadow of a workdir.
 
@@ -217,11 +226,8 @@ class Shadow:
             "GIT_DIR": str(self.path),
             "GIT_WORK_TREE": str(self.tree),
             "GIT_INDEX_FILE": str(self.path / "index"),
-            "GIT_LITERAL_PATHSPECS": "1",
-            "GIT_NO_REPLACE_OBJECTS": "1",
-            "GIT_NO_LAZY_FETCH": "1",
             "GIT_ATTR_NOSYSTEM": "1",
-            "XDG_CONFIG_HOME": str(self.path),  # the user's ignore file is one that an agent could have written
+            "XDG_CONFIG_HOME": str(self.path),  # in the user's own, an agent could have ignored everything
             **(extra or {}),
         }
         return self._git.run(arguments, self.tree, stop, config=config, extra=variables, text=text)

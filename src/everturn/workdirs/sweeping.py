@@ -55,8 +55,8 @@ class Report:
 
     def facts(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        names = ("notes", "freed_bytes", "missing_bytes", "dry_run", "seconds")
-        return {**{name: getattr(self, name) for name in names}, "fates": [fate.facts() for fate in self.fates]}
+        sums = {name: getattr(self, name) for name in ("freed_bytes", "missing_bytes", "dry_run", "seconds")}
+        return {**sums, "notes": list(self.notes), "fates": [fate.facts() for fate in self.fates]}
 
 
 class WorkdirSweeper:
@@ -171,6 +171,7 @@ class WorkdirSweeper:
         eviction = self._evictor.evict(dry_run=dry_run, after=fates)
         if not dry_run:
             self._root.empty_trash()
+            self._measurer.show()
         return Report(
             fates=(*fates, *eviction.fates),
             notes=(*reconciliation.notes, *eviction.reasons),

@@ -191,7 +191,7 @@ class Workdirs:
             is_there = False
         if is_there and order.keep and record is not None and record.work_key == order.work.key:
             if self._is_well(order, record):
-                self._note(order, record, is_settled=True)
+                self._note(order, record, is_settled=True, lfs=record.lfs)
                 return "kept"
             order.warnings.append(self._rescuer.set_aside(record, [DAMAGED]))
             is_there = False
@@ -202,7 +202,8 @@ class Workdirs:
             )
         if is_there:
             self._make_way(order, record or self._new_record(order))
-        reuse = os.path.lexists(tree) and not order.options.submodules
+        same_files = not order.options.submodules and (record is None or record.lfs == order.options.lfs)
+        reuse = same_files and os.path.lexists(tree)
         self._note(order, record, is_settled=False)
         try:
             self._show(order, reuse=reuse, tip=tip)
@@ -250,7 +251,9 @@ class Workdirs:
             cache=order.cache.name,
         )
 
-    def _note(self, order: _Order, record: WorkdirRecord | None, *, is_settled: bool) -> None:
+    def _note(
+        self, order: _Order, record: WorkdirRecord | None, *, is_settled: bool, lfs: bool | None = None
+    ) -> None:
         changed = (record or self._new_record(order)).but(
             repo=order.repo,
             last_used_at=self._root.clock.now(),
@@ -260,6 +263,7 @@ class Workdirs:
             cache=order.cache.name,
             run_id=order.run_id,
             is_settled=is_settled,
+            lfs=order.options.lfs if lfs is None else lfs,
         )
         changed.write(self._root)
 

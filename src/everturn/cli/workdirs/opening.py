@@ -1,0 +1,50 @@
+"""`everturn workdirs open`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from everturn.cli.output import complain
+from everturn.cli.sessions.common import JsonOption, print_json, printing
+from everturn.cli.workdirs.common import reach
+from everturn.errors import Invalid
+from everturn.model import WorkItem
+from everturn.workdirs import located
+
+
+def command(
+    agent: Annotated[str | None, typer.Option(help="Who works on it.")] = None,
+    repo: Annotated[str | None, typer.Option(help="The repository: a URL or a path.")] = None,
+    issue: Annotated[str | None, typer.Option(help="The issue to work on.")] = None,
+    task: Annotated[str | None, typer.Option(help="The id of a task, in place of an issue.")] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="What to work on: a branch, a ref such as refs/pull/7/head, or a commit.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="As for a new conversation: up to date; what is unsaved is rescued first.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Have a work item's workdir ready, as a run does before its agent starts, and print its path.
+
+    It is not held: a run, or somebody else, may begin to work in it at once.
+    """
+    if task is not None and issue is not None:
+        raise Invalid("both --task and --issue are given", hint="give one of the two")
+    work = WorkItem(agent, repo, issue) if task is None else WorkItem.task(task, agent=agent, repo=repo)
+    workshop = reach().workshop
+    begun = workshop.root.clock.elapsed()
+    workdir = workshop.workdirs.open(located(work), branch, keep=not fresh)
+    seconds = workshop.root.clock.elapsed() - begun
+    workdir.close()
+    for warning in workdir.warnings:
+        complain(warning, "everturn workdirs list shows what there is", "warning")
+    if as_json:
+        facts = {"path": str(workdir.path), "name": workdir.name, "outcome": workdir.outcome}
+        print_json({**facts, "seconds": round(seconds, 3), "warnings": workdir.warnings})
+        return
+    with printing():
+        sys.stdout.write(f"{workdir.path}\n")
