@@ -961,3 +961,21 @@ def test_a_look_that_is_stopped_says_so(left: LeftBehind) -> None:
     stop.set()
     with left.shadow() as shadow, pytest.raises(Unavailable, match="stopped"):
         inspect(shadow, left.cache, stop)
+
+
+# --- What git writes differently from what it has stored ------------------------------------------------------------
+
+
+def test_what_attributes_make_of_files_is_nobodys_work_but_a_change_of_it_is(left: LeftBehind) -> None:
+    left.agent("config", "core.autocrlf", "false")
+    (left.tree / "ends.txt").write_bytes(b"one\r\ntwo\r\n")
+    left.agent("add", "ends.txt")
+    (left.tree / ".gitattributes").write_text("*.txt text\n")
+    left.agent("add", ".gitattributes")
+    left.agent("commit", "--quiet", "-m", "Attributes that do not fit")
+    left.agent("push", "--quiet", "origin", "HEAD:main")
+    (left.tree / "ends.txt").write_bytes(b"one\r\ntwo\r\n")
+    os.utime(left.tree / "ends.txt", (1, 1))
+    assert left.look().changed == 0
+    (left.tree / "ends.txt").write_bytes(b"one\r\nTWO\r\n")
+    assert left.look().changed == 1
