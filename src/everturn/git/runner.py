@@ -218,6 +218,8 @@ def _failure(command: str, complaint: str) -> EverturnError:
     theirs = [line for line in said if line.startswith(("fatal:", "error:", "remote:"))]
     reason = (ours or theirs or said or ["no reason given"])[0]
     text = f"git {command} failed: {reason}"
+    if "mismatched algorithms" in complaint:
+        return Invalid(text, hint="its object ids are SHA-256; workdirs are for repositories with SHA-1 ids so far")
     if any(sign in complaint for sign in _INVALID):
         return Invalid(text, hint="git refuses it for safety; a repository is https://, ssh:// or a path")
     if any(sign in complaint for sign in _MOVED):
