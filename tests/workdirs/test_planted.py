@@ -279,8 +279,8 @@ def _in_quarantine(scene: Scene) -> None:
 def _pushed(scene: Scene) -> None:
     (scene.tree / "mine.txt").write_text("mine")
     (scene.tree / "a.txt").write_text("changed")
-    _opened(scene, how="push")
-    assert scene.origin.has("refs/everturn/rescue") or scene.yard.quarantined()
+    assert len(_opened(scene, how="push").warnings) == 1
+    assert git(scene.origin.path, "for-each-ref", "refs/everturn/rescue") or scene.yard.quarantined()
 
 
 def _opened(scene: Scene, how: str = "quarantine") -> Workdir:
