@@ -21,6 +21,8 @@ from everturn.workdirs.git import Git
 from workdirs.scene import Scene, scribble
 from workdirs.yard import PERSON, Origin, Yard, git, work
 
+pytestmark = pytest.mark.slow  # there are many of them
+
 # {trap} is a program, {folder} holds programs with the names of hooks, {other} is a repository of the agent's.
 PROGRAMS = """
 [core]
@@ -315,7 +317,6 @@ def _damaged(scene: Scene) -> None:
 DONE = [_kept, _begun, _in_quarantine, _pushed, _for_others, _pushed_only, _damaged]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("done", DONE, ids=lambda done: done.__name__.strip("_"))
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 def test_nothing_that_an_agent_planted_runs_in_what_we_do(  # type: ignore[no-untyped-def]
