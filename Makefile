@@ -11,10 +11,10 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test test-fast simulate bench bench-quick record promtool git-lfs lint format clean
+.PHONY: help demo demo-s3 test test-fast simulate bench bench-quick record promtool git-lfs lint format clean bench-workdirs
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The environment is built once, and again only when what it is built from has changed.
 $(STAMP): pyproject.toml constraints.txt
@@ -74,6 +74,9 @@ bench: $(STAMP) $(SERVER)/.installed ## Measure against a baseline and the physi
 
 bench-quick: $(STAMP) $(SERVER)/.installed ## The same at small sizes, in a good minute, for a look
 	@$(BIN)/python -m bench.run --quick --server-python $(SERVER)/bin/python $(ARGS)
+
+bench-workdirs: $(STAMP) ## Measure workdirs against clones and linked worktrees; needs 20 GB on the disk
+	@$(BIN)/python -m bench.workdirs $(ARGS)
 
 record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes
 	@$(BIN)/python -m bench.record

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.costs import DAYS_KEPT, PRICES, hour, phases
 from bench.plan import APPENDS, DISPATCH_STORES, LISTINGS
-from bench.summary import Row, Spread, Summary, percentile, steps
+from bench.summary import Goal, Row, Spread, Summary, percentile, steps
 from bench.svg import amount
 
 BEGIN, END = "<!-- begin of measured tables -->", "<!-- end of measured tables -->"
@@ -63,7 +63,7 @@ def tables(results: Row) -> list[Table]:
     if not found.same_everywhere():
         raise RuntimeError("the ways of loading did not return the same entries: nothing here is worth comparing")
     return [
-        _goals(found),
+        goals_table(found.goals()),
         _appends(found),
         _loads(found, "Load", found.lengths),
         _loads(found, "Load small frames", found.small),
@@ -76,8 +76,9 @@ def tables(results: Row) -> list[Table]:
     ]
 
 
-def _goals(found: Summary) -> Table:
-    rows = [(goal.name, goal.target, goal.measured, "yes" if goal.met else "**no**") for goal in found.goals()]
+def goals_table(goals: Sequence[Goal]) -> Table:
+    """Return what was aimed at, and what of it is reached."""
+    rows = [(goal.name, goal.target, goal.measured, "yes" if goal.met else "**no**") for goal in goals]
     return Table("Goals", ("goal", "target", "measured", "met"), rows)
 
 
@@ -87,7 +88,7 @@ def _appends(found: Summary) -> Table:
         name = f"append {kind}"
         fifty, ninety_nine = (found.spread(name, partial(percentile, percent=percent)) for percent in (50, 99))
         counts = (f"{found.requests_per_append(kind, what):.3g}" for what in ("PUT", "LIST", "GET"))
-        rows.append((LABELS[kind], _ms(fifty), _ms(ninety_nine), _ms(found.cpu_per_append(kind)), *counts))
+        rows.append((LABELS[kind], in_ms(fifty), in_ms(ninety_nine), in_ms(found.cpu_per_append(kind)), *counts))
     title = f"Append: {found.results['sizes']['appends']:,} frames, one after the other"
     return Table(title, ("", "p50, ms", "p99, ms", "CPU, ms", "PUTs", "LISTs", "GETs"), rows)
 
@@ -100,7 +101,7 @@ def _loads(found: Summary, title: str, lengths: Sequence[str]) -> Table:
             wall, cpu = (found.spread(name, lambda row, figure=figure: row[figure]) for figure in ("wall_s", "cpu_s"))
             counts = (f"{found.requests(name, kind):.0f}" for kind in ("LIST", "GET"))
             ratio = found.load_ratio(frames, way, "limit")
-            rows.append((_length(frames), LABELS[way], _ms(wall), _ms(cpu), *counts, f"{ratio:.2f}"))
+            rows.append((_length(frames), LABELS[way], in_ms(wall), in_ms(cpu), *counts, f"{ratio:.2f}"))
     head = ("frames", "", "time, ms", "CPU, ms", "LISTs", "GETs", "times the limit")
     return Table(title, head, rows)
 
@@ -134,7 +135,7 @@ def _lists(found: Summary) -> Table:
         name = f"{operation} {kind}"
         wall = found.spread(name, lambda row: row["wall_s"])
         counts = (f"{found.requests(name, what):,.0f}" for what in ("LIST", "GET", "PUT"))
-        rows.append((OPERATIONS[operation], kind, _ms(wall), *counts))
+        rows.append((OPERATIONS[operation], kind, in_ms(wall), *counts))
     sizes = found.results["sizes"]
     title = f"List {sizes['sessions']:,} sessions of {sizes['frames_each']} frames"
     return Table(title, ("", "", "time, ms", "LISTs", "GETs", "PUTs"), rows)
@@ -171,7 +172,7 @@ def _dispatches(found: Summary) -> Table:
     for store in DISPATCH_STORES:
         for case, label in DISPATCHES.items():
             figures = found.dispatch(store, case)
-            times = (_ms(Spread(**figures[name])) for name in ("start_s", "fence_s"))
+            times = (in_ms(Spread(**figures[name])) for name in ("start_s", "fence_s"))
             rows.append((store, label, *times, f"{figures['times_new']:.3f}"))
     head = ("store", "session", "to the agent's start, ms", "claim to fence, ms", "start: times a new one's")
     return Table(f"Dispatch: {found.results['sizes']['dispatches']} of each kind", head, rows)
@@ -194,7 +195,7 @@ def _length(label: str) -> str:
     return " ".join([f"{int(frames):,}", *kind])
 
 
-def _ms(spread: Spread) -> str:
+def in_ms(spread: Spread) -> str:
     shown = [amount(1000 * value) for value in (spread.median, spread.low, spread.high)]
     return f"{shown[0]} ({shown[1]} to {shown[2]})"
 
@@ -207,16 +208,20 @@ def as_text(found: Sequence[Table]) -> str:
 def circumstances(results: Row) -> str:
     """Say when and with what a run was made."""
     packages = ", ".join(f"{name} {number}" for name, number in results["packages"].items())
+    return f"{run_on(results)}, {packages}; S3 server: {results['engine']}."
+
+
+def run_on(results: Row) -> str:
+    """Say when a run was made, and on what."""
     machine = f"{results['processors']} processors, {results['system']}, Python {results['python']}"
-    when = f"Run on {results['date']} in {results['seconds'] / 60:.0f} minutes"
-    return f"{when}: {machine}, {packages}; S3 server: {results['engine']}."
+    return f"Run on {results['date']} in {results['seconds'] / 60:.0f} minutes: {machine}"
 
 
-def put_into(page: Path, found: Sequence[Table], note: str) -> None:
+def put_into(page: Path, found: Sequence[Table], note: str, begin: str = BEGIN, end: str = END) -> None:
     """Write tables between the page's markers."""
     text = page.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n\n{note}\n\n{as_text(found)}\n\n{END}{after}", encoding="utf-8")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    page.write_text(f"{before}{begin}\n\n{note}\n\n{as_text(found)}\n\n{end}{after}", encoding="utf-8")
 
 
 def thinned(results: Row) -> dict[str, Any]:

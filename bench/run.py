@@ -48,12 +48,19 @@ def measure(sizes: Sizes, engine: str, server_python: str, before: dict[str, Any
         "date": time.strftime("%Y-%m-%d", time.gmtime(started)),
         "seconds": round(time.time() - started),
         "engine": engine,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processors": _processors(),
+        **machine(),
         "packages": {name: version(name) for name in PACKAGES},
         "sizes": sizes.as_row(),
         "samples": plan.samples,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Return what a run is made on."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processors": _processors(),
     }
 
 

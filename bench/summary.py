@@ -113,7 +113,7 @@ class Summary:
         ids = {"stale": "with an id that is too old", "lost": "with an id that is not in the store"}
         stores = {"folder": "in a folder", "s3": "on the S3 server"}
         return [
-            _at_most(
+            at_most(
                 f"start of the agent {text}, store {where}: times that without an id",
                 1.1,
                 self.dispatch(store, case)["times_new"],
@@ -128,7 +128,7 @@ class Summary:
         gets = max(self.requests(f"load compacted {frames}", "GET") for frames in self.lengths)
         return [
             *(
-                _at_least(
+                at_least(
                     f"load of {text}, compacted: times faster than the baseline",
                     100,
                     self.load_ratio(frames, "baseline", "compacted"),
@@ -136,23 +136,23 @@ class Summary:
                 for frames, text in sets
             ),
             *(
-                _at_most(
+                at_most(
                     f"load of {text}, compacted: times the limit", 2, self.load_ratio(frames, "compacted", "limit")
                 )
                 for frames, text in sets
             ),
-            _at_most("GETs to load a compacted transcript", 3, gets),
+            at_most("GETs to load a compacted transcript", 3, gets),
         ]
 
     def _append_goals(self) -> list[Goal]:
         baseline = self.cpu_per_append("baseline").median
         alone, default = (self.cpu_per_append(kind).median / baseline for kind in ("parts", "everturn"))
         return [
-            _at_most("processor time of an append, compaction off: times the baseline", 1 / 3, alone),
-            _at_most(
+            at_most("processor time of an append, compaction off: times the baseline", 1 / 3, alone),
+            at_most(
                 "processor time of an append, its share in compaction with it: times the baseline", 1 / 3, default
             ),
-            _at_most("PUTs of an eager append", 1, self.requests_per_append("parts")),
+            at_most("PUTs of an eager append", 1, self.requests_per_append("parts")),
         ]
 
     def _list_goals(self) -> list[Goal]:
@@ -163,7 +163,7 @@ class Summary:
             "first_summaries": "summaries, the first time",
         }
         return [
-            _at_most(f"{sessions}: {text}", 2, self.requests(f"{operation} everturn", "LIST"))
+            at_most(f"{sessions}: {text}", 2, self.requests(f"{operation} everturn", "LIST"))
             for operation, text in operations.items()
         ]
 
@@ -171,22 +171,24 @@ class Summary:
         middle = self.middle_length()
         ways = {"everturn": "with the defaults", "compacted": "compacted", "parts": "compaction off"}
         stored = [
-            _at_most(f"bytes stored, {text}: times the baseline", 0.25, self.stored_ratio(middle, way))
+            at_most(f"bytes stored, {text}: times the baseline", 0.25, self.stored_ratio(middle, way))
             for way, text in ways.items()
         ]
         decoded = {"memory_bytes": "the entries in memory", "lines_bytes": "the JSON lines"}
         lengths = {middle, max(self.lengths, key=int)}
         return stored + [
-            _at_most(f"memory to load: times {text}", 3, max(self.memory_ratio(frames, what) for frames in lengths))
+            at_most(f"memory to load: times {text}", 3, max(self.memory_ratio(frames, what) for frames in lengths))
             for what, text in decoded.items()
         ]
 
 
-def _at_most(name: str, target: float, value: float) -> Goal:
+def at_most(name: str, target: float, value: float) -> Goal:
+    """Return a goal that is met by what is no more."""
     return Goal(name, f"at most {target:.3g}", f"{value:.3g}", value <= target)
 
 
-def _at_least(name: str, target: float, value: float) -> Goal:
+def at_least(name: str, target: float, value: float) -> Goal:
+    """Return a goal that is met by what is no less."""
     return Goal(name, f"at least {target:.3g}", f"{value:.3g}", value >= target)
 
 

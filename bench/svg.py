@@ -16,6 +16,12 @@ _COLOURS = {
     "everturn, compaction off": "#12977a",
     "baseline": "#c8571b",
     "limit": "#7a7f87",
+    "workdirs": "#2f6fdb",
+    "workdirs, sparse": "#12977a",
+    "clones": "#c8571b",
+    "linked worktrees": "#7a7f87",
+    "p50": "#2f6fdb",
+    "p99": "#c8571b",
 }
 _STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #24292f }

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from workdirs.ground import Ground, make_remote
 from workdirs.left_behind import LeftBehind, copied, prepare
 from workdirs.yard import Origin, Yard
 
@@ -30,16 +29,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def left(template: Path, tmp_path: Path) -> LeftBehind:
     return copied(template, tmp_path / "behind")
-
-
-@pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_remote(tmp_path_factory.mktemp("remotes"))
-
-
-@pytest.fixture
-def ground(tmp_path: Path, shop: Path) -> Ground:
-    return Ground(tmp_path, shop)
 
 
 @pytest.fixture

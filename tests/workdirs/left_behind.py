@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from everturn.git.runner import Git
+from everturn.git.shadow import Shadow
 from everturn.settings import inherited_environment
 from everturn.testing import make_repository
-from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved, inspect
-from everturn.workdirs.shadow import Shadow
 
 FILES = {"a.txt": "a\n", "b.txt": "b\n", "lib/c.txt": "c\n", ".gitignore": "*.log\nbuild/\n"}
 GIT_TIMEOUT_S = 20.0

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import IO
 
 from everturn.errors import EverturnError
+from everturn.git.runner import Git
 from everturn.model import WorkItem
 from everturn.settings import inherited_environment
-from everturn.workdirs.git import Git
 from workdirs.yard import Yard, git
 
 REFUSED = 3

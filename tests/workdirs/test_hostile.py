@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import EverturnError, Invalid
+from everturn.git.runner import Git
 from everturn.model import RepositoryOptions, WorkItem
 from everturn.settings import inherited_environment
-from everturn.workdirs.git import Git
-from workdirs.https_git import basic, serve
+from git.https_git import basic, serve
 from workdirs.scene import fsck, scribble
 from workdirs.yard import Origin, Yard, clean, git, work
 

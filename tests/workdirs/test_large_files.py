@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import Invalid
+from everturn.git.runner import Git
 from everturn.model import RepositoryOptions, WorkItem
 from everturn.settings import inherited_environment
-from everturn.workdirs.git import Git
 from workdirs.yard import PERSON, Origin, Yard, git
 
 TOOLS = Path(__file__).parents[2] / ".tools"

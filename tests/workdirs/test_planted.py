@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from everturn.git.runner import Git
 from everturn.settings import inherited_environment
 from everturn.workdirs import Workdir
-from everturn.workdirs.git import Git
 from workdirs.scene import Scene, scribble
 from workdirs.yard import PERSON, Origin, Yard, git, work
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import Conflict, EverturnError, NotFound, Unavailable
+from everturn.git.runner import Git
 from everturn.settings import inherited_environment
 from everturn.workdirs import rescue
-from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved, inspect
 from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantine
 from workdirs.left_behind import FILES, LeftBehind, all_files, names

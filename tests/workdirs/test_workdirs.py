@@ -554,6 +554,15 @@ def test_what_cannot_be_cloned_leaves_no_workdir(
     assert not list((yard.root.path / "unfinished").iterdir())
 
 
+def test_a_repository_with_ids_of_the_other_kind_is_refused_in_one_sentence(yard: Yard, tmp_path: Path) -> None:
+    desk = tmp_path / "sha256"
+    git(tmp_path, "init", "--quiet", "--object-format=sha256", "--initial-branch=main", str(desk))
+    git(desk, "commit", "--quiet", "--allow-empty", "-m", "One")
+    with pytest.raises(Invalid, match="SHA-256"):
+        yard.workdirs().open(WorkItem("fixer", str(desk), 7))
+    assert not list(yard.root.trees.iterdir())
+
+
 # --- Spellings ------------------------------------------------------------------------------------------------------
 
 

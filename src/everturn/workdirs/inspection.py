@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from everturn.errors import EverturnError, Unavailable
+from everturn.git.shadow import Shadow, read_refs
+from everturn.git.untrusted import Damaged, is_folder, read_gitfile, read_plain, readable, survey
 from everturn.workdirs.looking import is_below, look_at_files, sort_out, tips_of
-from everturn.workdirs.shadow import Shadow, read_refs
-from everturn.workdirs.untrusted import Damaged, is_folder, read_gitfile, read_plain, readable, survey
 
 Tips = tuple[tuple[str, str], ...]
 

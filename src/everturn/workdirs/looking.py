@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from everturn.errors import Invalid, Unavailable
-from everturn.workdirs.shadow import Refs, Shadow
-from everturn.workdirs.untrusted import Damaged, readable
+from everturn.git.shadow import Refs, Shadow
+from everturn.git.untrusted import Damaged, readable
 
 REMOTES = "refs/remotes/"
 GITLINK = "160000"

@@ -15,10 +15,10 @@ from shlex import quote
 from typing import Any
 
 from everturn.errors import Conflict, Unavailable
-from everturn.workdirs.git import Git
+from everturn.git.locks import Lock
+from everturn.git.runner import Git
+from everturn.git.shadow import Shadow
 from everturn.workdirs.inspection import Tips, Unsaved
-from everturn.workdirs.locks import Lock
-from everturn.workdirs.shadow import Shadow
 
 KEPT = "refs/everturn/kept"
 RESCUED = "refs/everturn/rescue"

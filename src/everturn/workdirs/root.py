@@ -14,8 +14,6 @@ Who holds the lock of a cache only tries those of workdirs; who waits for both t
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,13 +22,13 @@ from typing import Any
 
 from everturn.clock import Clock, Ids
 from everturn.errors import Conflict, Denied, EverturnError, Unavailable
-from everturn.workdirs import locks
-from everturn.workdirs.locks import Lock
+from everturn.git import locks
+from everturn.git.deleting import remove
+from everturn.git.locks import Lock
 
 MARKER = "everturn-workdirs.json"
 VERSION = 1
 LOCK = "lock"
-TRIES = 3  # others may be deleting the same
 OUR_FOLDERS = ("caches", "trees", "records", "locks", "unfinished", "trash", "quarantine")
 
 _CONTENT = {"everturn": "workdirs", "version": VERSION}
@@ -195,52 +193,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder with all that is in it, as far as that is possible. Links are not followed."""
-    if path.is_symlink() or not path.is_dir():
-        with suppress(OSError):
-            path.unlink()
-        return
-    for _ in range(TRIES):
-        try:
-            shutil.rmtree(path, onerror=_make_writable)
-        except RecursionError:  # somebody has made folders in folders without end
-            _flatten(path)
-        else:
-            break
-
-
-def _flatten(path: Path) -> None:
-    """Move all folders below a folder right into it, as far as that is possible."""
-    waiting = _folders_in(str(path))
-    number = 0
-    while waiting:
-        for folder in _folders_in(waiting.pop()):
-            while os.path.lexists(target := f"{path}/{number}"):
-                number += 1
-            with suppress(OSError):
-                os.rename(folder, target)  # noqa: PTH104  # there are many of them
-                waiting.append(target)
-
-
-def _folders_in(folder: str) -> list[str]:
-    try:
-        os.chmod(folder, 0o700)  # noqa: PTH101
-        with os.scandir(folder) as entries:
-            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
-
-
-def _make_writable(function: Any, name: str, _: object) -> None:
-    """Some tools make folders that nobody may write to, themselves included."""
-    with suppress(OSError):
-        os.chmod(os.path.dirname(name), 0o700)  # noqa: PTH101, PTH120  # what rmtree hands over is a string
-        if not os.path.islink(name):  # noqa: PTH114
-            os.chmod(name, 0o700)  # noqa: PTH101
-        function(name)
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from everturn.errors import EverturnError, Held, Invalid
+from everturn.git.locks import Lock
+from everturn.git.runner import Git
 from everturn.model import RepositoryOptions, WorkItem
 from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.cache import Cache, Tip
-from everturn.workdirs.git import Git
-from everturn.workdirs.locks import Lock
 from everturn.workdirs.names import Target, cache_name, check_repository, workdir_name
 from everturn.workdirs.records import WorkdirRecord
 from everturn.workdirs.rescuer import DAMAGED, Rescuer

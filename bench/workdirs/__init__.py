@@ -1,0 +1,1 @@
+"""The benchmark of workdirs; `python -m bench.workdirs`."""

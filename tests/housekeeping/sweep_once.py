@@ -1,0 +1,44 @@
+"""A program that resets a workdir and sweeps all others, and kills itself when it is about to change their state.
+
+    python -m housekeeping.sweep_once FOLDER ORIGIN NOW CHANGES
+
+It dies before its change number CHANGES, or ends and prints how many there were.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from everturn.clock import ManualClock
+from housekeeping.ground import Ground
+
+
+class Killer:
+    """Counts what changes the state of things: renames, and records that are removed. Dies in time."""
+
+    def __init__(self, changes: int) -> None:
+        self._changes = changes
+        self.count = 0
+
+    def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event == "os.rename" or (event == "os.remove" and str(arguments[0]).endswith(".json")):
+            self.count += 1
+            if self.count == self._changes:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(folder: str, origin: str, now: str, changes: str) -> None:
+    ground = Ground(Path(folder), Path(origin), clock=ManualClock(float(now)))
+    reset = next(record.name for record in ground.all() if record.agent == "reset")
+    killer = Killer(int(changes))
+    sys.addaudithook(killer)
+    ground.removal().remove(reset, "reset")
+    ground.sweeper(quota_bytes=0).sweep()
+    sys.stdout.write(f"{killer.count}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
