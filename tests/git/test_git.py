@@ -146,7 +146,7 @@ def test_variables_that_steer_git_do_not_reach_it(tmp_path: Path) -> None:
         "GIT_PROXY_COMMAND": "",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "",
-        "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+        "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ServerAliveInterval=60",
     }
     assert (variables["GITHUB_X"], variables["LC_ALL"]) == ("kept", "C.UTF-8")
 

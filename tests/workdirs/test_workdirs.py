@@ -274,7 +274,7 @@ def test_a_commit_that_no_branch_has_any_more_is_fetched_by_its_id(yard: Yard, o
 @pytest.mark.parametrize("branch", ["refs/pull/8/head", "0" * 40])
 def test_what_the_remote_does_not_have_is_not_found(yard: Yard, origin: Origin, branch: str) -> None:
     workdirs = yard.workdirs()
-    with pytest.raises((NotFound, Unavailable)):
+    with pytest.raises(NotFound):
         workdirs.open(work(origin), branch)
     assert not list(yard.root.trees.iterdir())
 
