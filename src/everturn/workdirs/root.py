@@ -137,8 +137,12 @@ class Root:
         """
         lock = self._take(name, timeout_s, stop)
         if lock is not None:
-            os.ftruncate(lock.descriptor, 0)
-            os.pwrite(lock.descriptor, run_id.encode(), 0)
+            try:
+                os.ftruncate(lock.descriptor, 0)
+                os.pwrite(lock.descriptor, run_id.encode(), 0)
+            except OSError as error:
+                lock.release()
+                raise self.denied(error) from error
         return lock
 
     def run_in(self, name: str) -> str:

@@ -21,6 +21,7 @@ from everturn.workdirs.root import Root
 from everturn.workdirs.trees import Trees
 
 LEAST_WAIT_S = 2.0  # a run that has just ended may be about to let go
+UNNAMED = "-"  # in place of a run's id, where somebody opens a workdir without one
 
 
 class Workdir(os.PathLike[str]):
@@ -81,7 +82,7 @@ class Workdirs:
         rescuer: Looks after what is unsaved.
         metrics: What is counted.
         wait_s: How long to wait for a workdir that a run is at work in.
-        lock_timeout_s: How long to wait for others that are at work on a cache.
+        lock_timeout_s: How long to wait for others that are at work on a cache, or look after a workdir.
         used: Called with the name of a workdir that was let go of.
     """
 
@@ -168,7 +169,7 @@ class Workdirs:
         begun = self._root.clock.elapsed()
         repo, target, name = _source(work), Target.parse(branch), workdir_name(work, branch)
         self._root.prepare()
-        lock = self._lock(work, name, run_id, stop, overtake=overtake)
+        lock = self._lock(work, name, run_id or UNNAMED, stop, overtake=overtake)
         try:
             options = self._options(repo)
             cache = self._cache(repo)
@@ -316,6 +317,9 @@ class Workdirs:
 
     def _lock(self, work: WorkItem, name: str, run_id: str, stop: threading.Event | None, *, overtake: bool) -> Lock:
         lock = self._root.try_workdir(name, self._wait_s, stop, run_id=run_id)
+        deadline = self._root.clock.elapsed() + self._lock_timeout_s
+        while lock is None and self._root.run_in(name) == "" and self._root.clock.elapsed() < deadline:
+            lock = self._root.try_workdir(name, LEAST_WAIT_S, stop, run_id=run_id)  # it is looked after, for a while
         record = WorkdirRecord.read(self._root, name)
         if lock is None and overtake and record is not None and self._stands_still(record, work):
             self._log.warning("workdir_overtaken", workdir=name)
