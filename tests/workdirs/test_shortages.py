@@ -3,6 +3,7 @@ moved away, and nothing that is nowhere else is given up."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
@@ -198,6 +199,57 @@ def test_a_remote_whose_head_is_on_no_branch_is_shown_at_that_commit(
         with_commit = yard.workdirs().open(item, keep=False)
         assert git(with_commit.path, "rev-parse", "HEAD") == git(local, "rev-parse", "HEAD")
         with_commit.close()
+
+
+def test_a_remote_whose_head_leaves_its_branch_is_shown_where_it_is_now(
+    yard: Yard, origin: Origin, tmp_path: Path
+) -> None:
+    local = tmp_path / "local"
+    subprocess.run(["git", "clone", "--quiet", origin.url, str(local)], env=PERSON, check=True)
+    item = WorkItem("fixer", str(local), 7)
+    yard.workdirs().open(item, keep=False).close()
+    git(local, "checkout", "--quiet", "--detach")
+    git(local, "commit", "--quiet", "--allow-empty", "-m", "On no branch")
+    workdir = yard.workdirs().open(item, keep=False)
+    assert git(workdir.path, "rev-parse", "HEAD") == git(local, "rev-parse", "HEAD")
+
+
+def test_what_was_pushed_and_cannot_be_copied_is_moved_away_with_its_workdir(
+    yard: Yard, origin: Origin, tmp_path: Path
+) -> None:
+    workdir = yard.workdirs().open(work(origin), "fix/7")
+    (workdir.path / "new.txt").write_text("pushed\n")
+    git(workdir.path, "add", ".")
+    git(workdir.path, "commit", "--quiet", "-m", "Pushed")
+    git(workdir.path, "push", "--quiet")
+    workdir.close()
+    origin.delete("fix/7")
+    let_fail(yard, tmp_path / "bin", "fetch", 'case "$*" in *--stdin*) echo "fatal: broken" >&2; exit 128;; esac')
+    again = yard.workdirs().open(work(origin), "fix/7", keep=False)
+    assert "cannot be copied into the cache" in " ".join(again.warnings)
+    (kept,) = yard.quarantined()
+    assert (kept / "tree" / "new.txt").read_text() == "pushed\n"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("place", [".", ".git"])
+def test_a_workdir_that_was_made_read_only_is_no_dead_end(yard: Yard, origin: Origin, place: str) -> None:
+    path = yard.workdirs().open(work(origin), keep=False).path
+    (path / "new.txt").write_text("mine")
+    (path / place).chmod(0o555)
+    again = yard.workdirs().open(work(origin, 8), keep=False)
+    assert (again.path / "a.txt").exists()
+
+
+def test_a_submodule_with_the_name_of_a_lock_is_none(yard: Yard, origin: Origin) -> None:
+    workdir = yard.workdirs().open(work(origin))
+    workdir.close()
+    module = workdir.path / ".git" / "modules" / "yarn.lock"
+    git(workdir.path, "init", "--quiet", "--bare", str(module))
+    (workdir.path / ".git" / "index.lock").touch()
+    yard.workdirs().open(work(origin)).close()
+    assert (module / "HEAD").exists()
+    assert not (workdir.path / ".git" / "index.lock").exists()
 
 
 # --- Others who are at work -----------------------------------------------------------------------------------------

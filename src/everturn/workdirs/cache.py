@@ -235,7 +235,7 @@ class Cache:
         wanted = {_tracking(said["symref"]): said.get("HEAD")} if "symref" in said else {}
         if target.kind != "default":
             wanted[_tracking(target.ref)] = said.get(target.ref)
-        known = dict(self._refs())
+        known = dict(self._refs(*wanted))
         if any(known.get(name) != commit for name, commit in wanted.items()):
             return False
         return all(self._has(commit, stop) for name, commit in said.items() if name != "symref")
@@ -292,9 +292,11 @@ class Cache:
         self._run(arguments, stop, online=True, lock=lock)
 
     def _tip(self, target: Target, said: Mapping[str, str], stop: threading.Event | None) -> Tip:
-        refs = self._refs()
+        refs = self._refs("refs/remotes", "refs/tags", *([_tracking(target.ref)] if target.ref else []))
         known = dict(refs)
-        default = said.get("symref", "").removeprefix("refs/heads/") or self._known_default()
+        default = said.get("symref", "").removeprefix("refs/heads/") or None
+        if default is None and "HEAD" not in said:
+            default = self._known_default()  # nobody has asked, or the remote has no commit there yet
         begin = known.get(f"refs/remotes/origin/{default}") or said.get("HEAD")
         commit, branch, is_new = begin, default, False
         if target.kind == "branch":
@@ -318,9 +320,12 @@ class Cache:
             shallow.read_text(encoding="ascii") if shallow.is_file() else "",
         )
 
-    def _refs(self) -> list[tuple[str, str]]:
+    def _refs(self, *wanted: str) -> list[tuple[str, str]]:
+        """Return those of these refs, or below these folders, that there are. There may be many that nobody wants."""
+        if not wanted:
+            return []
         # A name may have what Unicode takes for the end of a line.
-        lines = self._run(["for-each-ref", "--format=%(refname) %(objectname)"]).split("\n")
+        lines = self._run(["for-each-ref", "--format=%(refname) %(objectname)", *wanted]).split("\n")
         pairs = (line.rpartition(" ") for line in lines if line)
         return sorted((name, value) for name, _, value in pairs)
 
