@@ -20,6 +20,7 @@ from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailabl
 from everturn.git.locks import Lock
 
 STOP_PAUSE_S = 0.1
+SSH = "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=30"
 
 # Given by the environment, where it goes before every file. A protocol that is not named here is refused.
 _HARDENED = {
@@ -37,6 +38,8 @@ _HARDENED = {
     "protocol.git.allow": "always",
     "protocol.file.allow": "always",
     "http.followRedirects": "false",
+    "http.lowSpeedLimit": "1",  # bytes a second: a git that outlives us must not wait for a dead network for ever
+    "http.lowSpeedTime": "120",
     "submodule.recurse": "false",
     "fetch.recurseSubmodules": "false",
     "gc.auto": "0",
@@ -91,7 +94,7 @@ class Git:
                 "GIT_CONFIG_GLOBAL": os.devnull if config_file is None else str(config_file),
                 "GIT_TERMINAL_PROMPT": "0",
                 "GIT_ASKPASS": "",
-                "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+                "GIT_SSH_COMMAND": SSH,
                 "GIT_OPTIONAL_LOCKS": "0",
                 "GIT_ATTR_NOSYSTEM": "1",
                 "GIT_PROXY_COMMAND": "",
