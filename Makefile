@@ -11,7 +11,7 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test test-fast simulate bench bench-quick bench-workdirs record promtool lint format clean
+.PHONY: help demo demo-s3 test test-fast simulate bench bench-quick record promtool git-lfs lint format clean bench-workdirs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,10 +43,19 @@ promtool: ## Get promtool, unless it is there
 	  dpkg-deb --extract prometheus_*.deb . && mv usr/bin/promtool .. && cd .. && rm -rf package; } || \
 	  echo "promtool is missing ($(TOOLS)/package/log): install prometheus, or see https://prometheus.io/download" >&2
 
-test: $(STAMP) $(SERVER)/.installed promtool ## Run every test
+# The same for Git LFS, which the tests of large files need.
+git-lfs: ## Get git-lfs, unless it is there
+	@command -v git-lfs >/dev/null || test -x $(TOOLS)/git-lfs || { \
+	  echo "Getting git-lfs, for the tests of large files ..." && \
+	  rm -rf $(TOOLS)/lfs && mkdir -p $(TOOLS)/lfs && cd $(TOOLS)/lfs && \
+	  { apt-get download git-lfs || { apt-get update && apt-get download git-lfs; }; } >log 2>&1 && \
+	  dpkg-deb --extract git-lfs_*.deb . && mv usr/bin/git-lfs .. && cd .. && rm -rf lfs; } || \
+	  echo "git-lfs is missing ($(TOOLS)/lfs/log): install it, or see https://git-lfs.com" >&2
+
+test: $(STAMP) $(SERVER)/.installed promtool git-lfs ## Run every test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-test-fast: $(STAMP) promtool ## Run the fast tests, under a minute
+test-fast: $(STAMP) promtool git-lfs ## Run the fast tests, under a minute
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 STEPS ?= 200000

@@ -14,8 +14,8 @@ from everturn.clock import SystemClock
 from everturn.errors import Denied, Invalid
 from everturn.model import GitCredential
 from everturn.testing import Reply, ScriptedModel, ToolUse
+from git.https_git import Authority, Host, make_bare, serve
 from machines import Machine, MakeMachine, finish, options, result_of
-from workdirs.https_git import Authority, Host, make_bare, serve
 from workdirs.yard import Origin, git
 
 TOKEN = "tok-3b1f0e77aa12-SECRET"

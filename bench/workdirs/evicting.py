@@ -10,11 +10,11 @@ from pathlib import Path
 from bench.plan import Row
 from bench.workdirs.repository import run
 from bench.workdirs.ways import Ours
+from everturn.housekeeping.disk import Measurer, measure
+from everturn.housekeeping.eviction import Evictor
+from everturn.housekeeping.removal import Removal
 from everturn.workdirs import Workdir
-from everturn.workdirs.disk import Measurer, measure
-from everturn.workdirs.eviction import Evictor
 from everturn.workdirs.records import WorkdirRecord
-from everturn.workdirs.removal import Removal
 
 KINDS = ("live", "unsaved", "built", "built", "idle")  # in turns
 _COMMIT = ("-c", "user.name=P", "-c", "user.email=p@example.org", "commit", "--quiet", "-m", "Notes")

@@ -20,7 +20,7 @@ from bench.plan import Row, Step, turned
 from bench.workdirs.evicting import Evicting
 from bench.workdirs.repository import Origin, Shape, run
 from bench.workdirs.ways import WAYS, Ours, Way
-from everturn.workdirs.disk import measure
+from everturn.housekeeping.disk import measure
 
 MAIN_WAYS = ("clones", "linked", "workdirs", "sparse")
 OTHER_WAYS = ("parallel", "shallow", "local")

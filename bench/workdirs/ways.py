@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from bench.workdirs.repository import ENVIRONMENT, ONE_SERVICE, Origin, run
 from everturn.clock import Ids, SystemClock
+from everturn.git.runner import Git
 from everturn.model import RepositoryOptions, WorkItem
 from everturn.telemetry import Metrics
 from everturn.workdirs import Workdir, Workdirs
-from everturn.workdirs.git import Git
 from everturn.workdirs.rescuer import Rescuer
 from everturn.workdirs.root import Root
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from claude_agent_sdk import ClaudeAgentOptions
 
 from everturn.clock import SystemClock
+from everturn.git.credentials import Source
 from everturn.host.folders import RunFolders
 from everturn.log.encryption import Keys, SealedObjects
 from everturn.log.objects import run as run_blocking
@@ -25,7 +26,6 @@ from everturn.transcripts import TranscriptStore
 from everturn.transcripts.archive import Archive
 from everturn.upkeep.traces import upload
 from everturn.workdirs import located
-from everturn.workdirs.credentials import Source
 from everturn.workshop import Workshop
 
 Key = TypeVar("Key")

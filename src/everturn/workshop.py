@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Self
 
 from everturn.clock import Clock, Ids, SystemClock
+from everturn.git.access import GitAccess
+from everturn.git.credentials import Credentials, Source, from_env, from_file, under_name
+from everturn.git.runner import Git
+from everturn.housekeeping.disk import Measurer
+from everturn.housekeeping.eviction import Evictor
+from everturn.housekeeping.removal import Removal
+from everturn.housekeeping.sweeping import WorkdirSweeper
 from everturn.registry import Registry
 from everturn.settings import Settings, inherited_environment, read_variable
 from everturn.telemetry import Metrics, default_metrics
 from everturn.workdirs import Workdirs
-from everturn.workdirs.access import GitAccess
-from everturn.workdirs.credentials import Credentials, Source, from_env, from_file, under_name
-from everturn.workdirs.disk import Measurer
-from everturn.workdirs.eviction import Evictor
-from everturn.workdirs.git import Git
-from everturn.workdirs.removal import Removal
 from everturn.workdirs.rescuer import Rescuer
 from everturn.workdirs.root import Root
-from everturn.workdirs.sweeping import WorkdirSweeper
 
 
 @dataclass(frozen=True)

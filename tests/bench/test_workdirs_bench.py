@@ -113,7 +113,7 @@ def test_an_eviction_that_touches_unsaved_work_ends_the_run(
 ) -> None:
     ours = Ours(origin, tmp_path / "ours")
     unsaved = ours.path(1)
-    monkeypatch.setattr("everturn.workdirs.eviction.Evictor.evict", lambda _: (unsaved / "notes.txt").unlink())
+    monkeypatch.setattr("everturn.housekeeping.eviction.Evictor.evict", lambda _: (unsaved / "notes.txt").unlink())
     with pytest.raises(RuntimeError, match="touched"):
         Evicting(ours, agents=4, built_bytes=1000).run()
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from everturn.cli.app import _run
+from everturn.git.locks import Lock
 from everturn.registry import open_registry
 from everturn.settings import Settings
-from everturn.workdirs.locks import Lock
 from everturn.workdirs.root import Root
 from everturn.workshop import Workshop
 from workdirs.yard import Origin

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from workdirs.ground import Ground, make_remote
 from workdirs.left_behind import LeftBehind, copied, prepare
 from workdirs.yard import Origin, Yard
 
@@ -31,11 +31,20 @@ def left(template: Path, tmp_path: Path) -> LeftBehind:
     return copied(template, tmp_path / "behind")
 
 
-@pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_remote(tmp_path_factory.mktemp("remotes"))
-
-
 @pytest.fixture
-def ground(tmp_path: Path, shop: Path) -> Ground:
-    return Ground(tmp_path, shop)
+def with_large_file(left: LeftBehind, monkeypatch: pytest.MonkeyPatch) -> LeftBehind:
+    """The workdir, with a file that git-lfs has checked out. Ours knows one file only."""
+    programs = left.folder / "programs"
+    programs.mkdir()
+    (programs / "git-lfs").write_text('#!/bin/sh\n[ "$1" = clean ] && sed "s/^large$/pointer/"\n')
+    (programs / "git-lfs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    left.write(".gitattributes", "*.bin filter=lfs\n")
+    left.write("big.bin", "pointer\n")
+    left.agent("add", ".")
+    left.agent("commit", "--quiet", "-m", "Large")
+    left.agent("push", "--quiet", "origin", "HEAD:main")
+    left.fetch()
+    left.write("big.bin", "large\n")
+    left.agent("-c", "filter.lfs.clean=git-lfs clean -- %f", "add", "big.bin")
+    return left

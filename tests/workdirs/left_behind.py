@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from everturn.git.runner import Git
+from everturn.git.shadow import Shadow
 from everturn.settings import inherited_environment
 from everturn.testing import make_repository
-from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved, inspect
-from everturn.workdirs.shadow import Shadow
 
 FILES = {"a.txt": "a\n", "b.txt": "b\n", "lib/c.txt": "c\n", ".gitignore": "*.log\nbuild/\n"}
 GIT_TIMEOUT_S = 20.0
@@ -71,6 +71,7 @@ class LeftBehind:
         environment = {
             **inherited_environment(),
             "HOME": str(self.folder / "home"),
+            "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_AUTHOR_NAME": "A",
             "GIT_AUTHOR_EMAIL": "a@example.org",
             "GIT_COMMITTER_NAME": "A",

@@ -688,6 +688,27 @@ def test_another_commit_of_a_submodule_that_is_staged_is_a_change(with_submodule
     assert (found.changed, found.nested) == (1, ())
 
 
+# --- Large files ----------------------------------------------------------------------------------------------------
+
+
+def test_large_files_that_are_as_they_were_checked_out_are_not_changed(
+    with_large_file: LeftBehind,
+) -> None:
+    os.utime(with_large_file.git_dir / "index", (1, 1))  # so that every file is compared
+    assert not with_large_file.look()
+    with_large_file.write("big.bin", "other\n")
+    assert with_large_file.look().changed == 1
+
+
+def test_commits_that_only_name_a_large_file_cannot_be_pushed(with_large_file: LeftBehind) -> None:
+    with_large_file.write(".git/lfs/objects/ab/cd/abcd", "large\n")
+    assert not with_large_file.look()
+    with_large_file.commit()
+    found = with_large_file.look()
+    assert not found.can_be_pushed
+    assert found.reasons()[-1] == "large files that commits only name"
+
+
 # --- Damage ---------------------------------------------------------------------------------------------------------
 
 
@@ -940,3 +961,21 @@ def test_a_look_that_is_stopped_says_so(left: LeftBehind) -> None:
     stop.set()
     with left.shadow() as shadow, pytest.raises(Unavailable, match="stopped"):
         inspect(shadow, left.cache, stop)
+
+
+# --- What git writes differently from what it has stored ------------------------------------------------------------
+
+
+def test_what_attributes_make_of_files_is_nobodys_work_but_a_change_of_it_is(left: LeftBehind) -> None:
+    left.agent("config", "core.autocrlf", "false")
+    (left.tree / "ends.txt").write_bytes(b"one\r\ntwo\r\n")
+    left.agent("add", "ends.txt")
+    (left.tree / ".gitattributes").write_text("*.txt text\n")
+    left.agent("add", ".gitattributes")
+    left.agent("commit", "--quiet", "-m", "Attributes that do not fit")
+    left.agent("push", "--quiet", "origin", "HEAD:main")
+    (left.tree / "ends.txt").write_bytes(b"one\r\ntwo\r\n")
+    os.utime(left.tree / "ends.txt", (1, 1))
+    assert left.look().changed == 0
+    (left.tree / "ends.txt").write_bytes(b"one\r\nTWO\r\n")
+    assert left.look().changed == 1

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import Denied, EverturnError, NotFound
+from everturn.git.runner import Git
 from everturn.settings import inherited_environment
-from everturn.workdirs.git import Git
 from everturn.workdirs.root import MARKER
 from registry.disks import mounted, remount
 from workdirs.scene import Scene, fsck, scribble

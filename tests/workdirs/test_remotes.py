@@ -10,7 +10,7 @@ import pytest
 from everturn.errors import EverturnError, NotFound, Unavailable
 from everturn.model import WorkItem
 from everturn.workdirs import cache
-from workdirs.https_git import serve
+from git.https_git import serve
 from workdirs.scene import Scene, cut, fsck
 from workdirs.yard import Origin, Yard, clean, git, work
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import Conflict, EverturnError, NotFound, Unavailable
+from everturn.git.runner import Git
 from everturn.settings import inherited_environment
 from everturn.workdirs import rescue
-from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved, inspect
 from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantine
 from workdirs.left_behind import FILES, LeftBehind, all_files, names
@@ -117,6 +117,12 @@ def test_files_outside_a_sparse_checkout_are_in_the_commit(left: LeftBehind) -> 
     left.write("lib/c.txt", "changed\n")
     (ref,) = push(left)
     assert content(left, ref) == plain({**FILES, "lib/c.txt": "changed"})
+
+
+def test_a_large_file_goes_into_the_commit_itself(with_large_file: LeftBehind) -> None:
+    with_large_file.write("big.bin", "large\nand larger\n")
+    (ref,) = push(with_large_file)
+    assert content(with_large_file, ref)["big.bin"] == "large\nand larger"
 
 
 def test_a_merge_with_conflicts_is_pushed_as_it_stands(left: LeftBehind) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from everturn.git.shadow import Shadow
 from everturn.settings import inherited_environment
 from everturn.workdirs.inspection import Unsaved, inspect
 from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue
-from everturn.workdirs.shadow import Shadow
 from workdirs.left_behind import LeftBehind, Trap, names
 
 HOOKS = (

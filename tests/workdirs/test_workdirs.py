@@ -406,6 +406,31 @@ def test_a_workdir_is_one_runs_alone(yard: Yard, origin: Origin) -> None:
     assert opened(workdirs, work(origin, 2), "main") == first.path
 
 
+def test_a_run_that_stands_still_loses_the_workdir_to_the_next_of_its_work_item(yard: Yard, origin: Origin) -> None:
+    first = yard.workdirs().open(work(origin), "main", run_id="r1")
+    with pytest.raises(Held):
+        yard.workdirs().open(work(origin, 8), "main", run_id="r2", overtake=True)
+    with pytest.raises(Held):
+        yard.workdirs().open(work(origin), "main", run_id="r2")
+    (first.path / "half.txt").write_text("half")
+    second = yard.workdirs().open(work(origin), "main", run_id="r2", overtake=True)
+    assert (second.outcome, (second.path / "half.txt").read_text()) == ("kept", "half")
+    first.close()
+    with pytest.raises(Held):
+        yard.workdirs().open(work(origin, 8), "main", run_id="r3")
+    second.close()
+
+
+def test_whoever_looks_after_a_workdir_is_not_overtaken(yard: Yard, origin: Origin) -> None:
+    workdir = yard.workdirs().open(work(origin), "main", run_id="r1")
+    workdir.close()
+    lock = yard.root.try_workdir(workdir.name)
+    assert lock is not None
+    with pytest.raises(Held):
+        yard.workdirs().open(work(origin), "main", run_id="r2", overtake=True)
+    lock.release()
+
+
 def test_a_run_waits_for_the_one_before_it(yard: Yard, origin: Origin) -> None:
     workdirs = yard.workdirs(wait_s=30)
     first = workdirs.open(work(origin))
@@ -552,6 +577,15 @@ def test_what_cannot_be_cloned_leaves_no_workdir(
     assert not list(yard.root.trees.iterdir())
     assert not list(yard.root.records.iterdir())
     assert not list((yard.root.path / "unfinished").iterdir())
+
+
+def test_a_repository_with_ids_of_the_other_kind_is_refused_in_one_sentence(yard: Yard, tmp_path: Path) -> None:
+    desk = tmp_path / "sha256"
+    git(tmp_path, "init", "--quiet", "--object-format=sha256", "--initial-branch=main", str(desk))
+    git(desk, "commit", "--quiet", "--allow-empty", "-m", "One")
+    with pytest.raises(Invalid, match="SHA-256"):
+        yard.workdirs().open(WorkItem("fixer", str(desk), 7))
+    assert not list(yard.root.trees.iterdir())
 
 
 # --- Spellings ------------------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from everturn.clock import Clock, Ids, SystemClock
+from everturn.git.runner import Git
 from everturn.model import RepositoryOptions, WorkItem
 from everturn.settings import inherited_environment
 from everturn.telemetry import Metrics
 from everturn.workdirs import Workdirs
-from everturn.workdirs.git import Git
 from everturn.workdirs.rescuer import Rescuer
 from everturn.workdirs.root import Root
 

@@ -17,14 +17,14 @@ import claude_agent_sdk
 
 from everturn.checks.findings import Finding, failed, passed, warned
 from everturn.errors import NotFound
+from everturn.git.runner import Git
 from everturn.host.agents import find_cli
-from everturn.workdirs.git import Git
 
 NEEDED_PYTHON = (3, 11)
 TESTED_SDK = (0, 2, 184)
 TESTED_AGENT = (2, 1, 327)
 NEEDED_AGENT = (2, 0, 0)
-NEEDED_GIT = (2, 24)  # the first that knows --end-of-options
+NEEDED_GIT = (2, 32)  # the first that reads no configuration of the user if it is told so
 GIT_TIMEOUT_S = 15.0
 PAUSE_S = 0.1
 AGENT_TIMEOUT_S = 30.0  # a large program, from a cold disk

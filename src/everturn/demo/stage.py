@@ -20,11 +20,11 @@ from everturn.demo.machine import Event, Machine
 from everturn.demo.verdict import Report, continues, sent_not_stored, was_sent_again
 from everturn.demo.worker import Plan
 from everturn.errors import Invalid
+from everturn.git.runner import Git
 from everturn.model import WorkItem
 from everturn.runtime import Runtime
 from everturn.settings import Settings, inherited_environment
 from everturn.testing import ScriptedModel, cli_environment, compare, make_repository, read_receipts
-from everturn.workdirs.git import Git
 
 TURN_TIMEOUT_S = 60.0
 LIVE_TIMEOUT_S = 600.0

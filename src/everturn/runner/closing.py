@@ -14,6 +14,7 @@ from functools import partial
 import anyio
 
 from everturn.errors import EverturnError, Fenced, Unavailable
+from everturn.git.credential_server import CredentialServer
 from everturn.host.folders import RunFolder
 from everturn.log.background import start_thread
 from everturn.runner.dispatch import in_thread
@@ -29,7 +30,6 @@ from everturn.telemetry import get_logger
 from everturn.transcripts import TranscriptStore
 from everturn.upkeep.healing import Healing, folder_of, heal
 from everturn.upkeep.traces import Trace
-from everturn.workdirs.credential_server import CredentialServer
 
 END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from everturn.clock import Clock
+from everturn.git.access import GitAccess
 from everturn.host.folders import RunFolders
 from everturn.registry import Registry
 from everturn.runner.dispatch import Stores
@@ -12,7 +13,6 @@ from everturn.runner.sweeping import Sweeper
 from everturn.settings import Settings
 from everturn.telemetry import Metrics
 from everturn.workdirs import Workdirs
-from everturn.workdirs.access import GitAccess
 
 
 @dataclass(frozen=True)

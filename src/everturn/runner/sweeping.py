@@ -6,11 +6,11 @@ import threading
 from contextvars import Context
 
 from everturn.errors import EverturnError
+from everturn.housekeeping.sweeping import WorkdirSweeper
 from everturn.log.background import start_thread
 from everturn.model import SessionRecord
 from everturn.registry import Registry
 from everturn.telemetry import Metrics, get_logger
-from everturn.workdirs.sweeping import WorkdirSweeper
 
 
 class Sweeper:

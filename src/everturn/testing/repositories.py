@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from everturn.git.runner import Git
 from everturn.settings import inherited_environment
-from everturn.workdirs.git import Git
 
 GIT_TIMEOUT_S = 60.0
 IDENTITY = {"name": "Everturn", "email": "everturn@example.invalid"}

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from everturn.errors import EverturnError, NotFound
+from everturn.git.deleting import remove
+from everturn.git.gitdir import Remote, cache_config, make_folder, packed_refs, write_file
+from everturn.git.locks import Lock
+from everturn.git.runner import GaveUp, Git
 from everturn.model import RepositoryOptions
 from everturn.telemetry import Metrics, get_logger
-from everturn.workdirs.git import GaveUp, Git
-from everturn.workdirs.gitdir import Remote, cache_config, make_folder, packed_refs, write_file
-from everturn.workdirs.locks import Lock
 from everturn.workdirs.names import Target
 from everturn.workdirs.records import CacheRecord
-from everturn.workdirs.root import Root, remove
+from everturn.workdirs.root import Root
 from everturn.workdirs.salvage import (
     REPLACEABLE,
     has_nothing_left,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from everturn.errors import EverturnError, Unavailable
+from everturn.git.shadow import Shadow, read_refs
+from everturn.git.untrusted import Damaged, is_folder, read_gitfile, read_plain, readable, survey
 from everturn.workdirs.looking import is_below, look_at_files, sort_out, tips_of
-from everturn.workdirs.shadow import Shadow, read_refs
-from everturn.workdirs.untrusted import Damaged, is_folder, read_gitfile, read_plain, readable, survey
 
 Tips = tuple[tuple[str, str], ...]
 
@@ -35,6 +35,7 @@ class Unsaved:
         stash: Entries of the stash.
         operation: What was begun and not finished, as in "a merge"; `None`: nothing.
         nested: Repositories and linked worktrees inside the tree with something in them, relative to it.
+        has_large_files: Whether git-lfs has put files aside that commits only name.
         damage: Why the tree could not be looked at, so that everything has to count; `None`: it could.
     """
 
@@ -45,6 +46,7 @@ class Unsaved:
     stash: int = 0
     operation: str | None = None
     nested: tuple[str, ...] = ()
+    has_large_files: bool = False
     damage: str | None = None
 
     def __bool__(self) -> bool:
@@ -55,7 +57,7 @@ class Unsaved:
     @property
     def can_be_pushed(self) -> bool:
         """Whether commits can hold all of it."""
-        return not (self.nested or self.damage)
+        return not (self.nested or self.damage or (self.tips and self.has_large_files))
 
     def reasons(self) -> list[str]:
         """Say what there is, for people: one phrase each. Holds names of refs and folders, no contents."""
@@ -73,6 +75,7 @@ class Unsaved:
                 "repositories or worktrees inside it with work of their own",
                 self.nested,
             ),
+            "large files that commits only name" if self.tips and self.has_large_files else "",
             f"it could not be looked at: {self.damage}" if self.damage else "",
         ]
         return [phrase for phrase in said if phrase]
@@ -143,6 +146,7 @@ class _Inspection:
             stash=len(refs.stashed),
             operation=refs.operation,
             nested=tuple(sorted(name for name, has_work in self._has_work.items() if has_work)),
+            has_large_files=_has_files(self._shadow.git_dir / "lfs" / "objects"),
         )
 
     # --- Linked worktrees -----------------------------------------------------------------------------------------
@@ -254,4 +258,8 @@ def _is_empty(tree: Path) -> bool:
     git_dir = tree / ".git"
     if [path.name for path in tree.iterdir()] != [".git"] or not is_folder(git_dir / "objects"):
         return False
-    return not any(entry.is_symlink() or entry.is_file() for entry in (git_dir / "objects").rglob("*"))
+    return not _has_files(git_dir / "objects")
+
+
+def _has_files(folder: Path) -> bool:
+    return any(path.is_symlink() or path.is_file() for path in folder.rglob("*"))

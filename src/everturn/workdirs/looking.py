@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import filecmp
 import threading
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from everturn.workdirs.shadow import Refs, Shadow
-from everturn.workdirs.untrusted import Damaged, readable
+from everturn.errors import Invalid, Unavailable
+from everturn.git.shadow import Refs, Shadow
+from everturn.git.untrusted import Damaged, readable
 
 REMOTES = "refs/remotes/"
 GITLINK = "160000"
@@ -55,15 +58,48 @@ def look_at_files(shadow: Shadow, stop: threading.Event | None, *, with_ignored:
             files.gitlinks[name] = object_id
     if assumed:
         shadow.run(["update-index", "--no-assume-unchanged", "-z", "--stdin"], stop, _zeroed(assumed))
+    written = []
     for line in _records(shadow.run([*_STATUS, *(["--ignored=matching"] * with_ignored)], stop)):
-        if line[0] in "12u":
+        if line.startswith("1 .M "):
+            written.append(line)
+        elif line[0] in "12u":
             files.changed += 1
         elif line[0] == "?":
             files.untracked += 1
         elif line[0] == "!":
             files.ignored.append(line[2:])
     files.changed += _staged_gitlinks(shadow, stop)
+    files.changed += len(written) - _as_git_writes_them(shadow, written, stop)
     return files
+
+
+def _as_git_writes_them(shadow: Shadow, lines: list[str], stop: threading.Event | None) -> int:
+    """Return how many of these files are just what git itself would write.
+
+    Where a repository's attributes do not fit its files, as with the ends of lines, they differ as soon as they are
+    checked out. That is nobody's work.
+    """
+    names = []
+    for line in lines:
+        *_, in_index, in_tree, _, _, name = line.split(" ", 8)
+        if in_index == in_tree and in_tree.startswith("100"):
+            names.append(name)
+    if not names:
+        return 0
+    folder = shadow.path / "anew"
+    arguments = ["checkout-index", "--force", f"--prefix={folder}/", "-z", "--stdin"]
+    with suppress(Invalid, Unavailable):  # it writes the others nevertheless
+        shadow.run(arguments, stop, _zeroed(names), extra={"GIT_INDEX_FILE": str(shadow.copy_index())})
+    if stop is not None and stop.is_set():
+        raise Unavailable("the comparison with what git would write was stopped", hint="run it again")
+    return sum(_are_alike(folder / name, shadow.tree.resolve() / name) for name in names)
+
+
+def _are_alike(ours: Path, theirs: Path) -> bool:
+    try:
+        return theirs.resolve() == theirs and filecmp.cmp(ours, theirs, shallow=False)
+    except OSError:
+        return False
 
 
 def _index(shadow: Shadow, stop: threading.Event | None) -> Iterable[tuple[str, str, str, str]]:
@@ -78,7 +114,7 @@ def _staged_gitlinks(shadow: Shadow, stop: threading.Event | None) -> int:
     """Return how many submodules have another commit in the index than in HEAD: the status passes over them."""
     if shadow.refs.head is None:
         return 0
-    lines = _records(shadow.run(["diff-index", "--cached", "--raw", "-z", "--no-renames", "HEAD"], stop))
+    lines = _records(shadow.run(["diff-index", "--cached", "--raw", "-z", "--no-renames", "HEAD", "--"], stop))
     return sum(GITLINK in line.split(" ")[:2] for line in lines if line.startswith(":"))
 
 

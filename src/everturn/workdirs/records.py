@@ -84,6 +84,7 @@ class WorkdirRecord(_Record):
         run_id: The run that was in it last.
         ignored_bytes: How much of its size are files that git ignores: what was built, mostly.
         is_settled: Whether a run may have worked in it. Until then nothing can be lost in it.
+        lfs: Whether large files were fetched into it; git does not notice when that changes.
     """
 
     work_key: str = ""
@@ -93,6 +94,7 @@ class WorkdirRecord(_Record):
     run_id: str = ""
     ignored_bytes: int | None = None
     is_settled: bool = True
+    lfs: bool = False
 
     @classmethod
     def file(cls, root: Root, name: str) -> Path:

@@ -15,10 +15,10 @@ from shlex import quote
 from typing import Any
 
 from everturn.errors import Conflict, Unavailable
-from everturn.workdirs.git import Git
+from everturn.git.locks import Lock
+from everturn.git.runner import Git
+from everturn.git.shadow import Shadow
 from everturn.workdirs.inspection import Tips, Unsaved
-from everturn.workdirs.locks import Lock
-from everturn.workdirs.shadow import Shadow
 
 KEPT = "refs/everturn/kept"
 RESCUED = "refs/everturn/rescue"
@@ -32,6 +32,8 @@ _IDENTITY = {
     "GIT_COMMITTER_NAME": "Everturn",
     "GIT_COMMITTER_EMAIL": "everturn@example.invalid",
 }
+# A large file goes into the commit itself: nobody would push what git-lfs puts aside for it.
+_WHOLE = {"filter.lfs.clean": ""}
 _PUSH = ("push", "--quiet", "--no-verify", "--no-signed", "--no-follow-tags", "--recurse-submodules=no")
 
 
@@ -199,7 +201,7 @@ def _files_tree(shadow: Shadow, stop: threading.Event | None) -> str:
     """Return the files as a tree. Not by `git add`, which starts a git in submodules."""
     index = _index(shadow)
     differing = ["diff-files", "--name-only", "-z", "--no-renames", "--ignore-submodules=all"]
-    listed = shadow.run(differing, stop, extra=index)
+    listed = shadow.run(differing, stop, extra=index, config=_WHOLE)
     untracked = shadow.run(["ls-files", "--others", "--exclude-standard", "-z"], stop, extra=index)
     names = sorted({name for name in (listed + untracked).split("\0") if name and not name.endswith("/")})
     kept = [name for name in names if _can_be_stored(shadow.tree, name)]
@@ -207,7 +209,7 @@ def _files_tree(shadow: Shadow, stop: threading.Event | None) -> str:
     gone = "".join(f"0 {zero}\t{name}\0" for name in sorted(set(names) - set(kept)))
     shadow.run(["update-index", "-z", "--index-info"], stop, gone, extra=index)
     text = "".join(f"{name}\0" for name in kept)
-    shadow.run(["update-index", "-z", "--add", "--replace", "--stdin"], stop, text, extra=index)
+    shadow.run(["update-index", "-z", "--add", "--replace", "--stdin"], stop, text, extra=index, config=_WHOLE)
     return shadow.run(["write-tree"], stop, extra=index).strip()
 
 

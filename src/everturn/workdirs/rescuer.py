@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from everturn.errors import EverturnError
+from everturn.git.runner import Git
+from everturn.git.shadow import Shadow
 from everturn.telemetry import Metrics, get_logger
-from everturn.workdirs.disk import shadow_of
-from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved, inspect
 from everturn.workdirs.looking import REMOTES
-from everturn.workdirs.records import WorkdirRecord
+from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantine
 from everturn.workdirs.root import Root
-from everturn.workdirs.shadow import Shadow
 
 DAMAGED = "its repository cannot be read any more"
 
@@ -129,3 +130,20 @@ class Rescuer:
 
     def _stamp(self) -> str:
         return datetime.fromtimestamp(self._root.clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+@contextmanager
+def shadow_of(root: Root, git: Git, record: WorkdirRecord) -> Iterator[Shadow]:
+    """Give a shadow of a workdir whose lock is held, to look at it.
+
+    Args:
+        root: Where the workdir is.
+        git: Runs git.
+        record: The workdir.
+    """
+    repository = CacheRecord(record.cache).repository(root)
+    with (
+        root.unfinished() as folder,
+        Shadow.of(git, record.tree(root), repository / "objects", folder) as shadow,
+    ):
+        yield shadow

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,8 +23,9 @@ from typing import Any
 
 from everturn.clock import Clock, Ids
 from everturn.errors import Conflict, Denied, EverturnError, Unavailable
-from everturn.workdirs import locks
-from everturn.workdirs.locks import Lock
+from everturn.git import locks
+from everturn.git.deleting import remove
+from everturn.git.locks import Lock
 
 MARKER = "everturn-workdirs.json"
 VERSION = 1
@@ -121,18 +121,36 @@ class Root:
         finally:
             lock.release()
 
-    def try_workdir(self, name: str, timeout_s: float = 0, stop: threading.Event | None = None) -> Lock | None:
+    def try_workdir(
+        self, name: str, timeout_s: float = 0, stop: threading.Event | None = None, *, run_id: str = ""
+    ) -> Lock | None:
         """Take a workdir for a run, or for its removal; whoever gets the lock releases it.
 
         Args:
             name: The workdir.
             timeout_s: How long to wait for whoever has it.
             stop: Once it is set, the waiting ends.
+            run_id: The run that it is taken for; none if it is not for a run.
 
         Returns:
             The lock, or `None`: a run is at work in it.
         """
-        return self._take(name, timeout_s, stop)
+        lock = self._take(name, timeout_s, stop)
+        if lock is not None:
+            os.ftruncate(lock.descriptor, 0)
+            os.pwrite(lock.descriptor, run_id.encode(), 0)
+        return lock
+
+    def run_in(self, name: str) -> str:
+        """Return the run that had a workdir's lock last, if it was taken for a run."""
+        try:
+            return (self.path / "locks" / f"{name}.lock").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return ""
+
+    def overtake(self, name: str) -> None:
+        """Have the lock of a workdir be free, whoever holds it. They are not told."""
+        (self.path / "locks" / f"{name}.lock").unlink(missing_ok=True)
 
     def _take(self, name: str, timeout_s: float, stop: threading.Event | None) -> Lock | None:
         path = self.path / "locks" / f"{name}.lock"
@@ -194,48 +212,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder with all that is in it, as far as that is possible. Links are not followed."""
-    if path.is_symlink() or not path.is_dir():
-        with suppress(OSError):
-            path.unlink()
-        return
-    try:
-        shutil.rmtree(path, onerror=_make_writable)
-    except RecursionError:  # somebody has made folders in folders without end
-        _flatten(path)
-        with suppress(RecursionError):
-            shutil.rmtree(path, onerror=_make_writable)
-
-
-def _flatten(path: Path) -> None:
-    """Move all folders below a folder right into it, as far as that is possible."""
-    waiting = _folders_in(str(path))
-    number = 0
-    while waiting:
-        with suppress(OSError):
-            for folder in _folders_in(waiting.pop()):
-                while os.path.lexists(target := f"{path}/{number}"):
-                    number += 1
-                os.rename(folder, target)  # noqa: PTH104  # there are many of them
-                waiting.append(target)
-
-
-def _folders_in(folder: str) -> list[str]:
-    os.chmod(folder, 0o700)  # noqa: PTH101
-    with os.scandir(folder) as entries:
-        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-
-
-def _make_writable(function: Any, name: str, _: object) -> None:
-    """Some tools make folders that nobody may write to, themselves included."""
-    with suppress(OSError):
-        os.chmod(os.path.dirname(name), 0o700)  # noqa: PTH101, PTH120  # what rmtree hands over is a string
-        if not os.path.islink(name):  # noqa: PTH114
-            os.chmod(name, 0o700)  # noqa: PTH101
-        function(name)
 
 
 def _listed(folder: Path) -> list[Path]:

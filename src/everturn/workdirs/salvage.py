@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from everturn.errors import EverturnError
-from everturn.workdirs.git import GaveUp
-from everturn.workdirs.gitdir import make_folder
-from everturn.workdirs.root import remove
+from everturn.git.deleting import remove
+from everturn.git.gitdir import make_folder
+from everturn.git.runner import GaveUp
 
 BESIDE = (".promisor", ".keep")  # what belongs to a pack, apart from its index
 REPLACEABLE = ("info/commit-graph", "info/commit-graphs", "pack/multi-pack-index")  # git works without them

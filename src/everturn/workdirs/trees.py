@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everturn.errors import EverturnError, Invalid
+from everturn.git.deleting import remove
+from everturn.git.gitdir import Remote, make_folder, packed_refs, workdir_config, write_file
+from everturn.git.locks import Lock
+from everturn.git.runner import Git
+from everturn.git.shadow import read_refs
+from everturn.git.untrusted import Damaged, is_folder
 from everturn.model import RepositoryOptions
 from everturn.workdirs.cache import Cache, Tip
-from everturn.workdirs.git import Git
-from everturn.workdirs.gitdir import Remote, make_folder, packed_refs, workdir_config, write_file
-from everturn.workdirs.locks import Lock
-from everturn.workdirs.root import Root, remove
-from everturn.workdirs.shadow import read_refs
-from everturn.workdirs.untrusted import Damaged, is_folder
+from everturn.workdirs.root import Root
 
 _CONFIG = {"checkout.workers": "0", "core.untrackedCache": "false", "core.splitIndex": "false"}
 _SPECIAL = set("*?[]!\\#")

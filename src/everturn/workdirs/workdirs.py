@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from everturn.errors import EverturnError, Held, Invalid
+from everturn.git.locks import Lock
+from everturn.git.runner import Git
 from everturn.model import RepositoryOptions, WorkItem
 from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.cache import Cache, Tip
-from everturn.workdirs.git import Git
-from everturn.workdirs.locks import Lock
 from everturn.workdirs.names import Target, cache_name, check_repository, workdir_name
 from everturn.workdirs.records import WorkdirRecord
 from everturn.workdirs.rescuer import DAMAGED, Rescuer
@@ -134,6 +134,7 @@ class Workdirs:
         keep: bool = True,
         run_id: str = "",
         vacate: Callable[[str], object] | None = None,
+        overtake: bool = False,
         stop: threading.Event | None = None,
     ) -> Workdir:
         """Return a place to work in. Blocks; call it in a thread.
@@ -147,6 +148,8 @@ class Workdirs:
                 even asked. If it has begun anew, or another one had the workdir, the workdir is brought up to date,
                 and what is unsaved in it is rescued first.
             run_id: The run.
+            overtake: Whether the caller has the claim on the work item, and has ended the agents of those who had it
+                before: a run of the same work item that still has the workdir stands still, and loses it.
             vacate: Called with the run that was in it last, to end what may be left of its agent.
             stop: Once it is set, git is killed within a moment.
 
@@ -161,7 +164,7 @@ class Workdirs:
         begun = self._root.clock.elapsed()
         repo, target, name = _source(work), Target.parse(branch), workdir_name(work, branch)
         self._root.prepare()
-        lock = self._lock(name, stop)
+        lock = self._lock(work, name, run_id, stop, overtake=overtake)
         try:
             options = self._options(repo)
             cache = self._cache(repo)
@@ -191,7 +194,7 @@ class Workdirs:
             is_there = False
         if is_there and order.keep and record is not None and record.work_key == order.work.key:
             if self._is_well(order, record):
-                self._note(order, record, is_settled=True)
+                self._note(order, record, is_settled=True, lfs=record.lfs)
                 return "kept"
             order.warnings.append(self._rescuer.set_aside(record, [DAMAGED]))
             is_there = False
@@ -202,7 +205,8 @@ class Workdirs:
             )
         if is_there:
             self._make_way(order, record or self._new_record(order))
-        reuse = os.path.lexists(tree) and not order.options.submodules
+        same_files = not order.options.submodules and (record is None or record.lfs == order.options.lfs)
+        reuse = same_files and os.path.lexists(tree)
         self._note(order, record, is_settled=False)
         try:
             self._show(order, reuse=reuse, tip=tip)
@@ -250,7 +254,9 @@ class Workdirs:
             cache=order.cache.name,
         )
 
-    def _note(self, order: _Order, record: WorkdirRecord | None, *, is_settled: bool) -> None:
+    def _note(
+        self, order: _Order, record: WorkdirRecord | None, *, is_settled: bool, lfs: bool | None = None
+    ) -> None:
         changed = (record or self._new_record(order)).but(
             repo=order.repo,
             last_used_at=self._root.clock.now(),
@@ -260,23 +266,28 @@ class Workdirs:
             cache=order.cache.name,
             run_id=order.run_id,
             is_settled=is_settled,
+            lfs=order.options.lfs if lfs is None else lfs,
         )
         changed.write(self._root)
 
     def _let_go(self, order: _Order) -> None:
         record = WorkdirRecord.read(self._root, order.name)
         try:
-            if record is not None:
+            if record is not None and record.run_id == order.run_id:  # else it was overtaken
                 record.but(last_used_at=self._root.clock.now()).write(self._root)
         finally:
             order.lock.release()
         self._used(order.name)
 
-    def _lock(self, name: str, stop: threading.Event | None) -> Lock:
-        lock = self._root.try_workdir(name, self._wait_s, stop)
+    def _lock(self, work: WorkItem, name: str, run_id: str, stop: threading.Event | None, *, overtake: bool) -> Lock:
+        lock = self._root.try_workdir(name, self._wait_s, stop, run_id=run_id)
+        record = WorkdirRecord.read(self._root, name)
+        if lock is None and overtake and record is not None and self._stands_still(record, work):
+            self._log.warning("workdir_overtaken", workdir=name)
+            self._root.overtake(name)
+            lock = self._root.try_workdir(name, self._wait_s, stop, run_id=run_id)
         if lock is not None:
             return lock
-        record = WorkdirRecord.read(self._root, name)
         whose = "" if record is None else f" for {record.work_key}"
         raise Held(
             f"a run is at work{whose} in {self._root.trees / name}",
@@ -286,6 +297,15 @@ class Workdirs:
             epoch=0,
             until=self._root.clock.now(),
         )
+
+    def _stands_still(self, record: WorkdirRecord, work: WorkItem) -> bool:
+        """Tell whether a workdir is held by a run of a work item that has been claimed again.
+
+        Such a run does nothing more in it than to note that it has left, whenever it wakes up. One that is still
+        opening it would, and so would whoever removes it: those are waited for.
+        """
+        is_of_work = record.work_key == work.key and record.is_settled and record.run_id != ""
+        return is_of_work and self._root.run_in(record.name) == record.run_id
 
     def _cache(self, repo: str) -> Cache:
         options = self._options(repo)

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from everturn.cli.output import Terminal, plain, size
 from everturn.cli.sessions.care import counted
+from everturn.housekeeping.removal import Fate
 from everturn.registry import open_registry
 from everturn.settings import Settings
 from everturn.telemetry import log_to_stderr
-from everturn.workdirs.removal import Fate
 from everturn.workshop import Workshop
 
 RegistryOption = Annotated[

@@ -12,10 +12,10 @@ from everturn.cli.sessions.care import counted, progress
 from everturn.cli.sessions.common import JsonOption, consent, print_json
 from everturn.cli.workdirs.common import DryRunOption, Reached, reach, show_fates, summed
 from everturn.errors import Invalid, NotFound
+from everturn.housekeeping.removal import Fate
 from everturn.model import WorkItem, repository_name
 from everturn.workdirs import located
 from everturn.workdirs.records import WorkdirRecord
-from everturn.workdirs.removal import Fate
 
 
 def command(  # noqa: PLR0913, PLR0917  # one parameter for each option

@@ -7,7 +7,7 @@ from rich.text import Text
 from everturn.cli.output import Terminal, plain, size
 from everturn.cli.sessions.common import JsonOption, print_json
 from everturn.cli.workdirs.common import DryRunOption, RegistryOption, reach, show_fates, summed
-from everturn.workdirs.sweeping import Report
+from everturn.housekeeping.sweeping import Report
 
 
 def command(registry: RegistryOption = None, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:

@@ -13,8 +13,8 @@ from rich.text import Text
 from everturn.cli.output import Terminal, plain, size, when
 from everturn.cli.sessions.common import JsonOption, print_json
 from everturn.cli.workdirs.common import reach
+from everturn.housekeeping.disk import Usage, usage
 from everturn.settings import Settings
-from everturn.workdirs.disk import Usage, usage
 
 BAR = 24
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from everturn.workdirs.root import remove
+from everturn.git.deleting import remove
 
 _LFS = (
     ("filter.lfs.clean", "git-lfs clean -- %f"),

@@ -19,11 +19,11 @@ import pytest
 
 from everturn.clock import SystemClock
 from everturn.errors import Invalid
-from everturn.workdirs.credential_server import CredentialServer, _Trust
-from everturn.workdirs.credentials import Credentials
-from everturn.workdirs.git import Git, with_config
-from everturn.workdirs.identity import Identity, environment
-from workdirs.https_git import Authority, Host, basic, make_bare, proxy, serve
+from everturn.git.credential_server import CredentialServer, _Trust
+from everturn.git.credentials import Credentials
+from everturn.git.identity import Identity, environment
+from everturn.git.runner import Git, with_config
+from git.https_git import Authority, Host, basic, make_bare, proxy, serve
 
 TOKEN = "tok-0f5d1c9a7be34e21-SECRET"
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everturn.errors import Invalid
-from everturn.workdirs.identity import Identity, default_identity, environment
+from everturn.git.identity import Identity, default_identity, environment
 
 ADA = Identity("Ada Lovelace", "ada@example.org")
 FIXER = Identity("fixer", "fixer@agents.invalid")

@@ -10,12 +10,14 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
-from everturn.workdirs.locks import Lock
+from everturn.git.locks import Lock
 
 STOP_PAUSE_S = 0.1
 
@@ -135,36 +137,33 @@ class Git:
         """
         base = self.online() if online else self._offline
         try:
-            process = subprocess.Popen(
-                ["git", *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
-                cwd=cwd,
-                env=with_config(config or {}, {**base, **(extra or {})}),
-                stdin=_input(text),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="surrogateescape",  # a file's name may be any bytes
-                start_new_session=True,
-                pass_fds=() if lock is None else (lock.descriptor,),
-            )
+            with _input(text) as told:
+                process = subprocess.Popen(
+                    ["git", *arguments],  # noqa: S607  # git is found on the PATH, as everywhere
+                    cwd=cwd,
+                    env=with_config(config or {}, {**base, **(extra or {})}),
+                    stdin=told,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="surrogateescape",  # a file's name may be any bytes
+                    start_new_session=True,
+                    pass_fds=() if lock is None else (lock.descriptor,),
+                )
         except OSError as error:
             raise _not_started(error, cwd) from None
-        output, complaint = self._finish(
-            process, arguments[0], stop or threading.Event(), text if isinstance(text, str) else None
-        )
+        output, complaint = self._finish(process, arguments[0], stop or threading.Event())
         if process.returncode:
             raise _failure(arguments[0], complaint.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         return output
 
-    def _finish(
-        self, process: subprocess.Popen[str], command: str, stop: threading.Event, text: str | None
-    ) -> tuple[str, str]:
+    def _finish(self, process: subprocess.Popen[str], command: str, stop: threading.Event) -> tuple[str, str]:
         left_s = self._timeout_s
         with process:
             try:
                 while True:
                     try:
-                        return process.communicate(text, timeout=min(left_s, STOP_PAUSE_S))
+                        return process.communicate(timeout=min(left_s, STOP_PAUSE_S))
                     except subprocess.TimeoutExpired:
                         left_s -= STOP_PAUSE_S
                     if stop.is_set():
@@ -192,10 +191,18 @@ def with_config(config: Mapping[str, str], environment: Mapping[str, str]) -> di
     return made
 
 
-def _input(text: str | BinaryIO | None) -> int | BinaryIO:
+@contextmanager
+def _input(text: str | BinaryIO | None) -> Iterator[BinaryIO | int]:
+    """Give what a command is to read. In a file: `communicate` with a timeout writes to a pipe only once."""
     if text is None:
-        return subprocess.DEVNULL
-    return subprocess.PIPE if isinstance(text, str) else text
+        yield subprocess.DEVNULL
+    elif not isinstance(text, str):
+        yield text
+    else:
+        with TemporaryFile() as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+            file.seek(0)
+            yield file
 
 
 def _not_started(error: OSError, cwd: Path) -> EverturnError:
@@ -211,6 +218,8 @@ def _failure(command: str, complaint: str) -> EverturnError:
     theirs = [line for line in said if line.startswith(("fatal:", "error:", "remote:"))]
     reason = (ours or theirs or said or ["no reason given"])[0]
     text = f"git {command} failed: {reason}"
+    if "mismatched algorithms" in complaint:
+        return Invalid(text, hint="its object ids are SHA-256; workdirs are for repositories with SHA-1 ids so far")
     if any(sign in complaint for sign in _INVALID):
         return Invalid(text, hint="git refuses it for safety; a repository is https://, ssh:// or a path")
     if any(sign in complaint for sign in _MOVED):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from everturn.workdirs import disk
-from everturn.workdirs.disk import Size, Space, measure, newest_change, space_of, usage
+from everturn.housekeeping import disk
+from everturn.housekeeping.disk import Size, Space, measure, newest_change, space_of, usage
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
+from housekeeping.ground import HOUR_S, Ground, as_json
 from polling import wait_until
-from workdirs.ground import HOUR_S, Ground, as_json
 
 BLOCK = 4096
 

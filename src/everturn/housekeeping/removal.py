@@ -20,15 +20,15 @@ from typing import Any, Literal
 import psutil
 
 from everturn.errors import EverturnError, NotFound, Unavailable
+from everturn.git.locks import Lock
+from everturn.git.runner import Git
+from everturn.housekeeping.borrowing import borrowers, cache_of, kept_since, linked_trees
+from everturn.housekeeping.disk import folders_in, ignored_in, measure
 from everturn.log.background import start_thread
 from everturn.telemetry import Metrics, get_logger
-from everturn.workdirs.borrowing import borrowers, cache_of, kept_since, linked_trees
-from everturn.workdirs.disk import folders_in, ignored_in, measure, shadow_of
-from everturn.workdirs.git import Git
 from everturn.workdirs.inspection import Unsaved
-from everturn.workdirs.locks import Lock
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.rescuer import Rescuer
+from everturn.workdirs.rescuer import Rescuer, shadow_of
 from everturn.workdirs.root import Root
 
 LATELY_S = 600.0  # longer than it takes from the fetch for a workdir until the workdir is noted

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import NotFound
+from everturn.housekeeping.removal import Fate, processes_in
 from everturn.settings import inherited_environment
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.removal import Fate, processes_in
+from housekeeping.ground import DAY_S, Ground, as_json
 from polling import wait_until
-from workdirs.ground import DAY_S, Ground, as_json
 
 
 def has_sleeper(folder: Path) -> subprocess.Popen[bytes]:
@@ -246,7 +246,7 @@ def test_folders_in_folders_without_end_are_deleted_like_others(ground: Ground) 
         os.close(place)
         place = deeper
     os.close(place)
-    ground.removal().remove(workdir.name, "reset", force=True)
+    ground.root.discard(ground.tree(workdir))
     ground.root.empty_trash()
     assert ground.names("trash") == []
 

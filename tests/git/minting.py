@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from everturn.clock import ManualClock
 from everturn.errors import Unavailable
-from everturn.workdirs.credentials import Credential
+from everturn.git.credentials import Credential
 
 
 class Minting:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from everturn.workdirs.disk import Space, measure
+from everturn.housekeeping.disk import Space, measure
+from everturn.housekeeping.removal import Fate
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.removal import Fate
-from workdirs.ground import Ground
+from housekeeping.ground import Ground
 
 MB = 1 << 20
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from everturn.errors import EverturnError, NotFound
+from everturn.housekeeping.disk import Measurer, Record, Space, measure, space_of, usage
+from everturn.housekeeping.removal import Fate, Removal
 from everturn.telemetry import get_logger
-from everturn.workdirs.disk import Measurer, Record, Space, measure, space_of, usage
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.removal import Fate, Removal
 from everturn.workdirs.root import Root
 
 

@@ -14,7 +14,7 @@ import pytest
 from everturn.clock import SystemClock
 from everturn.settings import inherited_environment
 from everturn.workdirs.records import WorkdirRecord
-from workdirs.ground import DAY_S, HOUR_S, Ground
+from housekeeping.ground import DAY_S, HOUR_S, Ground
 
 TESTS = Path(__file__).parents[1]
 LEAST_CHANGES = 10
@@ -25,7 +25,7 @@ def swept_until(ground: Ground, change: int) -> int | None:
     """Reset and sweep in another process. Return how many changes it made, or `None` if it has died."""
     arguments = [str(ground.folder), str(ground.origin), str(ground.clock.now()), str(change)]
     done = subprocess.run(
-        [sys.executable, "-m", "workdirs.sweep_once", *arguments],
+        [sys.executable, "-m", "housekeeping.sweep_once", *arguments],
         env={**inherited_environment(), "PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,

@@ -13,20 +13,20 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from everturn.clock import Ids, ManualClock
+from everturn.git.runner import Git
+from everturn.housekeeping.disk import Measurer, Space
+from everturn.housekeeping.eviction import Evictor
+from everturn.housekeeping.removal import Removal, processes_in
+from everturn.housekeeping.sweeping import WorkdirSweeper
 from everturn.model import Holder, RepositoryOptions, SessionAges, WorkItem
 from everturn.registry import Registry, SqliteRegistry
 from everturn.settings import inherited_environment
 from everturn.telemetry import Metrics
 from everturn.testing import make_repository
 from everturn.workdirs import Workdirs
-from everturn.workdirs.disk import Measurer, Space
-from everturn.workdirs.eviction import Evictor
-from everturn.workdirs.git import Git
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.removal import Removal, processes_in
 from everturn.workdirs.rescuer import Rescuer
 from everturn.workdirs.root import Root
-from everturn.workdirs.sweeping import WorkdirSweeper
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import Denied, EverturnError, NotFound, Unavailable
+from everturn.git.runner import Git
 from everturn.settings import inherited_environment
-from everturn.workdirs.git import Git
 from polling import is_alive, wait_until
 
 COMMIT = ["-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "One"]
@@ -80,6 +80,13 @@ def test_another_failure_is_unavailable_and_names_its_reason(git: Git, repositor
 def test_output_that_is_no_utf8_comes_as_the_bytes_that_it_is(git: Git, tmp_path: Path) -> None:
     environment = with_fake_git(tmp_path, r"printf 'a\377b\n'")
     assert os.fsencode(Git(environment, 30).run(["log"], tmp_path)) == b"a\xffb\n"
+
+
+def test_a_command_that_is_slow_to_read_gets_all_that_it_is_told(tmp_path: Path) -> None:
+    text = "line\n" * 100_000
+    environment = with_fake_git(tmp_path, "until [ -e go ]; do :; done; cat")
+    threading.Timer(0.5, (tmp_path / "go").touch).start()
+    assert Git(environment, 30).run(["hash-object"], tmp_path, text=text) == text
 
 
 def test_an_error_that_is_no_utf8_can_be_shown(tmp_path: Path) -> None:

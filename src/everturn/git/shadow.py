@@ -19,8 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
-from everturn.workdirs.git import Git
-from everturn.workdirs.untrusted import (
+from everturn.git.runner import Git
+from everturn.git.untrusted import (
     FILE_LIMIT_BYTES,
     Damaged,
     entries,
@@ -34,8 +34,9 @@ REF_LIMIT_BYTES = 4096
 SYMREF_DEPTH = 5
 
 # git is told of no remote, so it fetches nothing that a partial clone lacks. It believes neither what an index says
-# of files that it does not list, nor what lies beside objects to find them faster. (The name of a commit is enough to
-# fetch it from here, with old versions of the protocol, too.)
+# of files that it does not list, nor what lies beside objects to find them faster. The one filter is that for large
+# files, which would all seem to have changed without it; git passes over it where there is no git-lfs. The name of a
+# commit is enough to fetch it from here, with old versions of the protocol, too.
 _CONFIG = """\
 [core]
 \trepositoryFormatVersion = {version}
@@ -54,6 +55,8 @@ _CONFIG = """\
 \tuseBitmaps = false
 [uploadpack]
 \tallowAnySHA1InWant = true
+[filter "lfs"]
+\tclean = git-lfs clean -- %f
 [extensions]
 """
 _OBJECT_ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -143,7 +146,14 @@ class Shadow:
     @classmethod
     @contextlib.contextmanager
     def of(
-        cls, git: Git, tree: Path, objects: Path, folder: Path, *, excludes: Sequence[str] = (), sha256: bool = False
+        cls,
+        git: Git,
+        tree: Path,
+        objects: Path,
+        folder: Path,
+        *,
+        excludes: Sequence[str] = (),
+        sha256: bool = False,
     ) -> Iterator[Self]:
         """Give a shadow of a workdir.
 

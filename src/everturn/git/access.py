@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from everturn.clock import Clock, Ids
-from everturn.workdirs.credential_server import CredentialServer
-from everturn.workdirs.credentials import Credentials
-from everturn.workdirs.git import with_config
-from everturn.workdirs.identity import Identity, default_identity, environment
+from everturn.git.credential_server import CredentialServer
+from everturn.git.credentials import Credentials
+from everturn.git.identity import Identity, default_identity, environment
+from everturn.git.runner import with_config
 
 
 class GitAccess:

@@ -10,13 +10,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from everturn.workdirs.disk import folders_in
-from everturn.workdirs.git import Git
+from everturn.git.runner import Git
+from everturn.git.untrusted import Damaged, read_plain
+from everturn.housekeeping.disk import folders_in
 from everturn.workdirs.inspection import linked_tree
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.rescue import KEPT
 from everturn.workdirs.root import Root, read_json
-from everturn.workdirs.untrusted import Damaged, read_plain
 
 
 def cache_of(root: Root, tree: Path) -> str | None:

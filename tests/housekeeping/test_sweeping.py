@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import Conflict, Unavailable
+from everturn.housekeeping.removal import Fate
+from everturn.housekeeping.sweeping import NOTE, SWEEP_LOCK, Report
 from everturn.model import SessionRecord
 from everturn.registry import SqliteRegistry
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.removal import Fate
 from everturn.workdirs.root import MARKER
-from everturn.workdirs.sweeping import NOTE, SWEEP_LOCK, Report
+from housekeeping.ground import DAY_S, HOUR_S, Ground, as_json
 from polling import wait_until
-from workdirs.ground import DAY_S, HOUR_S, Ground, as_json
 
 
 class Away(SqliteRegistry):

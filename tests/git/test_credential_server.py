@@ -19,13 +19,13 @@ import structlog
 
 from everturn.clock import ManualClock
 from everturn.errors import Denied, Invalid
-from everturn.workdirs import credential_helper
-from everturn.workdirs.credential_helper import KEY, SOCKET
-from everturn.workdirs.credential_server import AT_ONCE, CredentialServer
-from everturn.workdirs.credentials import Credentials, from_env
-from everturn.workdirs.git import with_config
+from everturn.git import credential_helper
+from everturn.git.credential_helper import KEY, SOCKET
+from everturn.git.credential_server import AT_ONCE, CredentialServer
+from everturn.git.credentials import Credentials, from_env
+from everturn.git.runner import with_config
+from git.minting import Minting
 from polling import wait_until
-from workdirs.minting import Minting
 
 FORGE = "https://git.example"
 SECRET = "s3cr3t-t0ken"

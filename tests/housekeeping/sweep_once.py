@@ -1,6 +1,6 @@
 """A program that resets a workdir and sweeps all others, and kills itself when it is about to change their state.
 
-    python -m workdirs.sweep_once FOLDER ORIGIN NOW CHANGES
+    python -m housekeeping.sweep_once FOLDER ORIGIN NOW CHANGES
 
 It dies before its change number CHANGES, or ends and prints how many there were.
 """
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from everturn.clock import ManualClock
-from workdirs.ground import Ground
+from housekeeping.ground import Ground
 
 
 class Killer:

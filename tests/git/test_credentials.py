@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from everturn.clock import ManualClock
 from everturn.errors import Denied, Invalid, NotFound, Unavailable
-from everturn.workdirs.credentials import (
+from everturn.git.credentials import (
     EXPIRY_MARGIN_S,
     KEPT_URLS,
     Credential,
@@ -21,7 +21,7 @@ from everturn.workdirs.credentials import (
     from_file,
     under_name,
 )
-from workdirs.minting import Minting
+from git.minting import Minting
 
 FORGE = "https://git.example"
 SECRET = "s3cr3t-t0ken"

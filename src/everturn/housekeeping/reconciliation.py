@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everturn.errors import EverturnError, NotFound
+from everturn.git.locks import take
+from everturn.git.runner import Git
+from everturn.git.untrusted import Damaged, is_folder, read_plain
+from everturn.housekeeping.borrowing import cache_of, linked_trees
+from everturn.housekeeping.disk import folders_in, measure, newest_change, usage
+from everturn.housekeeping.removal import IN_USE, NAME, Fate, Kind, Removal
 from everturn.model import SessionRecord
 from everturn.registry import Registry
-from everturn.workdirs.borrowing import cache_of, linked_trees
-from everturn.workdirs.disk import folders_in, measure, newest_change, usage
-from everturn.workdirs.git import Git
-from everturn.workdirs.locks import take
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.removal import IN_USE, NAME, Fate, Kind, Removal
 from everturn.workdirs.root import LOCK, Root
-from everturn.workdirs.untrusted import Damaged, is_folder, read_plain
 
 LEFTOVER_AGE_S = 3600.0
 

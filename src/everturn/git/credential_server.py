@@ -26,11 +26,11 @@ from urllib.parse import quote
 
 from everturn.clock import Clock, Ids, SystemClock
 from everturn.errors import EverturnError, Invalid
+from everturn.git import credential_helper
+from everturn.git.credential_helper import KEY, SOCKET
+from everturn.git.credentials import Credentials
+from everturn.git.runner import with_config
 from everturn.telemetry import get_logger
-from everturn.workdirs import credential_helper
-from everturn.workdirs.credential_helper import KEY, SOCKET
-from everturn.workdirs.credentials import Credentials
-from everturn.workdirs.git import with_config
 
 REQUEST_LIMIT_BYTES = 65536
 REQUEST_TIMEOUT_S = 10.0

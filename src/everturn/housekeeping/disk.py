@@ -7,21 +7,22 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from everturn.errors import EverturnError, Unavailable
+from everturn.git.runner import Git
+from everturn.git.shadow import Shadow
+from everturn.git.untrusted import Damaged, survey
 from everturn.log.background import start_thread
 from everturn.model import repository_name
 from everturn.telemetry import Metrics, get_logger
-from everturn.workdirs.git import Git
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
+from everturn.workdirs.rescuer import shadow_of
 from everturn.workdirs.root import Root, read_json
-from everturn.workdirs.shadow import Shadow
-from everturn.workdirs.untrusted import Damaged, survey
 
 BLOCK_BYTES = 512  # what st_blocks counts in, whatever the file system does
 NOTES = "measured.json"
@@ -112,23 +113,6 @@ def _walk(path: Path, top: os.stat_result) -> Iterator[os.stat_result]:
                     if stat.S_ISDIR(found.st_mode):
                         waiting.append(entry.path)
                     yield found
-
-
-@contextmanager
-def shadow_of(root: Root, git: Git, record: WorkdirRecord) -> Iterator[Shadow]:
-    """Give a shadow of a workdir whose lock is held, to look at it.
-
-    Args:
-        root: Where the workdir is.
-        git: Runs git.
-        record: The workdir.
-    """
-    repository = CacheRecord(record.cache).repository(root)
-    with (
-        root.unfinished() as folder,
-        Shadow.of(git, record.tree(root), repository / "objects", folder) as shadow,
-    ):
-        yield shadow
 
 
 def ignored_in(shadow: Shadow) -> Size | None:

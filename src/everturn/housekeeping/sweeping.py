@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from everturn.errors import Conflict, EverturnError, Unavailable
+from everturn.git.runner import Git
+from everturn.housekeeping.disk import Measurer
+from everturn.housekeeping.eviction import Evictor
+from everturn.housekeeping.reconciliation import Reconciliation, Sessions
+from everturn.housekeeping.removal import Fate, Removal
 from everturn.log.background import start_thread
 from everturn.registry import Registry
 from everturn.telemetry import Metrics, get_logger
-from everturn.workdirs.disk import Measurer
-from everturn.workdirs.eviction import Evictor
-from everturn.workdirs.git import Git
-from everturn.workdirs.reconciliation import Reconciliation, Sessions
-from everturn.workdirs.removal import Fate, Removal
 from everturn.workdirs.root import Root, read_json
 
 SWEEP_LOCK = "sweep"
@@ -170,6 +170,7 @@ class WorkdirSweeper:
         fates += reconciliation.quarantined()
         eviction = self._evictor.evict(dry_run=dry_run, after=fates)
         if not dry_run:
+            self._metrics.workdirs_missing_bytes.set(eviction.missing_bytes)
             self._root.empty_trash()
             self._measurer.show()
         return Report(

@@ -1,0 +1,57 @@
+"""Deleting what strangers have made: links are not followed, and nothing in it can keep it from going."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+TRIES = 3  # others may be deleting the same
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all that is in it, as far as that is possible. Links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        with suppress(OSError):
+            path.unlink()
+        return
+    for _ in range(TRIES):
+        try:
+            shutil.rmtree(path, onerror=_make_writable)
+        except RecursionError:  # somebody has made folders in folders without end
+            _flatten(path)
+        else:
+            break
+
+
+def _flatten(path: Path) -> None:
+    """Move all folders below a folder right into it, as far as that is possible."""
+    waiting = _folders_in(str(path))
+    number = 0
+    while waiting:
+        for folder in _folders_in(waiting.pop()):
+            while os.path.lexists(target := f"{path}/{number}"):
+                number += 1
+            with suppress(OSError):
+                os.rename(folder, target)  # noqa: PTH104  # there are many of them
+                waiting.append(target)
+
+
+def _folders_in(folder: str) -> list[str]:
+    try:
+        os.chmod(folder, 0o700)  # noqa: PTH101
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _make_writable(function: Any, name: str, _: object) -> None:
+    """Some tools make folders that nobody may write to, themselves included."""
+    with suppress(OSError):
+        os.chmod(os.path.dirname(name), 0o700)  # noqa: PTH101, PTH120  # what rmtree hands over is a string
+        if not os.path.islink(name):  # noqa: PTH114
+            os.chmod(name, 0o700)  # noqa: PTH101
+        function(name)

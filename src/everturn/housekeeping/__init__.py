@@ -1,0 +1,1 @@
+"""What becomes of workdirs and caches when nobody works in them."""
