@@ -415,9 +415,7 @@ def test_a_workdir_is_one_runs_alone(patient: Yard, origin: Origin) -> None:
     assert opened(workdirs, work(origin, 2), "main") == first.path
 
 
-def test_a_run_that_stands_still_loses_the_workdir_to_the_next_of_its_work_item(
-    patient: Yard, origin: Origin
-) -> None:
+def test_a_run_that_stands_still_loses_the_workdir_to_the_next_of_its_item(patient: Yard, origin: Origin) -> None:
     first = patient.workdirs().open(work(origin), "main", run_id="r1")
     with pytest.raises(Held):
         patient.workdirs().open(work(origin, 8), "main", run_id="r2", overtake=True)
