@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ import pytest
 from everturn.cli.app import _run
 from everturn.git.locks import Lock
 from everturn.registry import open_registry
-from everturn.settings import Settings
+from everturn.settings import RUN_MARKER, Settings
+from everturn.workdirs.records import WorkdirRecord
 from everturn.workdirs.root import Root
 from everturn.workshop import Workshop
 from workdirs.yard import Origin
@@ -100,6 +102,23 @@ def test_open_prints_the_path_of_a_workdir_and_nothing_else(workdirs: Command, o
         "open", "--agent", "fixer", "--repo", origin.url, "--issue", "1", "--branch", "fix/1", "--json"
     ).lines
     assert (again["path"], again["name"], again["outcome"]) == (str(path), path.name, "kept")
+
+
+def test_open_ends_what_is_left_of_an_agent_before_it_changes_anything(
+    workdirs: Command, origin: Origin, tmp_path: Path
+) -> None:
+    path = opened(workdirs, origin)
+    root = root_of(tmp_path)
+    record = WorkdirRecord.read(root, path.name)
+    assert record is not None
+    record.but(run_id="killed").write(root)
+    environment = {"PATH": os.environ["PATH"], RUN_MARKER: "killed:session:1"}
+    with subprocess.Popen(["sleep", "600"], cwd=path, env=environment) as left:
+        try:
+            opened(workdirs, origin)
+            assert left.wait(5) < 0
+        finally:
+            left.kill()
 
 
 def test_open_fresh_rescues_what_is_unsaved_and_says_where_it_is(workdirs: Command, origin: Origin) -> None:

@@ -18,6 +18,7 @@ from everturn.errors import Conflict, Held, Invalid, NotFound, Unavailable
 from everturn.model import RepositoryOptions, WorkItem
 from everturn.settings import inherited_environment
 from everturn.workdirs import Workdir, Workdirs, located
+from everturn.workdirs import workdirs as opening
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from workdirs.yard import Origin, Yard, clean, git, work
 
@@ -275,7 +276,7 @@ def test_a_commit_that_no_branch_has_any_more_is_fetched_by_its_id(yard: Yard, o
 @pytest.mark.parametrize("branch", ["refs/pull/8/head", "0" * 40])
 def test_what_the_remote_does_not_have_is_not_found(yard: Yard, origin: Origin, branch: str) -> None:
     workdirs = yard.workdirs()
-    with pytest.raises((NotFound, Unavailable)):
+    with pytest.raises(NotFound):
         workdirs.open(work(origin), branch)
     assert not list(yard.root.trees.iterdir())
 
@@ -436,8 +437,19 @@ def test_whoever_looks_after_a_workdir_is_not_overtaken(patient: Yard, origin: O
     lock = patient.root.try_workdir(workdir.name)
     assert lock is not None
     with pytest.raises(Held):
-        patient.workdirs().open(work(origin), "main", run_id="r2", overtake=True)
+        patient.workdirs(lock_timeout_s=0).open(work(origin), "main", run_id="r2", overtake=True)
     lock.release()
+
+
+def test_whoever_looks_after_a_workdir_is_waited_for(
+    yard: Yard, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "LEAST_WAIT_S", 0.05)
+    yard.workdirs().open(work(origin), "main", run_id="r1").close()
+    lock = yard.root.try_workdir(yard.workdirs().path(work(origin), "main").name)
+    assert lock is not None
+    threading.Timer(0.5, lock.release).start()
+    assert yard.workdirs().open(work(origin), "main", run_id="r2").outcome == "kept"
 
 
 def test_a_run_waits_for_the_one_before_it(yard: Yard, origin: Origin) -> None:

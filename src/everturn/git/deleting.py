@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,23 @@ def remove(path: Path) -> None:
             _flatten(path)
         else:
             break
+
+
+def move(path: Path, target: Path) -> None:
+    """Rename a file or a folder, also one that somebody has made read-only: a folder that gets another parent has to
+    be writable, and so has the one that it is in.
+
+    Raises:
+        OSError: It cannot be renamed, or is not there.
+    """
+    try:
+        path.rename(target)
+    except PermissionError:
+        for folder in (path, path.parent):
+            if folder.is_dir() and not folder.is_symlink():
+                with suppress(OSError):
+                    folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
+        path.rename(target)
 
 
 def _flatten(path: Path) -> None:

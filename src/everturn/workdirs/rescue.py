@@ -15,6 +15,7 @@ from shlex import quote
 from typing import Any
 
 from everturn.errors import Conflict, Unavailable
+from everturn.git.deleting import move
 from everturn.git.locks import Lock
 from everturn.git.runner import Git
 from everturn.git.shadow import Shadow
@@ -262,7 +263,7 @@ def quarantine(quarantines: Path, tree: Path, record: Mapping[str, Any], reasons
         (folder / "record.json").write_text(json.dumps(dict(record), indent=1, default=str), encoding="utf-8")
         (folder / "NOTE.md").write_text(_note(folder, tree, record, reasons, stamp), encoding="utf-8")
         try:
-            tree.rename(folder / "tree")
+            move(tree, folder / "tree")
         except OSError:
             for path in (folder / "NOTE.md", folder / "record.json"):
                 path.unlink()

@@ -24,7 +24,7 @@ from typing import Any
 from everturn.clock import Clock, Ids
 from everturn.errors import Conflict, Denied, EverturnError, Unavailable
 from everturn.git import locks
-from everturn.git.deleting import remove
+from everturn.git.deleting import move, remove
 from everturn.git.locks import Lock
 
 MARKER = "everturn-workdirs.json"
@@ -137,8 +137,12 @@ class Root:
         """
         lock = self._take(name, timeout_s, stop)
         if lock is not None:
-            os.ftruncate(lock.descriptor, 0)
-            os.pwrite(lock.descriptor, run_id.encode(), 0)
+            try:
+                os.ftruncate(lock.descriptor, 0)
+                os.pwrite(lock.descriptor, run_id.encode(), 0)
+            except OSError as error:
+                lock.release()
+                raise self.denied(error) from error
         return lock
 
     def run_in(self, name: str) -> str:
@@ -180,7 +184,7 @@ class Root:
     def discard(self, path: Path) -> None:
         """Have a folder or file disappear at once; `empty_trash` deletes it. One that is not there is no matter."""
         with suppress(FileNotFoundError):
-            path.rename(self.path / "trash" / self.ids.token())
+            move(path, self.path / "trash" / self.ids.token())
 
     def empty_trash(self) -> None:
         """Delete what was discarded. Blocks; several may do it at once."""

@@ -115,10 +115,12 @@ class Trees:
             return
         for folder, below, files in os.walk(git_dir):  # follows no links
             for name in (*below, *files):
-                if name.endswith(".lock") or (
+                path = Path(folder, name)
+                is_repository = os.path.lexists(path / "HEAD")  # of a submodule or a worktree with such a name
+                if (name.endswith(".lock") and not is_repository) or (
                     name.startswith("tmp_") and Path(folder).is_relative_to(git_dir / "objects")
                 ):
-                    remove(Path(folder, name))
+                    remove(path)
 
     def _write_gitdir(self, gitdir: Path, cache: Cache, tip: Tip, options: RepositoryOptions) -> None:
         refs = [ref for ref in tip.refs if ref[0] != "refs/remotes/origin/HEAD"]
