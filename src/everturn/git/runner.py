@@ -38,8 +38,6 @@ _HARDENED = {
     "protocol.git.allow": "always",
     "protocol.file.allow": "always",
     "http.followRedirects": "false",
-    "http.lowSpeedLimit": "1",  # bytes a second: a git that outlives us must not wait for a dead network for ever
-    "http.lowSpeedTime": "120",
     "submodule.recurse": "false",
     "fetch.recurseSubmodules": "false",
     "gc.auto": "0",
