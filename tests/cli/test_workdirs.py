@@ -129,6 +129,7 @@ def test_open_fresh_rescues_what_is_unsaved_and_says_where_it_is(workdirs: Comma
     assert not (path / "new.txt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -194,6 +195,7 @@ def test_reset_removes_what_is_saved_and_puts_the_rest_into_quarantine(workdirs:
     assert "there are no workdirs" in workdirs("list").output
 
 
+@pytest.mark.slow
 def test_reset_by_force_is_the_override(workdirs: Command, origin: Origin, tmp_path: Path) -> None:
     path = opened(workdirs, origin)
     (path / "new.txt").write_text("mine")
@@ -223,6 +225,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(workdirs: Command, o
     assert unsaved.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "left"),
     [
@@ -242,6 +245,7 @@ def test_reset_takes_those_that_are_selected(
     assert {each["agent"] for each in workdirs("list", "--json").lines} == left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -274,9 +278,8 @@ def test_what_lies_in_quarantine_goes_by_force_alone(workdirs: Command, origin: 
     assert not place.exists()
 
 
+@pytest.mark.slow
 # --- Sweep and usage ------------------------------------------------------------------------------------------------
-
-
 def test_sweep_removes_what_is_old_and_says_what_it_keeps_and_why(
     workdirs: Command, origin: Origin, monkeypatch: pytest.MonkeyPatch, busy: Path
 ) -> None:

@@ -20,6 +20,8 @@ from everturn.workdirs.root import MARKER
 from housekeeping.ground import DAY_S, HOUR_S, Ground, as_json
 from polling import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 class Away(SqliteRegistry):
     """A registry that does not answer."""

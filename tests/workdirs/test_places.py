@@ -28,6 +28,8 @@ from pathlib import Path
 from workdirs.yard import Yard
 from everturn.errors import EverturnError
 from everturn.model import WorkItem
+
+pytestmark = pytest.mark.slow
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:

@@ -20,7 +20,7 @@ from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailabl
 from everturn.git.locks import Lock
 
 STOP_PAUSE_S = 0.1
-ALIVE_S = 60  # how often ssh asks whether the other side is still there; three times in vain, and it ends
+SSH = "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=30"
 
 # Given by the environment, where it goes before every file. A protocol that is not named here is refused.
 _HARDENED = {
@@ -111,7 +111,7 @@ class Git:
                 "GIT_CONFIG_GLOBAL": os.devnull if config_file is None else str(config_file),
                 "GIT_TERMINAL_PROMPT": "0",
                 "GIT_ASKPASS": "",
-                "GIT_SSH_COMMAND": f"ssh -o BatchMode=yes -o ServerAliveInterval={ALIVE_S}",
+                "GIT_SSH_COMMAND": SSH,
                 "GIT_OPTIONAL_LOCKS": "0",
                 "GIT_ATTR_NOSYSTEM": "1",
                 "GIT_PROXY_COMMAND": "",
