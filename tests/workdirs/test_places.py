@@ -22,14 +22,14 @@ from registry.disks import mounted, remount
 from workdirs.scene import Scene, fsck, scribble
 from workdirs.yard import Origin, Yard, clean, work
 
+pytestmark = pytest.mark.slow
+
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from workdirs.yard import Yard
 from everturn.errors import EverturnError
 from everturn.model import WorkItem
-
-pytestmark = pytest.mark.slow
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:

@@ -226,7 +226,7 @@ def test_what_was_pushed_and_cannot_be_copied_is_moved_away_with_its_workdir(
     origin.delete("fix/7")
     let_fail(yard, tmp_path / "bin", "fetch", 'case "$*" in *--stdin*) echo "fatal: broken" >&2; exit 128;; esac')
     again = yard.workdirs().open(work(origin), "fix/7", keep=False)
-    assert "cannot be copied into the cache" in " ".join(again.warnings)
+    assert "cannot be kept in another way" in " ".join(again.warnings)
     (kept,) = yard.quarantined()
     assert (kept / "tree" / "new.txt").read_text() == "pushed\n"
 

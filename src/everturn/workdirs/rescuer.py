@@ -20,7 +20,6 @@ from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantin
 from everturn.workdirs.root import Root
 
 DAMAGED = "its repository cannot be read any more"
-NOT_COPIED = "commits that were pushed, and cannot be copied into the cache"
 
 
 class Rescuer:
@@ -92,15 +91,14 @@ class Rescuer:
         """
         with shadow_of(self._root, self._git, record) as shadow:
             unsaved = inspect(shadow, self._cache(record), stop)
-            reasons = unsaved.reasons()
-            if unsaved.pushed_only and not self._keep_pushed(shadow, record, unsaved, stop):
-                return self.set_aside(record, [*reasons, NOT_COPIED])
+            if unsaved.pushed_only:
+                self._keep_pushed(shadow, record, unsaved, stop)
             if not unsaved:
                 return None
             pushed = self._push(shadow, record, unsaved, stop) if self._how == "push" else None
         if pushed is not None:
             return pushed
-        return self.set_aside(record, reasons)
+        return self.set_aside(record, unsaved.reasons())
 
     def set_aside(self, record: WorkdirRecord, reasons: list[str]) -> str:
         """Put a workdir into quarantine, and return what was done, for people.
@@ -115,18 +113,9 @@ class Rescuer:
 
     def _keep_pushed(
         self, shadow: Shadow, record: WorkdirRecord, unsaved: Unsaved, stop: threading.Event | None
-    ) -> bool:
-        """Copy into the cache what was pushed, and tell whether that could be done."""
-        cache = self._cache(record)
+    ) -> None:
         with self._root.locked_cache(record.cache, self._lock_timeout_s, stop) as lock:
-            try:
-                keep_pushed(self._git, shadow, cache, record.name, unsaved.pushed_only, stop, lock=lock)
-            except INCONCLUSIVE:
-                raise
-            except EverturnError as error:
-                self._log.warning("pushed_not_kept", workdir=record.name, error=str(error))
-                return False
-        return True
+            keep_pushed(self._git, shadow, self._cache(record), record.name, unsaved.pushed_only, stop, lock=lock)
 
     def _push(
         self, shadow: Shadow, record: WorkdirRecord, unsaved: Unsaved, stop: threading.Event | None

@@ -268,10 +268,13 @@ class Workdirs:
             done = self._rescuer.make_way(record, order.stop)
         except INCONCLUSIVE:
             raise
-        except EverturnError:
-            if order.is_stopped or not order.cache.mend(order.stop):
+        except EverturnError as error:
+            if order.is_stopped:
                 raise
-            done = self._rescuer.make_way(record, order.stop)
+            if order.cache.mend(order.stop):
+                done = self._rescuer.make_way(record, order.stop)
+            else:
+                done = self._rescuer.set_aside(record, [f"it cannot be kept in another way: {error.message}"])
         if done is not None:
             order.warnings.append(done)
 
