@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 FILE_LIMIT_BYTES = 256 * 1024**2
@@ -43,6 +44,23 @@ def entries(folder: str | Path) -> list[os.DirEntry[str]]:
             return list(listing)
     except (OSError, ValueError):
         raise Damaged(f"the folder {readable(Path(folder).name)} cannot be read") from None
+
+
+def everything_in(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield what is in a folder and below it, however deep. What cannot be read is passed over."""
+    waiting: list[str | Path] = [folder]
+    while waiting:
+        try:
+            found = entries(waiting.pop())
+        except Damaged:
+            continue
+        yield from found
+        waiting += [entry.path for entry in found if entry.is_dir(follow_symlinks=False)]
+
+
+def real(path: str | Path) -> Path:
+    """Return where a path leads to. Links that lead round in a circle are left as they are."""
+    return Path(os.path.realpath(path))
 
 
 def open_plain(path: Path) -> io.BufferedReader | None:
@@ -121,7 +139,7 @@ def survey(tree: Path) -> list[str]:
 
 def _check_target(entry: os.DirEntry[str], tree: Path) -> None:
     """A `.git` may be a link, or a file that names another place. git looks there, too, and follows all links."""
-    target = Path(entry.path).resolve() if entry.is_symlink() else read_gitfile(Path(entry.path))
+    target = real(entry.path) if entry.is_symlink() else read_gitfile(Path(entry.path))
     if target is not None:
         for place in (target, target / "HEAD", target / "commondir"):
             _check_for_pipe(os.path.realpath(place), tree)

@@ -167,6 +167,7 @@ class Reconciliation:
             return None  # somebody has opened it meanwhile
         if not self._dry_run:
             WorkdirRecord.file(self._root, name).unlink()
+            self._root.index_of(name).unlink(missing_ok=True)
         return Fate("record", name, "dropped", ("its folder is gone",))
 
     def _adopt(self, name: str) -> Fate | None:

@@ -279,6 +279,7 @@ class Removal:
 
     def _forget(self, record: WorkdirRecord, reason: Reason) -> None:
         WorkdirRecord.file(self._root, record.name).unlink(missing_ok=True)
+        self._root.index_of(record.name).unlink(missing_ok=True)
         self._metrics.workdirs_removed.labels(reason).inc()
 
     def _shrink(self, record: WorkdirRecord, *, dry_run: bool) -> Fate:

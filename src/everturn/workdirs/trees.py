@@ -6,7 +6,6 @@ and what it breaks is its own. Only the objects of the cache are shared, and git
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from everturn.git.gitdir import Remote, make_folder, packed_refs, workdir_config
 from everturn.git.locks import Lock
 from everturn.git.runner import Git
 from everturn.git.shadow import read_refs
-from everturn.git.untrusted import Damaged, is_folder
+from everturn.git.untrusted import Damaged, everything_in, is_folder
 from everturn.model import RepositoryOptions
 from everturn.workdirs.cache import Cache, Tip
 from everturn.workdirs.root import Root
@@ -60,6 +59,7 @@ class Trees:
             made = make_folder(folder, "tree")
             self._write_gitdir(make_folder(made, ".git"), cache, tip, options)
             self._check_out(made, cache.remote, tip, options, None, stop)
+            self._keep_index(made, tree.name)
             made.rename(tree)
 
     def reuse(  # what is there, what it is to show, and who is waiting
@@ -73,8 +73,9 @@ class Trees:
     ) -> None:
         """Have a working tree show something else, and nothing of what it showed. What was in it is gone.
 
-        Files that stay the same are not written anew; those that git ignores stay, if the options say so. When this
-        is interrupted, the tree is good for nothing.
+        Files that stay the same are not written anew; those that git ignores stay, if the options say so. What is the
+        same goes by the index as we left it, not by the agent's, which may say of any file that it has not changed.
+        When this is interrupted, the tree is good for nothing.
 
         Args:
             tree: The working tree.
@@ -91,8 +92,8 @@ class Trees:
         with self.root.unfinished() as folder:
             new = make_folder(folder, ".git")
             self._write_gitdir(new, cache, tip, options)
-            if _is_plain(old / "index"):
-                shutil.copyfile(old / "index", new / "index")
+            with suppress(FileNotFoundError):
+                shutil.copy2(self.root.index_of(tree.name), new / "index")  # git goes by its time, too
             self.root.discard(old)
             new.rename(old)
         if self._hides_files(tree, options):
@@ -100,6 +101,7 @@ class Trees:
         self._check_out(tree, cache.remote, tip, options, lock, stop)
         ignored = () if options.keep_ignored else ("-x",)
         self._run(["clean", "-ffd", "--quiet", *ignored], tree, lock, stop)
+        self._keep_index(tree, tree.name)
 
     def has_tracked(self, tree: Path, branch: str) -> bool:
         """Tell whether the remote had a branch when a working tree last heard of it."""
@@ -113,12 +115,10 @@ class Trees:
         git_dir = tree / ".git"
         if not is_folder(git_dir):
             return
-        for folder, below, files in os.walk(git_dir):  # follows no links
-            for name in (*below, *files):
-                if name.endswith(".lock") or (
-                    name.startswith("tmp_") and Path(folder).is_relative_to(git_dir / "objects")
-                ):
-                    remove(Path(folder, name))
+        for entry in everything_in(git_dir):
+            is_temporary = entry.name.startswith("tmp_") and Path(entry.path).is_relative_to(git_dir / "objects")
+            if entry.name.endswith(".lock") or is_temporary:
+                remove(Path(entry.path))
 
     def _write_gitdir(self, gitdir: Path, cache: Cache, tip: Tip, options: RepositoryOptions) -> None:
         refs = [ref for ref in tip.refs if ref[0] != "refs/remotes/origin/HEAD"]
@@ -162,6 +162,12 @@ class Trees:
             arguments = ["submodule", "--quiet", "update", "--init", "--recursive", "--force"]
             self._run(arguments, tree, lock, stop, config=config)
 
+    def _keep_index(self, made: Path, name: str) -> None:
+        kept = self.root.index_of(name)
+        remove(kept)
+        with suppress(FileNotFoundError):  # there is none as long as there is no commit
+            shutil.copy2(made / ".git" / "index", kept)
+
     def _need_lfs(self, tree: Path) -> None:
         try:
             self.git.run(["lfs", "version"], tree)
@@ -192,9 +198,3 @@ class Trees:
         here = {"GIT_CEILING_DIRECTORIES": str(tree.parent)}
         given = {**_CONFIG, **(config or {})}
         return self.git.run(arguments, tree, stop, online=True, config=given, extra=here, text=text, lock=lock)
-
-
-def _is_plain(path: Path) -> bool:
-    with suppress(OSError):
-        return path.is_file() and not path.is_symlink() and not path.parent.is_symlink()
-    return False

@@ -203,15 +203,24 @@ class Workdirs:
         if is_there:
             self._make_way(order, record or self._new_record(order))
         same_files = not order.options.submodules and (record is None or record.lfs == order.options.lfs)
-        reuse = same_files and os.path.lexists(tree)
         self._note(order, record, is_settled=False)
+        outcome = self._show_somehow(order, reuse=same_files and os.path.lexists(tree), tip=tip)
+        self._note(order, record, is_settled=True)
+        return outcome
+
+    def _show_somehow(self, order: _Order, *, reuse: bool, tip: Tip) -> str:
+        """Have the workdir show a commit, and return how. What stands in the way of that is mended or made anew."""
         try:
             self._show(order, reuse=reuse, tip=tip)
         except EverturnError:
-            if (order.stop is not None and order.stop.is_set()) or not order.cache.mend(order.stop):
+            if order.stop is not None and order.stop.is_set():
                 raise
-            self._show(order, reuse=False, tip=order.cache.prepare(order.target, order.stop))
-        self._note(order, record, is_settled=True)
+            if order.cache.mend(order.stop):
+                tip = order.cache.prepare(order.target, order.stop)
+            elif not reuse:
+                raise
+            self._show(order, reuse=False, tip=tip)  # there may be folders in it that nobody can write to
+            return "new"
         return "reused" if reuse else "new"
 
     def _show(self, order: _Order, *, reuse: bool, tip: Tip) -> None:
