@@ -15,6 +15,7 @@ import pytest
 
 from everturn.git.deleting import remove
 from everturn.model import RepositoryOptions
+from everturn.workdirs.records import WorkdirRecord
 from workdirs.scene import scribble
 from workdirs.yard import Origin, Yard, clean, git, work
 
@@ -262,3 +263,47 @@ def test_what_was_pushed_from_a_shallow_workdir_is_kept(yard: Yard, origin: Orig
     opened(yard, origin)
     assert not yard.quarantined()
     assert mine in git(yard.cache, "for-each-ref", "--format=%(objectname)", "refs/everturn/kept")
+
+
+# --- What is noted --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"cache": "../../outside"},
+        {"cache": "/outside"},
+        {"last_used_at": 10**400},
+        {"last_used_at": float("nan")},
+        {"last_used_at": float("inf")},
+        {"size_bytes": 10**30},
+    ],
+    ids=str,
+)
+def test_a_record_that_nobody_of_ours_wrote_is_none(yard: Yard, origin: Origin, changed: dict[str, object]) -> None:
+    opened(yard, origin)
+    (record,) = WorkdirRecord.all(yard.root)
+    yard.root.write_record(record.file(yard.root, record.name), {**record.facts(), **changed})
+    assert WorkdirRecord.read(yard.root, record.name) is None
+    assert (opened(yard, origin) / "a.txt").exists()
+
+
+def test_a_pipe_where_large_files_are_configured_keeps_nobody_waiting(yard: Yard, origin: Origin) -> None:
+    path = opened(yard, origin)
+    os.mkfifo(path / ".lfsconfig")
+    opened(yard, origin)
+    assert len(yard.quarantined()) == 1
+
+
+def test_a_repository_whose_path_has_a_line_in_it_is_read_from_nowhere_else(
+    yard: Yard, origin: Origin, tmp_path: Path
+) -> None:
+    path = opened(yard, origin)
+    git(tmp_path, "init", "--quiet", "private")
+    place = path / "x\n" / str(tmp_path / "private").lstrip("/")
+    place.mkdir(parents=True)
+    git(place, "init", "--quiet")
+    git(place, "commit", "--quiet", "--allow-empty", "-m", "Mine")
+    git(path, "update-index", "--add", "--cacheinfo", f"160000,{git(place, 'rev-parse', 'HEAD')},x")
+    opened(yard, origin)
+    assert len(yard.quarantined()) == 1

@@ -18,8 +18,10 @@ from typing import BinaryIO
 
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
 from everturn.git.locks import Lock
+from everturn.git.untrusted import readable
 
 STOP_PAUSE_S = 0.1
+NOWHERE = {"GIT_DIR": os.devnull}  # for what needs no repository: not even one that somebody has made in `/` counts
 
 # Given by the environment, where it goes before every file. A protocol that is not named here is refused.
 _HARDENED = {
@@ -28,6 +30,7 @@ _HARDENED = {
     "core.attributesFile": os.devnull,
     "core.excludesFile": os.devnull,
     "core.alternateRefsCommand": ":",  # else git asks where it borrows from, and heeds what is configured there
+    "core.useReplaceRefs": "false",  # nothing stands for something else
     "core.protectNTFS": "true",
     "core.protectHFS": "true",
     "protocol.allow": "never",
@@ -217,7 +220,7 @@ def _failure(command: str, complaint: str) -> EverturnError:
     ours = [line for line in said if line.startswith("everturn:")]  # why there are no credentials
     theirs = [line for line in said if line.startswith(("fatal:", "error:", "remote:"))]
     reason = (ours or theirs or said or ["no reason given"])[0]
-    text = f"git {command} failed: {reason}"
+    text = f"git {command} failed: {readable(reason)}"  # a remote may have said anything
     if any(sign in complaint for sign in _INVALID):
         return Invalid(text, hint="git refuses it for safety; a repository is https://, ssh:// or a path")
     if any(sign in complaint for sign in _MOVED):

@@ -127,7 +127,7 @@ def survey(tree: Path) -> list[str]:
             seen += 1
             if entry.is_dir(follow_symlinks=False):
                 waiting.append((entry.path, in_git or entry.name == ".git"))
-            if in_git or entry.name.startswith(".git"):
+            if in_git or entry.name.startswith((".git", ".lfsconfig")):
                 _check_for_pipe(entry.path, tree)
                 if entry.name == ".git" and not in_git and folder != str(tree):
                     _check_target(entry, tree)
