@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from everturn.git.deleting import remove
+from everturn.git.runner import Git
 from everturn.model import RepositoryOptions
+from everturn.settings import inherited_environment
 from everturn.workdirs.records import WorkdirRecord
 from workdirs.scene import scribble
 from workdirs.yard import Origin, Yard, clean, git, work
@@ -112,6 +115,25 @@ def test_an_index_that_names_a_file_of_git_does_not_take_it_along(yard: Yard, or
     git(path, "update-ref", "refs/remotes/origin/mine", commit)
     write_index(path, {**told, name: blob})
     assert clean(opened(yard, origin))
+
+
+def test_a_git_folder_that_is_written_while_we_are_at_work_is_not_obeyed(
+    yard: Yard, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something of the agent's is still alive in its container, and puts everything back as soon as it is gone."""
+    origin.push({".gitattributes": "*.txt filter=x\n"})
+    path = opened(yard, origin)
+    origin.push({"a.txt": "new\n"})
+    trap = f'[filter "x"]\n\tsmudge = touch {tmp_path}/sprung; cat\n'
+    program = tmp_path / "programs" / "git"
+    lines = [f"[ -d {path}/.git ] && printf '{trap}' >> {path}/.git/config", f'exec {shutil.which("git")} "$@"']
+    scribble(program, "\n".join(["#!/bin/sh", *lines, ""]).encode())
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    yard.git = Git(inherited_environment(), timeout_s=60)
+    opened(yard, origin)
+    assert (path / "a.txt").read_text() == "new\n"
+    assert not (tmp_path / "sprung").exists()
 
 
 # --- What there is no end to ----------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class Trees:
             made = make_folder(folder, "tree")
             self._write_gitdir(make_folder(made, ".git"), cache, tip, options)
             self._check_out(made, cache.remote, tip, options, None, stop)
-            self._keep_index(made, tree.name)
+            self._keep_index(made / ".git", tree.name)
             made.rename(tree)
 
     def reuse(  # what is there, what it is to show, and who is waiting
@@ -94,14 +94,14 @@ class Trees:
             self._write_gitdir(new, cache, tip, options)
             with suppress(FileNotFoundError):
                 shutil.copy2(self.root.index_of(tree.name), new / "index")  # git goes by its time, too
-            self.root.discard(old)
+            if self._hides_files(tree, new, options):
+                remove(new / "index")
+            self._check_out(tree, cache.remote, tip, options, lock, stop, git_dir=new)
+            ignored = () if options.keep_ignored else ("-x",)
+            self._run(["clean", "-ffd", "--quiet", *ignored], tree, lock, stop, git_dir=new)
+            self._keep_index(new, tree.name)
+            self.root.discard(old)  # not before: what may still be at work in the tree could write into the new one
             new.rename(old)
-        if self._hides_files(tree, options):
-            remove(old / "index")
-        self._check_out(tree, cache.remote, tip, options, lock, stop)
-        ignored = () if options.keep_ignored else ("-x",)
-        self._run(["clean", "-ffd", "--quiet", *ignored], tree, lock, stop)
-        self._keep_index(tree, tree.name)
 
     def has_tracked(self, tree: Path, branch: str) -> bool:
         """Tell whether the remote had a branch when a working tree last heard of it."""
@@ -146,6 +146,8 @@ class Trees:
         options: RepositoryOptions,
         lock: Lock | None,
         stop: threading.Event | None,
+        *,
+        git_dir: Path | None = None,
     ) -> None:
         if tip.commit is None:
             return
@@ -154,19 +156,19 @@ class Trees:
         if options.sparse:
             cone = not any(_SPECIAL & set(pattern) for pattern in options.sparse)
             arguments = ["sparse-checkout", "set", "--cone" if cone else "--no-cone", "--stdin"]
-            self._run(arguments, tree, lock, stop, text="\n".join([*options.sparse, ""]))
-        self._run(["reset", "--hard", "--quiet"], tree, lock, stop)
+            self._run(arguments, tree, lock, stop, text="\n".join([*options.sparse, ""]), git_dir=git_dir)
+        self._run(["reset", "--hard", "--quiet"], tree, lock, stop, git_dir=git_dir)
         if options.submodules:
             # Who has written a repository elsewhere has no say in what is read from this machine's disk.
             config = {} if remote.is_local else {"protocol.file.allow": "never"}
             arguments = ["submodule", "--quiet", "update", "--init", "--recursive", "--force"]
             self._run(arguments, tree, lock, stop, config=config)
 
-    def _keep_index(self, made: Path, name: str) -> None:
+    def _keep_index(self, git_dir: Path, name: str) -> None:
         kept = self.root.index_of(name)
         remove(kept)
         with suppress(FileNotFoundError):  # there is none as long as there is no commit
-            shutil.copy2(made / ".git" / "index", kept)
+            shutil.copy2(git_dir / "index", kept)
 
     def _need_lfs(self, tree: Path) -> None:
         try:
@@ -177,10 +179,10 @@ class Trees:
                 hint="install git-lfs, or unset lfs",
             ) from None
 
-    def _hides_files(self, tree: Path, options: RepositoryOptions) -> bool:
+    def _hides_files(self, tree: Path, git_dir: Path, options: RepositoryOptions) -> bool:
         """Tell whether the index tells git to leave files alone, or cannot be read."""
         try:
-            lines = self._run(["ls-files", "-v", "-z"], tree, None, None).split("\0")
+            lines = self._run(["ls-files", "-v", "-z"], tree, None, None, git_dir=git_dir).split("\0")
         except EverturnError:
             return True
         return any(line[:1].islower() or (line.startswith("S") and not options.sparse) for line in lines)
@@ -194,7 +196,10 @@ class Trees:
         *,
         text: str | None = None,
         config: Mapping[str, str] | None = None,
+        git_dir: Path | None = None,
     ) -> str:
         here = {"GIT_CEILING_DIRECTORIES": str(tree.parent)}
+        if git_dir is not None:
+            here |= {"GIT_DIR": str(git_dir), "GIT_WORK_TREE": str(tree)}
         given = {**_CONFIG, **(config or {})}
         return self.git.run(arguments, tree, stop, online=True, config=given, extra=here, text=text, lock=lock)
