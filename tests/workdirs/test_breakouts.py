@@ -82,6 +82,12 @@ def test_a_change_that_the_index_denies_does_not_reach_the_next_conversation(yar
     assert (opened(yard, origin) / "a.txt").read_text() == "a\n"
 
 
+def test_a_change_within_the_second_of_the_checkout_does_not_stay(yard: Yard, origin: Origin) -> None:
+    for _ in range(3):
+        (opened(yard, origin, how="push") / "a.txt").write_text("b\n")
+        assert (opened(yard, origin, how="push") / "a.txt").read_text() == "a\n"
+
+
 @pytest.mark.parametrize("how", ["quarantine", "push"])
 @pytest.mark.parametrize("absolute", [False, True])
 def test_an_index_that_names_a_file_outside_does_not_take_it_along(
