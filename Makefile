@@ -75,7 +75,7 @@ bench: $(STAMP) $(SERVER)/.installed ## Measure against a baseline and the physi
 bench-quick: $(STAMP) $(SERVER)/.installed ## The same at small sizes, in a good minute, for a look
 	@$(BIN)/python -m bench.run --quick --server-python $(SERVER)/bin/python $(ARGS)
 
-bench-workdirs: $(STAMP) ## Measure workdirs against clones and linked worktrees; needs 20 GB on the disk
+bench-workdirs: $(STAMP) ## Measure workdirs against clones and linked worktrees; needs 30 GB of disk
 	@$(BIN)/python -m bench.workdirs $(ARGS)
 
 record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes

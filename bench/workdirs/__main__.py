@@ -22,23 +22,21 @@ from bench.workdirs.plan import FULL, QUICK, Plan, Sizes
 from bench.workdirs.repository import run
 
 
-def measure(sizes: Sizes, place: Path | None = None) -> Row:
+def measure(sizes: Sizes, folder: Path) -> Row:
     """Run everything and return what was measured.
 
     Args:
         sizes: How much.
-        place: Where to make the folder in which everything happens, and which is deleted at the end.
+        folder: Where everything happens; empty.
     """
     started = time.time()
-    with tempfile.TemporaryDirectory(prefix="everturn-bench-", dir=place) as folder:
-        plan = Plan(Path(folder), sizes)
-        run_all(list(plan.steps()))
-        version = run(["version"], Path(folder)).removeprefix("git version ")
+    plan = Plan(folder, sizes)
+    run_all(list(plan.steps()))
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime(started)),
         "seconds": round(time.time() - started),
         **machine(),
-        "git": f"git {version}",
+        "git": run(["version"], folder).replace("version ", ""),
         "sizes": sizes.as_row(),
         "samples": dict(plan.samples),
     }
@@ -54,8 +52,9 @@ def main() -> None:
     name = "workdirs-quick" if given.quick else "workdirs"
     file = RESULTS / f"{name}.json"
     if not given.show:
-        results = measure(QUICK if given.quick else FULL, given.folder)
-        file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        with tempfile.TemporaryDirectory(prefix="everturn-bench-", dir=given.folder) as folder:
+            results = measure(QUICK if given.quick else FULL, Path(folder))
+            file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     results = json.loads(file.read_text(encoding="utf-8"))
     report.plots(results, RESULTS, name)
     tables = report.tables(results)

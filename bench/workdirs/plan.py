@@ -58,7 +58,7 @@ class Sizes:
         return asdict(self)
 
 
-FULL = Sizes(Shape(20_000, 10_000, 60, 300), agents=20, few=3, again=3, at_once=8, repeats=1)
+FULL = Sizes(Shape(20_000, 10_000, 60, 300), agents=20, few=3, again=2, at_once=8, repeats=1)
 QUICK = Sizes(Shape(2_000, 10_000, 10, 100), agents=5, few=2, again=2, at_once=4, repeats=1)
 TINY = Sizes(Shape(100, 2_000, 3, 10), agents=4, few=1, again=1, at_once=2, repeats=1)
 

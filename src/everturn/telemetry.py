@@ -142,6 +142,9 @@ class Metrics:
         self.workdirs_bytes = Gauge(
             "everturn_workdirs_bytes", "Room they take on the disk, when last measured.", ("kind",), registry=registry
         )
+        self.workdirs_missing_bytes = Gauge(
+            "everturn_workdirs_missing_bytes", "Room that should be free, and cannot be made.", registry=registry
+        )
         for kind in ("trees", "caches", "quarantine"):
             self.workdirs_bytes.labels(kind)
 

@@ -131,7 +131,7 @@ def test_a_missing_git_fails(tmp_path: Path) -> None:
     ("line", "status"),
     [
         ("echo git version 2.50.1 '(Apple Git-155)'", "pass"),
-        ("echo git version 2.24.0.windows.1", "pass"),
+        ("echo git version 2.32.0.windows.1", "pass"),
         ("echo git version 2.17.1", "fail"),
         ("echo gibberish", "fail"),
     ],

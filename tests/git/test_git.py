@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import Denied, EverturnError, NotFound, Unavailable
-from everturn.git.runner import NOWHERE, Git
+from everturn.git.runner import NOWHERE, SSH, Git
 from everturn.settings import inherited_environment
 from polling import is_alive, wait_until
 
@@ -146,7 +146,7 @@ def test_variables_that_steer_git_do_not_reach_it(tmp_path: Path) -> None:
         "GIT_PROXY_COMMAND": "",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "",
-        "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+        "GIT_SSH_COMMAND": SSH,
     }
     assert (variables["GITHUB_X"], variables["LC_ALL"]) == ("kept", "C.UTF-8")
 

@@ -17,6 +17,8 @@ from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from housekeeping.ground import DAY_S, Ground, as_json
 from polling import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def has_sleeper(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(

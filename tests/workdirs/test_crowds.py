@@ -126,6 +126,7 @@ def test_repositories_do_not_wait_for_each_other(yard: Yard, origin: Origin, tmp
         assert yard.workdirs().open(work(origin), "main", keep=True).outcome == "kept"
 
 
+@pytest.mark.slow
 def test_those_who_want_one_workdir_have_it_one_after_the_other(yard: Yard, origin: Origin) -> None:
     yard.workdirs().open(WorkItem("same", origin.url, 7), "main").close()
     children = [Child(yard.root.path, origin, "same", "main") for _ in range(8)]
@@ -157,6 +158,7 @@ def test_of_those_who_do_not_wait_one_has_it(yard: Yard, origin: Origin) -> None
         assert sum(pool.map(open_it, range(8))) == 1
 
 
+@pytest.mark.slow
 def test_whoever_prepares_first_does_not_matter(origin: Origin, tmp_path: Path) -> None:
     """Eight processes start on a machine on which nothing was ever opened."""
     root = tmp_path / "fresh"

@@ -20,6 +20,8 @@ from git.https_git import basic, serve
 from workdirs.scene import fsck, scribble
 from workdirs.yard import Origin, Yard, clean, git, work
 
+pytestmark = pytest.mark.slow  # there are many of them
+
 ODD_NAMES = [
     "-x",
     "--upload-pack=touch sprung",

@@ -15,6 +15,8 @@ from everturn.errors import Unavailable
 from everturn.workdirs.inspection import Unsaved, inspect
 from workdirs.left_behind import LeftBehind, all_files, names
 
+pytestmark = pytest.mark.slow
+
 # --- Clean ----------------------------------------------------------------------------------------------------------
 
 

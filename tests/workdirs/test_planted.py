@@ -21,6 +21,8 @@ from everturn.workdirs import Workdir
 from workdirs.scene import Scene, scribble
 from workdirs.yard import PERSON, Origin, Yard, git, work
 
+pytestmark = pytest.mark.slow  # there are many of them
+
 # {trap} is a program, {folder} holds programs with the names of hooks, {other} is a repository of the agent's.
 PROGRAMS = """
 [core]
@@ -279,8 +281,8 @@ def _in_quarantine(scene: Scene) -> None:
 def _pushed(scene: Scene) -> None:
     (scene.tree / "mine.txt").write_text("mine")
     (scene.tree / "a.txt").write_text("changed")
-    _opened(scene, how="push")
-    assert scene.origin.has("refs/everturn/rescue") or scene.yard.quarantined()
+    assert len(_opened(scene, how="push").warnings) == 1
+    assert git(scene.origin.path, "for-each-ref", "refs/everturn/rescue") or scene.yard.quarantined()
 
 
 def _opened(scene: Scene, how: str = "quarantine") -> Workdir:
@@ -315,7 +317,6 @@ def _damaged(scene: Scene) -> None:
 DONE = [_kept, _begun, _in_quarantine, _pushed, _for_others, _pushed_only, _damaged]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("done", DONE, ids=lambda done: done.__name__.strip("_"))
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 def test_nothing_that_an_agent_planted_runs_in_what_we_do(  # type: ignore[no-untyped-def]

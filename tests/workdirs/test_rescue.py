@@ -19,6 +19,8 @@ from everturn.workdirs.inspection import Unsaved, inspect
 from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantine
 from workdirs.left_behind import FILES, LeftBehind, all_files, names
 
+pytestmark = pytest.mark.slow
+
 BASE = "refs/everturn/rescue/shop-1/t1"
 
 

@@ -27,16 +27,19 @@ def remove(path: Path) -> None:
 
 
 def move(path: Path, target: Path) -> None:
-    """Rename a file or a folder, even if nobody may write to it: to move a folder is to write to it.
+    """Rename a file or a folder, also one that somebody has made read-only: a folder that gets another parent has to
+    be writable, and so has the one that it is in.
 
     Raises:
-        OSError: It is not there, or it cannot be moved.
+        OSError: It cannot be renamed, or is not there.
     """
     try:
         path.rename(target)
     except PermissionError:
-        for each in (path.parent, path):
-            _open_up(str(each))
+        for folder in (path, path.parent):
+            if folder.is_dir() and not folder.is_symlink():
+                with suppress(OSError):
+                    folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
         path.rename(target)
 
 

@@ -20,9 +20,10 @@ from tempfile import mkdtemp
 from typing import Self
 
 from everturn.git.deleting import remove
-from everturn.git.runner import Git
+from everturn.git.runner import GaveUp, Git
 from everturn.git.untrusted import (
     FILE_LIMIT_BYTES,
+    SHORTAGES,
     Damaged,
     entries,
     is_folder,
@@ -165,6 +166,9 @@ class Shadow:
             folder: Where the shadow is made; a folder that no agent works in, on a disk with some room.
             excludes: What is ignored beside what the tree's `.gitignore` files name, in the same words.
             sha256: Whether the repository's object ids are of that kind.
+
+        Raises:
+            Unavailable: The machine has no room for it, or too many open files.
         """
         with _temporary(folder) as made:
             rules = Rules(tuple(excludes), sha256=sha256)
@@ -262,6 +266,9 @@ class Shadow:
         except Damaged as damaged:
             self.damage = str(damaged)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in SHORTAGES:
+                text = f"{self.tree} cannot be looked at: {error.strerror}"
+                raise GaveUp(text, hint="make room on the disk, or allow more open files") from error
             self.damage = f"it cannot be read: {error}"
 
     def _write(self, common: Path) -> None:

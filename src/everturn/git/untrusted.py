@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 
 FILE_LIMIT_BYTES = 256 * 1024**2
 ENTRIES_LIMIT = 2_000_000
+SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of this machine: no damage
 
 _GITFILE_LIMIT_BYTES = 4096
 _GITFILE_BEGIN = "gitdir: "
@@ -38,11 +40,13 @@ def entries(folder: str | Path) -> list[os.DirEntry[str]]:
 
     Raises:
         Damaged: It cannot be read.
+        OSError: The machine is short of something.
     """
     try:
         with os.scandir(folder) as listing:
             return list(listing)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        _raise_shortage(error)
         raise Damaged(f"the folder {readable(Path(folder).name)} cannot be read") from None
 
 
@@ -68,17 +72,24 @@ def open_plain(path: Path) -> io.BufferedReader | None:
 
     Raises:
         Damaged: It is a link, a pipe or a folder, or cannot be read.
+        OSError: The machine is short of something.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        _raise_shortage(error)
         raise Damaged(f"{readable(path.name)} cannot be read, or is a link") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise Damaged(f"{readable(path.name)} is not a file")
     return os.fdopen(descriptor, "rb")
+
+
+def _raise_shortage(error: Exception) -> None:
+    if isinstance(error, OSError) and error.errno in SHORTAGES:
+        raise error
 
 
 def read_plain(path: Path, limit_bytes: int = FILE_LIMIT_BYTES) -> bytes | None:

@@ -104,15 +104,22 @@ def newest_change(path: Path) -> float:
 def _walk(path: Path, top: os.stat_result) -> Iterator[os.stat_result]:
     waiting = [str(path)] if stat.S_ISDIR(top.st_mode) else []
     while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    found = entry.stat(follow_symlinks=False)
-                    if found.st_dev != top.st_dev:
-                        continue
-                    if stat.S_ISDIR(found.st_mode):
-                        waiting.append(entry.path)
-                    yield found
+        for name, found in _look_into(waiting.pop()):
+            if found.st_dev != top.st_dev:
+                continue
+            if stat.S_ISDIR(found.st_mode):
+                waiting.append(name)
+            yield found
+
+
+def _look_into(folder: str) -> list[tuple[str, os.stat_result]]:
+    """Return what is in a folder. Nothing is left open, whatever becomes of who asks."""
+    seen = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                seen.append((entry.path, entry.stat(follow_symlinks=False)))
+    return seen
 
 
 def ignored_in(shadow: Shadow) -> Size | None:

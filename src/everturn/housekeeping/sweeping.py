@@ -170,6 +170,7 @@ class WorkdirSweeper:
         fates += reconciliation.quarantined()
         eviction = self._evictor.evict(dry_run=dry_run, after=fates)
         if not dry_run:
+            self._metrics.workdirs_missing_bytes.set(eviction.missing_bytes)
             self._root.empty_trash()
             self._measurer.show()
         return Report(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from pathlib import Path
 
 from everturn.host.agents import end_agents_of_run
 from everturn.model import WorkItem
@@ -35,13 +34,13 @@ class Place:
         run_id: str,
         stop: threading.Event,
     ) -> Workdir:
-        """Open a workdir. Blocks.
+        """Open a workdir for a run that has its work item's claim. Blocks.
 
         Raises:
             EverturnError: As `Workdirs.open`.
         """
         vacate = partial(end_agents_of_run, timeout_s=END_AGENTS_S)
-        workdir = workdirs.open(work, branch, keep=keep, run_id=run_id, vacate=vacate, stop=stop)
+        workdir = workdirs.open(work, branch, keep=keep, run_id=run_id, vacate=vacate, overtake=True, stop=stop)
         with self._lock:
             if not self._is_over:
                 self._workdir = workdir
@@ -56,8 +55,3 @@ class Place:
             workdir, self._workdir = self._workdir, None
         if workdir is not None:
             workdir.close()
-
-    @property
-    def path(self) -> Path | None:
-        """The workdir; `None` if there is none."""
-        return None if self._workdir is None else self._workdir.path

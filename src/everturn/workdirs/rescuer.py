@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from everturn.errors import EverturnError
-from everturn.git.runner import Git
+from everturn.git.runner import INCONCLUSIVE, Git
 from everturn.git.shadow import Shadow
 from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.inspection import Unsaved, inspect
@@ -20,6 +20,7 @@ from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantin
 from everturn.workdirs.root import Root
 
 DAMAGED = "its repository cannot be read any more"
+NOT_COPIED = "commits that were pushed, and cannot be copied into the cache"
 
 
 class Rescuer:
@@ -51,7 +52,11 @@ class Rescuer:
         self._log = get_logger()
 
     def is_whole(self, record: WorkdirRecord, stop: threading.Event | None = None) -> bool:
-        """Tell whether git can read what a workdir is on, and what it last had from its remote."""
+        """Tell whether git can read what a workdir is on, and what it last had from its remote.
+
+        Raises:
+            EverturnError: It could not be told, as git was stopped, say.
+        """
         with shadow_of(self._root, self._git, record) as shadow:
             if shadow.damage is not None:
                 return False
@@ -59,6 +64,8 @@ class Rescuer:
             wanted = [*sorted(known), *([f"{shadow.refs.head}^{{tree}}"] if shadow.refs.head else [])]
             try:
                 said = shadow.run(["cat-file", "--batch-check"], stop, "".join(f"{each}\n" for each in wanted))
+            except INCONCLUSIVE:
+                raise
             except EverturnError:
                 return False
         return not any(line.endswith(" missing") for line in said.splitlines())
@@ -85,14 +92,15 @@ class Rescuer:
         """
         with shadow_of(self._root, self._git, record) as shadow:
             unsaved = inspect(shadow, self._cache(record), stop)
-            if unsaved.pushed_only:
-                self._keep_pushed(shadow, record, unsaved, stop)
+            reasons = unsaved.reasons()
+            if unsaved.pushed_only and not self._keep_pushed(shadow, record, unsaved, stop):
+                return self.set_aside(record, [*reasons, NOT_COPIED])
             if not unsaved:
                 return None
             pushed = self._push(shadow, record, unsaved, stop) if self._how == "push" else None
         if pushed is not None:
             return pushed
-        return self.set_aside(record, unsaved.reasons())
+        return self.set_aside(record, reasons)
 
     def set_aside(self, record: WorkdirRecord, reasons: list[str]) -> str:
         """Put a workdir into quarantine, and return what was done, for people.
@@ -107,9 +115,18 @@ class Rescuer:
 
     def _keep_pushed(
         self, shadow: Shadow, record: WorkdirRecord, unsaved: Unsaved, stop: threading.Event | None
-    ) -> None:
+    ) -> bool:
+        """Copy into the cache what was pushed, and tell whether that could be done."""
+        cache = self._cache(record)
         with self._root.locked_cache(record.cache, self._lock_timeout_s, stop) as lock:
-            keep_pushed(self._git, shadow, self._cache(record), record.name, unsaved.pushed_only, stop, lock=lock)
+            try:
+                keep_pushed(self._git, shadow, cache, record.name, unsaved.pushed_only, stop, lock=lock)
+            except INCONCLUSIVE:
+                raise
+            except EverturnError as error:
+                self._log.warning("pushed_not_kept", workdir=record.name, error=str(error))
+                return False
+        return True
 
     def _push(
         self, shadow: Shadow, record: WorkdirRecord, unsaved: Unsaved, stop: threading.Event | None

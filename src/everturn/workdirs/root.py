@@ -15,6 +15,7 @@ Who holds the lock of a cache only tries those of workdirs; who waits for both t
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -125,18 +126,40 @@ class Root:
         finally:
             lock.release()
 
-    def try_workdir(self, name: str, timeout_s: float = 0, stop: threading.Event | None = None) -> Lock | None:
+    def try_workdir(
+        self, name: str, timeout_s: float = 0, stop: threading.Event | None = None, *, run_id: str = ""
+    ) -> Lock | None:
         """Take a workdir for a run, or for its removal; whoever gets the lock releases it.
 
         Args:
             name: The workdir.
             timeout_s: How long to wait for whoever has it.
             stop: Once it is set, the waiting ends.
+            run_id: The run that it is taken for; none if it is not for a run.
 
         Returns:
             The lock, or `None`: a run is at work in it.
         """
-        return self._take(name, timeout_s, stop)
+        lock = self._take(name, timeout_s, stop)
+        if lock is not None:
+            try:
+                os.ftruncate(lock.descriptor, 0)
+                os.pwrite(lock.descriptor, run_id.encode(), 0)
+            except OSError as error:
+                lock.release()
+                raise self.denied(error) from error
+        return lock
+
+    def run_in(self, name: str) -> str:
+        """Return the run that had a workdir's lock last, if it was taken for a run."""
+        try:
+            return (self.path / "locks" / f"{name}.lock").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return ""
+
+    def overtake(self, name: str) -> None:
+        """Have the lock of a workdir be free, whoever holds it. They are not told."""
+        (self.path / "locks" / f"{name}.lock").unlink(missing_ok=True)
 
     def _take(self, name: str, timeout_s: float, stop: threading.Event | None) -> Lock | None:
         path = self.path / "locks" / f"{name}.lock"

@@ -6,6 +6,7 @@ and what it breaks is its own. Only the objects of the cache are shared, and git
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Mapping
@@ -116,9 +117,12 @@ class Trees:
         if not is_folder(git_dir):
             return
         for entry in everything_in(git_dir):
-            is_temporary = entry.name.startswith("tmp_") and Path(entry.path).is_relative_to(git_dir / "objects")
-            if entry.name.endswith(".lock") or is_temporary:
-                remove(Path(entry.path))
+            path = Path(entry.path)
+            is_repository = os.path.lexists(path / "HEAD")  # of a submodule or a worktree with such a name
+            if (entry.name.endswith(".lock") and not is_repository) or (
+                entry.name.startswith("tmp_") and path.is_relative_to(git_dir / "objects")
+            ):
+                remove(path)
 
     def _write_gitdir(self, gitdir: Path, cache: Cache, tip: Tip, options: RepositoryOptions) -> None:
         refs = [ref for ref in tip.refs if ref[0] != "refs/remotes/origin/HEAD"]

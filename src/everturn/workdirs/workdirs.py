@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from everturn.errors import EverturnError, Held, Invalid
+from everturn.errors import Denied, EverturnError, Held, Invalid
 from everturn.git.locks import Lock
-from everturn.git.runner import Git
+from everturn.git.runner import INCONCLUSIVE, Git
 from everturn.model import RepositoryOptions, WorkItem
 from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.cache import Cache, Tip
 from everturn.workdirs.names import Target, cache_name, check_repository, workdir_name
-from everturn.workdirs.records import WorkdirRecord
+from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.rescuer import DAMAGED, Rescuer
 from everturn.workdirs.root import Root
 from everturn.workdirs.trees import Trees
 
 LEAST_WAIT_S = 2.0  # a run that has just ended may be about to let go
+UNNAMED = "-"  # in place of a run's id, where somebody opens a workdir without one
 
 
 class Workdir(os.PathLike[str]):
@@ -66,6 +67,10 @@ class _Order:
     stop: threading.Event | None
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def is_stopped(self) -> bool:
+        return self.stop is not None and self.stop.is_set()
+
 
 class Workdirs:
     """The workdirs below one folder. They may be opened from many threads and processes at once.
@@ -77,7 +82,7 @@ class Workdirs:
         rescuer: Looks after what is unsaved.
         metrics: What is counted.
         wait_s: How long to wait for a workdir that a run is at work in.
-        lock_timeout_s: How long to wait for others that are at work on a cache.
+        lock_timeout_s: How long to wait for others that are at work on a cache, or look after a workdir.
         used: Called with the name of a workdir that was let go of.
     """
 
@@ -134,6 +139,7 @@ class Workdirs:
         keep: bool = True,
         run_id: str = "",
         vacate: Callable[[str], object] | None = None,
+        overtake: bool = False,
         stop: threading.Event | None = None,
     ) -> Workdir:
         """Return a place to work in. Blocks; call it in a thread.
@@ -147,6 +153,8 @@ class Workdirs:
                 even asked. If it has begun anew, or another one had the workdir, the workdir is brought up to date,
                 and what is unsaved in it is rescued first.
             run_id: The run.
+            overtake: Whether the caller has the claim on the work item, and has ended the agents of those who had it
+                before: a run of the same work item that still has the workdir stands still, and loses it.
             vacate: Called with the run that was in it last, to end what may be left of its agent.
             stop: Once it is set, git is killed within a moment.
 
@@ -161,7 +169,7 @@ class Workdirs:
         begun = self._root.clock.elapsed()
         repo, target, name = _source(work), Target.parse(branch), workdir_name(work, branch)
         self._root.prepare()
-        lock = self._lock(name, stop)
+        lock = self._lock(work, name, run_id or UNNAMED, stop, overtake=overtake)
         try:
             options = self._options(repo)
             cache = self._cache(repo)
@@ -180,8 +188,8 @@ class Workdirs:
 
     def _open(self, order: _Order, vacate: Callable[[str], object]) -> str:
         record = WorkdirRecord.read(self._root, order.name)
-        if record is None and order.branch is None:
-            record = self._new_record(order)  # the name itself says whose it is
+        if order.branch is None and (record is None or not record.work_key):  # the name itself says whose it is
+            record = self._new_record(order) if record is None else record.but(work_key=order.work.key)
         if record is not None and record.run_id:
             vacate(record.run_id)
         tree = self._root.trees / order.name
@@ -191,7 +199,7 @@ class Workdirs:
             is_there = False
         if is_there and order.keep and record is not None and record.work_key == order.work.key:
             if self._is_well(order, record):
-                self._note(order, record, is_settled=True, lfs=record.lfs)
+                self._note(order, record, is_settled=True, cache=record.cache, lfs=record.lfs)
                 return "kept"
             order.warnings.append(self._rescuer.set_aside(record, [DAMAGED]))
             is_there = False
@@ -203,49 +211,65 @@ class Workdirs:
         if is_there:
             self._make_way(order, record or self._new_record(order))
         same_files = not order.options.submodules and (record is None or record.lfs == order.options.lfs)
+        reuse = same_files and os.path.lexists(tree)
         self._note(order, record, is_settled=False)
-        outcome = self._show_somehow(order, reuse=same_files and os.path.lexists(tree), tip=tip)
+        reuse = reuse and self._reuse(order, tip)
+        if not reuse:
+            self._build_or_mend(order, tip)
         self._note(order, record, is_settled=True)
-        return outcome
-
-    def _show_somehow(self, order: _Order, *, reuse: bool, tip: Tip) -> str:
-        """Have the workdir show a commit, and return how. What stands in the way of that is mended or made anew."""
-        try:
-            self._show(order, reuse=reuse, tip=tip)
-        except EverturnError:
-            if order.stop is not None and order.stop.is_set():
-                raise
-            if order.cache.mend(order.stop):
-                tip = order.cache.prepare(order.target, order.stop)
-            elif not reuse:
-                raise
-            self._show(order, reuse=False, tip=tip)  # there may be folders in it that nobody can write to
-            return "new"
         return "reused" if reuse else "new"
 
-    def _show(self, order: _Order, *, reuse: bool, tip: Tip) -> None:
+    def _reuse(self, order: _Order, tip: Tip) -> bool:
+        """Have the working tree show something else. If that cannot be done, it is good for nothing any more."""
         tree = self._root.trees / order.name
-        if reuse:
+        try:
             self._trees.reuse(tree, order.cache, tip, order.options, order.lock, order.stop)
-        else:
-            self._root.discard(tree)
-            self._trees.build(tree, order.cache, tip, order.options, order.stop)
+        except EverturnError:
+            if order.is_stopped:
+                raise
+            return False  # something in it cannot be deleted, say
+        return True
+
+    def _build(self, order: _Order, tip: Tip) -> None:
+        tree = self._root.trees / order.name
+        self._root.discard(tree)
+        self._trees.build(tree, order.cache, tip, order.options, order.stop)
+
+    def _build_or_mend(self, order: _Order, tip: Tip) -> None:
+        try:
+            self._build(order, tip)
+        except (Denied, Invalid, *INCONCLUSIVE):
+            raise  # the cache is not to blame
+        except EverturnError:
+            if order.is_stopped or not order.cache.mend(order.stop):
+                raise
+            self._build(order, order.cache.prepare(order.target, order.stop))
 
     def _is_well(self, order: _Order, record: WorkdirRecord) -> bool:
         """Heal what can be healed without touching what is in it, and tell whether that was enough."""
         self._trees.heal(record.tree(self._root))
-        if order.cache.looks_whole() and self._rescuer.is_whole(record, order.stop):
+        cache = self._cache(order.repo, self._options_of(order, record))
+        if cache.looks_whole(order.stop) and self._rescuer.is_whole(record, order.stop):
             return True
-        if order.cache.settle(order.stop) and self._rescuer.is_whole(record, order.stop):
+        if cache.settle(order.stop) and self._rescuer.is_whole(record, order.stop):
             return True
-        order.cache.restore(order.stop)
+        cache.restore(order.stop)
         return self._rescuer.is_whole(record, order.stop)
+
+    def _options_of(self, order: _Order, record: WorkdirRecord) -> RepositoryOptions:
+        """Return the options that the workdir was made with, as far as they decide about its cache."""
+        known = None if record.cache == order.cache.name else CacheRecord.read(self._root, record.cache)
+        if known is None:
+            return order.options
+        return replace(order.options, blobless=known.blobless, depth=known.depth)
 
     def _make_way(self, order: _Order, record: WorkdirRecord) -> None:
         try:
             done = self._rescuer.make_way(record, order.stop)
+        except INCONCLUSIVE:
+            raise
         except EverturnError:
-            if (order.stop is not None and order.stop.is_set()) or not order.cache.mend(order.stop):
+            if order.is_stopped or not order.cache.mend(order.stop):
                 raise
             done = self._rescuer.make_way(record, order.stop)
         if done is not None:
@@ -261,7 +285,13 @@ class Workdirs:
         )
 
     def _note(
-        self, order: _Order, record: WorkdirRecord | None, *, is_settled: bool, lfs: bool | None = None
+        self,
+        order: _Order,
+        record: WorkdirRecord | None,
+        *,
+        is_settled: bool,
+        cache: str | None = None,
+        lfs: bool | None = None,
     ) -> None:
         changed = (record or self._new_record(order)).but(
             repo=order.repo,
@@ -269,7 +299,7 @@ class Workdirs:
             work_key=order.work.key,
             agent=order.work.agent,
             branch=order.branch,
-            cache=order.cache.name,
+            cache=cache or order.cache.name,
             run_id=order.run_id,
             is_settled=is_settled,
             lfs=order.options.lfs if lfs is None else lfs,
@@ -279,17 +309,24 @@ class Workdirs:
     def _let_go(self, order: _Order) -> None:
         record = WorkdirRecord.read(self._root, order.name)
         try:
-            if record is not None:
+            if record is not None and record.run_id == order.run_id:  # else it was overtaken
                 record.but(last_used_at=self._root.clock.now()).write(self._root)
         finally:
             order.lock.release()
         self._used(order.name)
 
-    def _lock(self, name: str, stop: threading.Event | None) -> Lock:
-        lock = self._root.try_workdir(name, self._wait_s, stop)
+    def _lock(self, work: WorkItem, name: str, run_id: str, stop: threading.Event | None, *, overtake: bool) -> Lock:
+        lock = self._root.try_workdir(name, self._wait_s, stop, run_id=run_id)
+        deadline = self._root.clock.elapsed() + self._lock_timeout_s
+        while lock is None and self._root.run_in(name) == "" and self._root.clock.elapsed() < deadline:
+            lock = self._root.try_workdir(name, LEAST_WAIT_S, stop, run_id=run_id)  # it is looked after, for a while
+        record = WorkdirRecord.read(self._root, name)
+        if lock is None and overtake and record is not None and self._stands_still(record, work):
+            self._log.warning("workdir_overtaken", workdir=name)
+            self._root.overtake(name)
+            lock = self._root.try_workdir(name, self._wait_s, stop, run_id=run_id)
         if lock is not None:
             return lock
-        record = WorkdirRecord.read(self._root, name)
         whose = "" if record is None else f" for {record.work_key}"
         raise Held(
             f"a run is at work{whose} in {self._root.trees / name}",
@@ -300,8 +337,17 @@ class Workdirs:
             until=self._root.clock.now(),
         )
 
-    def _cache(self, repo: str) -> Cache:
-        options = self._options(repo)
+    def _stands_still(self, record: WorkdirRecord, work: WorkItem) -> bool:
+        """Tell whether a workdir is held by a run of a work item that has been claimed again.
+
+        Such a run does nothing more in it than to note that it has left, whenever it wakes up. One that is still
+        opening it would, and so would whoever removes it: those are waited for.
+        """
+        is_of_work = record.work_key == work.key and record.is_settled and record.run_id != ""
+        return is_of_work and self._root.run_in(record.name) == record.run_id
+
+    def _cache(self, repo: str, options: RepositoryOptions | None = None) -> Cache:
+        options = options or self._options(repo)
         return Cache(
             self._root,
             self._git,
