@@ -32,6 +32,15 @@ def commit(ground: Ground, workdir: WorkdirRecord) -> str:
     return ground.agent(workdir, "rev-parse", "HEAD")
 
 
+def test_a_process_with_an_odd_name_can_be_shown(tmp_path: Path) -> None:
+    program = tmp_path / os.fsdecode(b"x\x1b[2J\n\xff")
+    program.symlink_to(shutil.which("sleep") or "")
+    with subprocess.Popen([program, "60"], cwd=tmp_path, env=inherited_environment()) as process:
+        wait_until(lambda: process.pid in processes_in([tmp_path]), "the process is there")
+        assert processes_in([tmp_path])[process.pid].isprintable()
+        process.kill()
+
+
 # --- Workdirs -----------------------------------------------------------------------------------------------------
 
 

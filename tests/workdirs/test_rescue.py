@@ -303,17 +303,6 @@ def test_keeping_twice_and_keeping_nothing_change_nothing(left: LeftBehind) -> N
     assert left.agent("for-each-ref", at=left.cache) == before
 
 
-def test_a_shallow_history_is_kept_as_far_as_it_goes(left: LeftBehind) -> None:
-    left.publish("1")
-    left.publish("2")
-    left.agent("fetch", "--quiet", "--depth=1", f"file://{left.remote}", "+refs/heads/*:refs/remotes/origin/*")
-    left.agent("reset", "--quiet", "--hard", "origin/main")
-    (ref,) = keep(left)
-    assert left.agent("show", f"{ref}:2", at=left.cache) == "far"
-    left.agent("fsck", "--connectivity-only", at=left.cache)
-    assert left.look() == Unsaved()
-
-
 # --- Quarantine -----------------------------------------------------------------------------------------------------
 
 RECORD = {"name": "shop-1", "repo": "https://example.org/shop", "branch": "feature/x", "work_key": "issue:7"}

@@ -18,8 +18,10 @@ from typing import BinaryIO
 
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
 from everturn.git.locks import Lock
+from everturn.git.untrusted import readable
 
 STOP_PAUSE_S = 0.1
+NOWHERE = {"GIT_DIR": os.devnull}  # for what needs no repository: not even one that somebody has made in `/` counts
 SSH = "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=30"
 
 # Given by the environment, where it goes before every file. A protocol that is not named here is refused.
@@ -29,6 +31,7 @@ _HARDENED = {
     "core.attributesFile": os.devnull,
     "core.excludesFile": os.devnull,
     "core.alternateRefsCommand": ":",  # else git asks where it borrows from, and heeds what is configured there
+    "core.useReplaceRefs": "false",  # nothing stands for something else
     "core.protectNTFS": "true",
     "core.protectHFS": "true",
     "protocol.allow": "never",
@@ -251,7 +254,7 @@ def _failure(command: str, complaint: str) -> EverturnError:
     ours = [line for line in said if line.startswith("everturn:")]  # why there are no credentials
     theirs = [line for line in said if line.startswith(("fatal:", "error:", "remote:"))]
     reason = (ours or theirs or said or ["no reason given"])[0]
-    text = f"git {command} failed: {reason}"
+    text = f"git {command} failed: {readable(reason)}"  # a remote may have said anything
     if "mismatched algorithms" in complaint:
         return Invalid(text, hint="its object ids are SHA-256; workdirs are for repositories with SHA-1 ids so far")
     if any(sign in complaint for sign in _INVALID):

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 FILE_LIMIT_BYTES = 256 * 1024**2
@@ -47,6 +48,23 @@ def entries(folder: str | Path) -> list[os.DirEntry[str]]:
     except (OSError, ValueError) as error:
         _raise_shortage(error)
         raise Damaged(f"the folder {readable(Path(folder).name)} cannot be read") from None
+
+
+def everything_in(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield what is in a folder and below it, however deep. What cannot be read is passed over."""
+    waiting: list[str | Path] = [folder]
+    while waiting:
+        try:
+            found = entries(waiting.pop())
+        except Damaged:
+            continue
+        yield from found
+        waiting += [entry.path for entry in found if entry.is_dir(follow_symlinks=False)]
+
+
+def real(path: str | Path) -> Path:
+    """Return where a path leads to. Links that lead round in a circle are left as they are."""
+    return Path(os.path.realpath(path))
 
 
 def open_plain(path: Path) -> io.BufferedReader | None:
@@ -120,7 +138,7 @@ def survey(tree: Path) -> list[str]:
             seen += 1
             if entry.is_dir(follow_symlinks=False):
                 waiting.append((entry.path, in_git or entry.name == ".git"))
-            if in_git or entry.name.startswith(".git"):
+            if in_git or entry.name.startswith((".git", ".lfsconfig")):
                 _check_for_pipe(entry.path, tree)
                 if entry.name == ".git" and not in_git and folder != str(tree):
                     _check_target(entry, tree)
@@ -132,7 +150,7 @@ def survey(tree: Path) -> list[str]:
 
 def _check_target(entry: os.DirEntry[str], tree: Path) -> None:
     """A `.git` may be a link, or a file that names another place. git looks there, too, and follows all links."""
-    target = Path(entry.path).resolve() if entry.is_symlink() else read_gitfile(Path(entry.path))
+    target = real(entry.path) if entry.is_symlink() else read_gitfile(Path(entry.path))
     if target is not None:
         for place in (target, target / "HEAD", target / "commondir"):
             _check_for_pipe(os.path.realpath(place), tree)

@@ -11,16 +11,16 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from everturn.errors import EverturnError, NotFound
+from everturn.errors import EverturnError, Invalid, NotFound
 from everturn.git.deleting import remove
 from everturn.git.gitdir import Remote, cache_config, make_folder, packed_refs, write_file
 from everturn.git.locks import Lock
-from everturn.git.runner import INCONCLUSIVE, GaveUp, Git
+from everturn.git.runner import INCONCLUSIVE, NOWHERE, GaveUp, Git
 from everturn.model import RepositoryOptions
 from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.names import Target
@@ -119,10 +119,10 @@ class Cache:
         wanted = {"HEAD", target.ref} - {""}
         arguments = ["ls-remote", "--symref", "--quiet", "--end-of-options", self._repo, *sorted(wanted)]
         said: dict[str, str] = {}
-        for line in self._git.run(arguments, Path("/"), stop, online=True).split("\n"):
+        for line in self._git.run(arguments, Path("/"), stop, online=True, extra=NOWHERE).split("\n"):
             value, _, name = line.partition("\t")
             if value.startswith("ref: ") and name == "HEAD":
-                said["symref"] = value.removeprefix("ref: ")
+                said |= _symref(value.removeprefix("ref: "))
             elif name in wanted:
                 said[name] = value
         return said
@@ -460,6 +460,14 @@ class Cache:
     ) -> str:
         here = {"GIT_DIR": str(self.path)}
         return self._git.run(arguments, self.path, stop, online=online, extra=here, lock=lock, text=text)
+
+
+def _symref(name: str) -> dict[str, str]:
+    """Return what `HEAD` stands for, if that is a branch: git itself does not look what a remote calls it."""
+    with suppress(Invalid):
+        if name.startswith("refs/heads/"):
+            return {"symref": Target.parse(name).ref}
+    return {}
 
 
 class _NotThere(NotFound):

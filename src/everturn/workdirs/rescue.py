@@ -72,7 +72,7 @@ def keep_pushed(
         shadow: The workdir's.
         cache: The cache.
         name: The workdir's name.
-        tips: Names and commits, as in `Unsaved.pushed_only`.
+        tips: Names and commits, as in `Unsaved.pushed_only`. Where their history ends, it ends in the cache, too.
         stop: Once it is set, git is killed within a moment.
         lock: The cache's lock, for git to hold it, too.
 
@@ -93,7 +93,6 @@ def keep_pushed(
             "--no-write-fetch-head",
             "--no-auto-maintenance",
             "--recurse-submodules=no",
-            *(["--update-shallow"] * bool(shadow.shallow)),
             "--stdin",
             "--end-of-options",
             str(shadow.path),

@@ -2,7 +2,8 @@
 
     everturn-workdirs.json     says that the folder is ours
     caches/<name>/repo.git     what a remote has; caches/<name>.json is its record
-    trees/<name>/              a workdir, where an agent works; records/<name>.json is its record
+    trees/<name>/              a workdir, where an agent works; records/<name>.json is its record, and
+                               records/<name>.index git's index as it was when the agent was let in
     locks/                     locks; the kernel frees those of a process that dies
     unfinished/<token>/        what is being made; a name in the folders above appears by a rename, whole
     trash/<token>/             what is being deleted
@@ -95,6 +96,10 @@ class Root:
         """Return an error that says what the file system would not do, and where."""
         text = f"cannot write to {path or error.filename or self.path}: {error.strerror or error}"
         return Denied(text, hint="check its permissions and the room on its disk, or name another folder")
+
+    def index_of(self, name: str) -> Path:
+        """Return where the index of a workdir is kept as it was when an agent was let in."""
+        return self.records / f"{name}.index"
 
     # --- Locks ----------------------------------------------------------------------------------------------------
 
