@@ -190,7 +190,7 @@ class Workdirs:
         record = WorkdirRecord.read(self._root, order.name)
         if order.branch is None and (record is None or not record.work_key):  # the name itself says whose it is
             record = self._new_record(order) if record is None else record.but(work_key=order.work.key)
-        if record is not None and record.run_id:
+        if record is not None and record.run_id not in ("", order.run_id):
             vacate(record.run_id)
         tree = self._root.trees / order.name
         is_there = os.path.lexists(tree)
