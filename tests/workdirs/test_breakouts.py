@@ -22,6 +22,8 @@ from everturn.workdirs.records import WorkdirRecord
 from workdirs.scene import scribble
 from workdirs.yard import Origin, Yard, clean, git, work
 
+pytestmark = pytest.mark.slow
+
 REGULAR = 0o100644
 
 
