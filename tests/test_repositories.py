@@ -51,6 +51,7 @@ def test_an_agent_commits_under_its_name_and_pushes_to_its_branch(machine: MakeM
     assert said == "Fixer <fixer@example.org> Fleet <fleet@example.org> Mended"
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_the_conversation_goes_on_when_the_branch_of_its_issue_changes(machine: MakeMachine, origin: Origin) -> None:
     here, work = machine("a"), WorkItem("fixer", origin.url, 7)
@@ -73,6 +74,7 @@ def test_the_conversation_goes_on_when_the_branch_of_its_issue_changes(machine: 
     assert git(second.cwd, "branch", "--show-current") == "fix/7"
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_two_work_items_take_turns_in_one_workdir(machine: MakeMachine, origin: Origin) -> None:
     here = machine("a")
@@ -97,6 +99,7 @@ def test_two_work_items_take_turns_in_one_workdir(machine: MakeMachine, origin: 
         assert again.cwd == first.cwd
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_what_a_conversation_left_is_rescued_before_another_one_begins(machine: MakeMachine, origin: Origin) -> None:
     here = machine("a")
@@ -145,6 +148,7 @@ def forge(tmp_path: Path, authority: Authority) -> Iterator[Host]:
         yield host
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 @pytest.mark.parametrize("source", ["variable", "file", "function"])
 def test_an_agent_pushes_with_a_token_that_is_nowhere_on_the_machine(

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ import pytest
 from everturn.cli.app import _run
 from everturn.git.locks import Lock
 from everturn.registry import open_registry
-from everturn.settings import Settings
+from everturn.settings import RUN_MARKER, Settings
+from everturn.workdirs.records import WorkdirRecord
 from everturn.workdirs.root import Root
 from everturn.workshop import Workshop
 from workdirs.yard import Origin
@@ -102,6 +104,23 @@ def test_open_prints_the_path_of_a_workdir_and_nothing_else(workdirs: Command, o
     assert (again["path"], again["name"], again["outcome"]) == (str(path), path.name, "kept")
 
 
+def test_open_ends_what_is_left_of_an_agent_before_it_changes_anything(
+    workdirs: Command, origin: Origin, tmp_path: Path
+) -> None:
+    path = opened(workdirs, origin)
+    root = root_of(tmp_path)
+    record = WorkdirRecord.read(root, path.name)
+    assert record is not None
+    record.but(run_id="killed").write(root)
+    environment = {"PATH": os.environ["PATH"], RUN_MARKER: "killed:session:1"}
+    with subprocess.Popen(["sleep", "600"], cwd=path, env=environment) as left:
+        try:
+            opened(workdirs, origin)
+            assert left.wait(5) < 0
+        finally:
+            left.kill()
+
+
 def test_open_fresh_rescues_what_is_unsaved_and_says_where_it_is(workdirs: Command, origin: Origin) -> None:
     path = opened(workdirs, origin)
     (path / "new.txt").write_text("mine")
@@ -110,6 +129,7 @@ def test_open_fresh_rescues_what_is_unsaved_and_says_where_it_is(workdirs: Comma
     assert not (path / "new.txt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -175,6 +195,7 @@ def test_reset_removes_what_is_saved_and_puts_the_rest_into_quarantine(workdirs:
     assert "there are no workdirs" in workdirs("list").output
 
 
+@pytest.mark.slow
 def test_reset_by_force_is_the_override(workdirs: Command, origin: Origin, tmp_path: Path) -> None:
     path = opened(workdirs, origin)
     (path / "new.txt").write_text("mine")
@@ -204,6 +225,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(workdirs: Command, o
     assert unsaved.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "left"),
     [
@@ -223,6 +245,7 @@ def test_reset_takes_those_that_are_selected(
     assert {each["agent"] for each in workdirs("list", "--json").lines} == left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -255,9 +278,8 @@ def test_what_lies_in_quarantine_goes_by_force_alone(workdirs: Command, origin: 
     assert not place.exists()
 
 
+@pytest.mark.slow
 # --- Sweep and usage ------------------------------------------------------------------------------------------------
-
-
 def test_sweep_removes_what_is_old_and_says_what_it_keeps_and_why(
     workdirs: Command, origin: Origin, monkeypatch: pytest.MonkeyPatch, busy: Path
 ) -> None:

@@ -79,12 +79,14 @@ class Host:
         seen: What it was sent.
         passwords: What it takes; a host without any asks for one for ever.
         redirects: Where requests below a path are sent.
+        lies: What it says in place of something else, of the same length.
     """
 
     url: str = ""
     seen: list[str] = field(default_factory=list)
     passwords: set[str] = field(default_factory=set)
     redirects: dict[str, str] = field(default_factory=dict)
+    lies: dict[bytes, bytes] = field(default_factory=dict)
 
     @property
     def port(self) -> int:
@@ -94,7 +96,7 @@ class Host:
 
     def forget(self) -> None:
         """Begin anew."""
-        for each in (self.seen, self.passwords, self.redirects):
+        for each in (self.seen, self.passwords, self.redirects, self.lies):
             each.clear()
 
     def was_told(self, secret: str, username: str = "x-access-token") -> bool:
@@ -186,6 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if line)
+        for truth, lie in self.host.lies.items():
+            content = content.replace(truth, lie)
         self._reply(int(headers.pop("Status", "200").split()[0]), headers, content)
 
 

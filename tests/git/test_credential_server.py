@@ -127,6 +127,10 @@ def test_a_bad_client_harms_nobody(make_server: MakeServer, data: bytes) -> None
         {"settings": [[["http.sslcapath", "/evil"]]]},
         {"settings": [[["http.sslcainfo", ""]]]},
         {"settings": [[["http.sslcipherlist", "aNULL"]]]},
+        {
+            "attributes": [["protocol", "http"], ["host", "localhost"]],
+            "settings": [[["http.curloptresolve", "localhost:80:10.0.0.1"]]],
+        },
         {"environment": None},
         {"environment": []},
         {"environment": {"GIT_SSL_NO_VERIFY": 7}},

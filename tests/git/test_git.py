@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import Denied, EverturnError, NotFound, Unavailable
-from everturn.git.runner import Git
+from everturn.git.runner import NOWHERE, SSH, Git
 from everturn.settings import inherited_environment
 from polling import is_alive, wait_until
 
@@ -146,7 +146,7 @@ def test_variables_that_steer_git_do_not_reach_it(tmp_path: Path) -> None:
         "GIT_PROXY_COMMAND": "",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "",
-        "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+        "GIT_SSH_COMMAND": SSH,
     }
     assert (variables["GITHUB_X"], variables["LC_ALL"]) == ("kept", "C.UTF-8")
 
@@ -159,6 +159,14 @@ def test_a_repository_elsewhere_is_not_mistaken_for_the_one_that_is_meant(
     git.run(["init", "--quiet", str(other)], tmp_path)
     misled = Git({**inherited_environment(), "GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other)}, 30)
     assert misled.run(["log", "--format=%s"], tmp_path / "clone") == "One\n"
+
+
+def test_what_needs_no_repository_obeys_none(git: Git, repository: Path, tmp_path: Path) -> None:
+    subprocess.run(["git", "config", f"url.{tmp_path}/evil.insteadOf", str(repository)], cwd=repository, check=True)
+    arguments = ["ls-remote", "--end-of-options", str(repository)]
+    with pytest.raises(NotFound):
+        git.run(arguments, repository, online=True)
+    assert "HEAD" in git.run(arguments, repository, online=True, extra=NOWHERE)
 
 
 def test_hooks_of_a_repository_do_not_run(git: Git, repository: Path, tmp_path: Path) -> None:

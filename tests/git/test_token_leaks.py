@@ -25,6 +25,8 @@ from everturn.git.identity import Identity, environment
 from everturn.git.runner import Git, with_config
 from git.https_git import Authority, Host, basic, make_bare, proxy, serve
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "tok-0f5d1c9a7be34e21-SECRET"
 
 

@@ -20,6 +20,7 @@ from everturn.errors import Conflict, Fenced, NotFound
 from everturn.host.agents import (
     Agents,
     Marker,
+    end_agents_of_run,
     end_old_agents,
     find_cli,
     find_processes,
@@ -133,6 +134,15 @@ def test_a_run_that_was_started_by_the_old_agent_itself_is_refused() -> None:
     environment = {"PATH": os.environ["PATH"], RUN_MARKER: f"r:{SESSION}:1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert "was started by the agent of session" in done.stderr
+
+
+def test_a_workdir_is_not_cleared_by_what_its_last_agent_has_started() -> None:
+    with marked(f"r:{SESSION}:1") as left:
+        code = "from everturn.host.agents import end_agents_of_run; end_agents_of_run('r', timeout_s=1)"
+        given = {"env": {"PATH": os.environ["PATH"], RUN_MARKER: f"r:{SESSION}:1"}, "capture_output": True}
+        done = subprocess.run([sys.executable, "-c", code], check=False, text=True, **given)
+        assert "was started by the agent of run r" in done.stderr
+        assert end_agents_of_run("r", timeout_s=5) == [left.pid]
 
 
 def test_settings_are_read_inside_an_agents_tools(monkeypatch: pytest.MonkeyPatch) -> None:

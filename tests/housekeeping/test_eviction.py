@@ -9,6 +9,8 @@ from everturn.housekeeping.removal import Fate
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from housekeeping.ground import Ground
 
+pytestmark = pytest.mark.slow
+
 MB = 1 << 20
 
 

@@ -17,6 +17,8 @@ from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from housekeeping.ground import DAY_S, Ground, as_json
 from polling import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def has_sleeper(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
@@ -28,6 +30,15 @@ def commit(ground: Ground, workdir: WorkdirRecord) -> str:
     (ground.tree(workdir) / "a.txt").write_text("more\n")
     ground.agent(workdir, "commit", "--quiet", "--all", "--message", "Two")
     return ground.agent(workdir, "rev-parse", "HEAD")
+
+
+def test_a_process_with_an_odd_name_can_be_shown(tmp_path: Path) -> None:
+    program = tmp_path / os.fsdecode(b"x\x1b[2J\n\xff")
+    program.symlink_to(shutil.which("sleep") or "")
+    with subprocess.Popen([program, "60"], cwd=tmp_path, env=inherited_environment()) as process:
+        wait_until(lambda: process.pid in processes_in([tmp_path]), "the process is there")
+        assert processes_in([tmp_path])[process.pid].isprintable()
+        process.kill()
 
 
 # --- Workdirs -----------------------------------------------------------------------------------------------------

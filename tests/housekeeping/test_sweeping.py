@@ -20,6 +20,8 @@ from everturn.workdirs.root import MARKER
 from housekeeping.ground import DAY_S, HOUR_S, Ground, as_json
 from polling import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 class Away(SqliteRegistry):
     """A registry that does not answer."""
@@ -78,7 +80,7 @@ def test_a_dry_run_says_what_a_sweep_would_do_and_does_nothing(ground: Ground) -
     assert fate_of(report, old.name).action == "removed"
     assert fate_of(report, ghost.name).action == "dropped"
     assert ground.names("trees") == [old.name]
-    assert ground.names("records") == sorted([f"{old.name}.json", f"{ghost.name}.json"])
+    assert ground.names("records") == [f"{each.name}.{kind}" for each in (old, ghost) for kind in ("index", "json")]
     assert not (ground.root.path / NOTE).exists()
     assert ground.sweeper().sweep().fates[0].action == "removed"
 
@@ -189,7 +191,7 @@ def test_a_link_to_a_workdir_is_no_workdir(ground: Ground) -> None:
     workdir = ground.open()
     (ground.root.trees / "x-0123456789ab").symlink_to(ground.tree(workdir))
     assert fate_of(ground.sweeper().sweep(), "x-0123456789ab").action == "kept"
-    assert ground.names("records") == [f"{workdir.name}.json"]
+    assert ground.names("records") == [f"{workdir.name}.index", f"{workdir.name}.json"]
 
 
 def test_a_workdir_whose_cache_is_missing_stays(ground: Ground) -> None:

@@ -66,7 +66,10 @@ class Desk:
         **given: Any,
     ) -> Run:
         prompts = {"prompt": PROMPT, "resume_prompt": DELTA, **given}
-        return (runtime or self.runtime()).run(work, options=self.options(agent), **prompts)
+        options = self.options(agent)
+        if work.repo:
+            options.cwd = None
+        return (runtime or self.runtime()).run(work, options=options, **prompts)
 
     def registry_of(self, hours_ago: float) -> SqliteRegistry:
         """Return the registry as a worker saw it some time ago, before the machine was last started."""

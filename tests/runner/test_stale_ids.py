@@ -22,7 +22,10 @@ from claude_agent_sdk import (
 from everturn import EverturnError, NotFound, Runtime, TranscriptStore, Unavailable, WorkItem
 from everturn.testing import InstantAgent, ModelRequest, Reply, ScriptedModel, cli_environment
 from everturn.testing.instant_agent import Phase
+from everturn.workdirs import Workdirs
+from everturn.workshop import Workshop
 from runner.stage import DELTA, PROMPT, WORK, Desk, counted, finish, kinds
+from workdirs.yard import Origin, git
 
 ANSWERED = ["init", "AssistantMessage", "ResultMessage"]
 PHASES: list[Phase] = ["connect", "query", "streaming"]
@@ -111,6 +114,39 @@ def test_a_session_whose_store_was_emptied_is_lost_and_the_run_after_that_resume
     assert [run.resumed for run in (second, third)] == [False, True]
     assert second.session_id == third.session_id
     assert third.warnings == ()
+
+
+def workdirs_of(desk: Desk) -> Workdirs:
+    runtime = desk.runtime()
+    return Workshop.open(runtime.settings, runtime.registry).workdirs
+
+
+@pytest.mark.parametrize("how", ["never stored", "emptied", "not found by the agent"])
+def test_with_the_conversation_its_workdir_begins_anew_too(desk: Desk, tmp_path: Path, how: str) -> None:
+    origin = Origin(tmp_path / "remotes" / "shop", {"a.txt": "a\n"})
+    work = WorkItem("fixer", origin.url, 7)
+    if how == "never stored":
+        lost = desk.use(work).session_id
+        workdirs_of(desk).open(work).close()
+    else:
+        first = desk.run(work)
+        finish(first)
+        lost = first.session_id
+    path = workdirs_of(desk).path(work)
+    (path / "half.txt").write_text("half")
+    latest = origin.push({"a.txt": "newer\n"})
+    if how == "emptied":
+        shutil.rmtree(desk.store)
+    runtime = Runtime(desk.runtime().settings, make_store=ForgetfulStore) if how.startswith("not") else desk.runtime()
+    shutil.rmtree(desk.folder.parent / ".claude", ignore_errors=True)  # the agent would find its own copy
+    run = desk.run(work, runtime=runtime)
+    finish(run)
+    assert (run.resumed, run.session_id == lost, run.cwd) == (False, False, path)
+    assert git(path, "rev-parse", "HEAD") == latest
+    assert "quarantine" in " ".join(run.warnings)
+    assert not (path / "half.txt").exists()
+    with_lock = workdirs_of(desk).open(work)
+    assert with_lock.outcome == "kept"
 
 
 @pytest.mark.slow

@@ -311,3 +311,33 @@ def test_a_repository_on_this_machine_may_have_submodules_there(yard: Yard, orig
     push_tree(origin, [(FILE, blob(origin, text), ".gitmodules"), (MODULE, module.has("refs/heads/main") or "", "m")])
     yard.options[origin.url] = RepositoryOptions(submodules=True)
     assert (opened(yard, origin) / "m/m.txt").read_text() == "m\n"
+
+
+# --- What a remote says ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lie",
+    ["refs/heads/../../../x", "refs/heads/.lock.lock", "refs/heads/\x1b[31mred\x07", "HEAD\0........agent", "/" * 21],
+)
+def test_a_default_branch_that_git_would_not_take_is_none(yard: Yard, tmp_path: Path, lie: str) -> None:
+    truth = "refs/heads/default-br"
+    public = Origin(tmp_path / "served" / "shop", {"a.txt": "a\n"})
+    git(public.path, "update-ref", truth, "refs/heads/main")
+    git(public.path, "symbolic-ref", "HEAD", truth)
+    with serve(tmp_path / "served", None) as host:
+        host.passwords.add("x")
+        host.lies[f"symref-target:{truth}".encode()] = f"symref-target:{lie.ljust(len(truth), 'x')}".encode()
+        scribble(tmp_path / "operators", f"[http]\n extraHeader = Authorization: Basic {basic('u', 'x')}\n".encode())
+        yard.git = Git(inherited_environment(), timeout_s=60, config_file=tmp_path / "operators")
+        path = yard.workdirs().open(WorkItem("fixer", f"{host.url}/shop", 7)).path
+    assert git(path, "rev-parse", "HEAD") == public.has("refs/heads/main")
+    assert clean(path)
+    assert not fsck(path)
+
+
+def test_what_a_remote_says_when_it_refuses_does_nothing_to_a_terminal(yard: Yard, origin: Origin) -> None:
+    scribble(origin.path / "config", b"[x\x1b]0;evil\x07\xff\n")
+    with pytest.raises(EverturnError) as caught:
+        opened(yard, origin)
+    assert str(caught.value).isprintable()

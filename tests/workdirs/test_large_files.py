@@ -14,6 +14,8 @@ from everturn.model import RepositoryOptions, WorkItem
 from everturn.settings import inherited_environment
 from workdirs.yard import PERSON, Origin, Yard, git
 
+pytestmark = pytest.mark.slow
+
 TOOLS = Path(__file__).parents[2] / ".tools"
 HINT = "git-lfs is missing: `make git-lfs` gets it, and says what to do if it cannot"
 

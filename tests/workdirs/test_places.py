@@ -12,13 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from everturn.errors import Denied, EverturnError, NotFound
+from everturn.errors import Denied, EverturnError, NotFound, Unavailable
 from everturn.git.runner import Git
 from everturn.settings import inherited_environment
+from everturn.workdirs.records import WorkdirRecord
+from everturn.workdirs.rescuer import Rescuer
 from everturn.workdirs.root import MARKER
 from registry.disks import mounted, remount
 from workdirs.scene import Scene, fsck, scribble
 from workdirs.yard import Origin, Yard, clean, work
+
+pytestmark = pytest.mark.slow
 
 LIMITED = """
 import resource, signal, sys
@@ -57,6 +61,28 @@ def fill(folder: Path, left_bytes: int) -> Path:
             pass
         file.truncate(max(0, file.tell() - left_bytes))
     return filler
+
+
+def test_on_a_full_disk_nothing_is_held_and_nothing_taken_for_damaged(small: Path, origin: Origin) -> None:
+    yard = Yard(small / "workdirs")
+    workdir = yard.workdirs().open(work(origin), run_id="r1")
+    workdir.close()
+    filler = fill(small, 0)
+    with pytest.raises(Unavailable, match="No space left"):
+        yard.workdirs().open(work(origin), run_id="r2")
+    with pytest.raises(Denied, match="No space left"):
+        yard.workdirs().open(work(origin, 8), run_id="r2")
+    for name in (workdir.name, yard.workdirs().path(work(origin, 8)).name):
+        lock = yard.root.try_workdir(name)
+        assert lock is not None
+        lock.release()
+    record = WorkdirRecord.read(yard.root, workdir.name)
+    assert record is not None
+    rescuer = Rescuer(yard.root, yard.git, how="quarantine", metrics=yard.metrics)
+    with pytest.raises(Unavailable, match="No space left"):
+        rescuer.is_whole(record)
+    filler.unlink()
+    assert rescuer.is_whole(record)
 
 
 @pytest.mark.slow

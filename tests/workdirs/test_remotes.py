@@ -14,6 +14,8 @@ from git.https_git import serve
 from workdirs.scene import Scene, cut, fsck
 from workdirs.yard import Origin, Yard, clean, git, work
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def scene(yard: Yard, origin: Origin) -> Scene:

@@ -19,6 +19,8 @@ from everturn.workdirs.inspection import Unsaved, inspect
 from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantine
 from workdirs.left_behind import FILES, LeftBehind, all_files, names
 
+pytestmark = pytest.mark.slow
+
 BASE = "refs/everturn/rescue/shop-1/t1"
 
 
@@ -299,17 +301,6 @@ def test_keeping_twice_and_keeping_nothing_change_nothing(left: LeftBehind) -> N
         tip = left.agent("rev-parse", "HEAD")
         assert keep_pushed(left.git, shadow, left.cache, "shop-1", (("refs/heads/main", tip),)) == [ref]
     assert left.agent("for-each-ref", at=left.cache) == before
-
-
-def test_a_shallow_history_is_kept_as_far_as_it_goes(left: LeftBehind) -> None:
-    left.publish("1")
-    left.publish("2")
-    left.agent("fetch", "--quiet", "--depth=1", f"file://{left.remote}", "+refs/heads/*:refs/remotes/origin/*")
-    left.agent("reset", "--quiet", "--hard", "origin/main")
-    (ref,) = keep(left)
-    assert left.agent("show", f"{ref}:2", at=left.cache) == "far"
-    left.agent("fsck", "--connectivity-only", at=left.cache)
-    assert left.look() == Unsaved()
 
 
 # --- Quarantine -----------------------------------------------------------------------------------------------------

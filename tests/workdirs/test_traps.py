@@ -16,6 +16,8 @@ import pytest
 from everturn.workdirs import cache
 from workdirs.yard import PERSON, Origin, Yard, clean, git, work
 
+pytestmark = pytest.mark.slow
+
 HEADS = "+refs/heads/*:refs/remotes/origin/*"
 MakeTree = Callable[[str], Path]
 

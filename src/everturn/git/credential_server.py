@@ -231,6 +231,8 @@ class _Trust:
         for key, value in pairs:
             if key.lower().endswith("proxy") and value:
                 yield f"{key} would send them to a proxy"
+            elif key == "http.curloptresolve" and value:
+                yield "http.curloptResolve would send them elsewhere"
 
 
 def _of_all(files: list[list[tuple[str, str]]], variables: dict[str, str]) -> Iterator[str]:

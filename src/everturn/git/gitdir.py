@@ -104,12 +104,19 @@ def _bytes(ref: tuple[str, str]) -> bytes:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Have a file say this and nothing else. It is not written if it does, and never through a link."""
+    """Have a file say this and nothing else: all of it or, if we are killed, what it said before.
+
+    It is not written if it says so already, and never through a link.
+    """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         remove(path)
     wanted = text.encode("utf-8", "surrogateescape")
     if not path.exists() or path.read_bytes() != wanted:
-        path.write_bytes(wanted)
+        new = path.with_name(f"{path.name}.lock")  # as git does it: whoever finds one later knows that it is stale
+        remove(new)
+        with new.open("xb") as file:
+            file.write(wanted)
+        new.rename(path)
 
 
 def make_folder(base: Path, name: str) -> Path:

@@ -18,8 +18,11 @@ from typing import BinaryIO
 
 from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
 from everturn.git.locks import Lock
+from everturn.git.untrusted import readable
 
 STOP_PAUSE_S = 0.1
+NOWHERE = {"GIT_DIR": os.devnull}  # for what needs no repository: not even one that somebody has made in `/` counts
+SSH = "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=30"
 
 # Given by the environment, where it goes before every file. A protocol that is not named here is refused.
 _HARDENED = {
@@ -28,6 +31,7 @@ _HARDENED = {
     "core.attributesFile": os.devnull,
     "core.excludesFile": os.devnull,
     "core.alternateRefsCommand": ":",  # else git asks where it borrows from, and heeds what is configured there
+    "core.useReplaceRefs": "false",  # nothing stands for something else
     "core.protectNTFS": "true",
     "core.protectHFS": "true",
     "protocol.allow": "never",
@@ -54,11 +58,29 @@ _OFFLINE = {
 _NOT_FOUND = ("does not exist", "not found", "does not appear to be a git repository", "Could not resolve host")
 _MOVED = tuple(f"returned error: {status}" for status in (301, 302, 303, 307, 308))
 _INVALID = ("not allowed", "invalid path")  # a protocol, or a name such as .GIT that is another one elsewhere
-_DENIED = ("Authentication failed", "Permission denied", "could not read Username", "403")
+_DENIED = ("Authentication failed", "Permission denied", "could not read Username", "returned error: 403")
+_FULL = ("No space left on device", "Disk quota exceeded")
+# Not "out of memory": git says that of objects, too, that are damaged and seem to be huge.
+_STARVED = (
+    *_FULL,
+    "Cannot allocate memory",
+    "Resource temporarily unavailable",
+    "Too many open files",
+    "died of signal 9",
+)
+_KILLED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # by somebody; not by what it has read
 
 
 class GaveUp(Unavailable):
-    """git was killed, by us: it took too long, or was stopped. That says nothing about the repository."""
+    """git came to no end: it was killed, or the machine had not enough for it. That says nothing about the
+    repository."""
+
+
+class NoGit(NotFound):
+    """There is no git. That says nothing about the repository either."""
+
+
+INCONCLUSIVE = (GaveUp, NoGit)
 
 
 class Git:
@@ -83,15 +105,16 @@ class Git:
     ) -> None:
         self._credentials = credentials
         kept = {name: value for name, value in environment.items() if not name.startswith("GIT_")}
+        stalled = {"http.lowSpeedLimit": "1", "http.lowSpeedTime": str(int(timeout_s) or 1)}
         self._environment = with_config(
-            _HARDENED,
+            {**_HARDENED, **stalled},  # a git that outlives us, with our locks, must not wait for a remote for ever
             {
                 **kept,
                 "GIT_CONFIG_NOSYSTEM": "1",
                 "GIT_CONFIG_GLOBAL": os.devnull if config_file is None else str(config_file),
                 "GIT_TERMINAL_PROMPT": "0",
                 "GIT_ASKPASS": "",
-                "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+                "GIT_SSH_COMMAND": SSH,
                 "GIT_OPTIONAL_LOCKS": "0",
                 "GIT_ATTR_NOSYSTEM": "1",
                 "GIT_PROXY_COMMAND": "",
@@ -153,8 +176,13 @@ class Git:
         except OSError as error:
             raise _not_started(error, cwd) from None
         output, complaint = self._finish(process, arguments[0], stop or threading.Event())
+        if -process.returncode in _KILLED:
+            raise GaveUp(
+                f"git {arguments[0]} was killed", hint="run it again; look whether the machine has enough memory"
+            )
         if process.returncode:
-            raise _failure(arguments[0], complaint.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+            said = complaint.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            raise _shortage(arguments[0], said) or _failure(arguments[0], said)
         return output
 
     def _finish(self, process: subprocess.Popen[str], command: str, stop: threading.Event) -> tuple[str, str]:
@@ -207,9 +235,18 @@ def _input(text: str | BinaryIO | None) -> Iterator[BinaryIO | int]:
 
 def _not_started(error: OSError, cwd: Path) -> EverturnError:
     if isinstance(error, FileNotFoundError) and cwd.is_dir():
-        return NotFound("there is no git command", hint="install git, or put it on the PATH")
+        return NoGit("there is no git command", hint="install git, or put it on the PATH")
     text = f"git could not be started in {cwd}: {error.strerror}"
-    return Unavailable(text, hint="check that the folder is there, and that git may be run")
+    return GaveUp(text, hint="check that the folder is there, and that git may be run")
+
+
+def _shortage(command: str, complaint: str) -> GaveUp | None:
+    """Return what the machine is short of; `None`: git failed for another reason."""
+    said = next((line for line in complaint.splitlines() if any(sign in line for sign in _STARVED)), None)
+    if said is None:
+        return None
+    what = "room on its disk" if any(sign in said for sign in _FULL) else "memory, processes or open files"
+    return GaveUp(f"git {command} failed: {said}", hint=f"the machine is short of {what}")
 
 
 def _failure(command: str, complaint: str) -> EverturnError:
@@ -217,7 +254,7 @@ def _failure(command: str, complaint: str) -> EverturnError:
     ours = [line for line in said if line.startswith("everturn:")]  # why there are no credentials
     theirs = [line for line in said if line.startswith(("fatal:", "error:", "remote:"))]
     reason = (ours or theirs or said or ["no reason given"])[0]
-    text = f"git {command} failed: {reason}"
+    text = f"git {command} failed: {readable(reason)}"  # a remote may have said anything
     if "mismatched algorithms" in complaint:
         return Invalid(text, hint="its object ids are SHA-256; workdirs are for repositories with SHA-1 ids so far")
     if any(sign in complaint for sign in _INVALID):

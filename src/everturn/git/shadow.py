@@ -16,12 +16,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Self
 
-from everturn.git.runner import Git
+from everturn.git.deleting import remove
+from everturn.git.runner import GaveUp, Git
 from everturn.git.untrusted import (
     FILE_LIMIT_BYTES,
+    SHORTAGES,
     Damaged,
     entries,
     is_folder,
@@ -164,10 +166,13 @@ class Shadow:
             folder: Where the shadow is made; a folder that no agent works in, on a disk with some room.
             excludes: What is ignored beside what the tree's `.gitignore` files name, in the same words.
             sha256: Whether the repository's object ids are of that kind.
+
+        Raises:
+            Unavailable: The machine has no room for it, or too many open files.
         """
-        with TemporaryDirectory(prefix="shadow-", dir=folder) as made:
+        with _temporary(folder) as made:
             rules = Rules(tuple(excludes), sha256=sha256)
-            shadow = cls(git, Path(made), tree=tree, git_dir=tree / ".git", borrowed=(objects,), rules=rules)
+            shadow = cls(git, made, tree=tree, git_dir=tree / ".git", borrowed=(objects,), rules=rules)
             shadow._fill(shadow.git_dir)
             yield shadow
 
@@ -198,8 +203,8 @@ class Shadow:
 
     @contextlib.contextmanager
     def _another(self, tree: Path, git_dir: Path, borrowed: Sequence[Path]) -> Iterator[Self]:
-        with TemporaryDirectory(prefix="shadow-", dir=self.path) as made:
-            yield type(self)(self._git, Path(made), tree=tree, git_dir=git_dir, borrowed=borrowed, rules=self._rules)
+        with _temporary(self.path) as made:
+            yield type(self)(self._git, made, tree=tree, git_dir=git_dir, borrowed=borrowed, rules=self._rules)
 
     def run(
         self,
@@ -261,6 +266,9 @@ class Shadow:
         except Damaged as damaged:
             self.damage = str(damaged)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in SHORTAGES:
+                text = f"{self.tree} cannot be looked at: {error.strerror}"
+                raise GaveUp(text, hint="make room on the disk, or allow more open files") from error
             self.damage = f"it cannot be read: {error}"
 
     def _write(self, common: Path) -> None:
@@ -273,9 +281,21 @@ class Shadow:
         # The cache goes first: what both have is taken from where no agent writes.
         places = (*self._borrowed, common / "objects")
         unique = dict.fromkeys(os.fsencode(place.absolute()) for place in places)
+        if any(b"\n" in place for place in unique):
+            raise Damaged("its path has a line's end in it")  # what follows would be another place to read from
         (self.path / "objects" / "info" / "alternates").write_bytes(b"".join(place + b"\n" for place in unique))
         if self.shallow:
             (self.path / "shallow").write_text("".join(f"{each}\n" for each in self.shallow))
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """Give a folder for a while. What lies in it by then may be deeper than Python's own would take."""
+    made = Path(mkdtemp(prefix="shadow-", dir=folder))
+    try:
+        yield made
+    finally:
+        remove(made)
 
 
 def _check(tree: Path, git_dir: Path, common: Path, borrowed: Sequence[Path]) -> None:

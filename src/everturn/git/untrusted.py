@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 FILE_LIMIT_BYTES = 256 * 1024**2
 ENTRIES_LIMIT = 2_000_000
+SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of this machine: no damage
 
 _GITFILE_LIMIT_BYTES = 4096
 _GITFILE_BEGIN = "gitdir: "
@@ -37,12 +40,31 @@ def entries(folder: str | Path) -> list[os.DirEntry[str]]:
 
     Raises:
         Damaged: It cannot be read.
+        OSError: The machine is short of something.
     """
     try:
         with os.scandir(folder) as listing:
             return list(listing)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        _raise_shortage(error)
         raise Damaged(f"the folder {readable(Path(folder).name)} cannot be read") from None
+
+
+def everything_in(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield what is in a folder and below it, however deep. What cannot be read is passed over."""
+    waiting: list[str | Path] = [folder]
+    while waiting:
+        try:
+            found = entries(waiting.pop())
+        except Damaged:
+            continue
+        yield from found
+        waiting += [entry.path for entry in found if entry.is_dir(follow_symlinks=False)]
+
+
+def real(path: str | Path) -> Path:
+    """Return where a path leads to. Links that lead round in a circle are left as they are."""
+    return Path(os.path.realpath(path))
 
 
 def open_plain(path: Path) -> io.BufferedReader | None:
@@ -50,17 +72,24 @@ def open_plain(path: Path) -> io.BufferedReader | None:
 
     Raises:
         Damaged: It is a link, a pipe or a folder, or cannot be read.
+        OSError: The machine is short of something.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        _raise_shortage(error)
         raise Damaged(f"{readable(path.name)} cannot be read, or is a link") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise Damaged(f"{readable(path.name)} is not a file")
     return os.fdopen(descriptor, "rb")
+
+
+def _raise_shortage(error: Exception) -> None:
+    if isinstance(error, OSError) and error.errno in SHORTAGES:
+        raise error
 
 
 def read_plain(path: Path, limit_bytes: int = FILE_LIMIT_BYTES) -> bytes | None:
@@ -109,7 +138,7 @@ def survey(tree: Path) -> list[str]:
             seen += 1
             if entry.is_dir(follow_symlinks=False):
                 waiting.append((entry.path, in_git or entry.name == ".git"))
-            if in_git or entry.name.startswith(".git"):
+            if in_git or entry.name.startswith((".git", ".lfsconfig")):
                 _check_for_pipe(entry.path, tree)
                 if entry.name == ".git" and not in_git and folder != str(tree):
                     _check_target(entry, tree)
@@ -121,7 +150,7 @@ def survey(tree: Path) -> list[str]:
 
 def _check_target(entry: os.DirEntry[str], tree: Path) -> None:
     """A `.git` may be a link, or a file that names another place. git looks there, too, and follows all links."""
-    target = Path(entry.path).resolve() if entry.is_symlink() else read_gitfile(Path(entry.path))
+    target = real(entry.path) if entry.is_symlink() else read_gitfile(Path(entry.path))
     if target is not None:
         for place in (target, target / "HEAD", target / "commondir"):
             _check_for_pipe(os.path.realpath(place), tree)

@@ -212,10 +212,16 @@ def end_agents_of_run(run_id: str, *, timeout_s: float, clock: Clock | None = No
         The ids of the processes that were ended.
 
     Raises:
-        Conflict: One of them is still there after that time.
+        Conflict: One of them is still there after that time, or has started this very process.
     """
     if not guard.IS_LINUX:
         return []
+    own = marker_of(os.getpid())
+    if own is not None and own.run_id == run_id:
+        raise Conflict(
+            f"this process was started by the agent of run {run_id} that it would have to end",
+            hint="start it outside of the agent",
+        )
     ended, left = end_processes(
         lambda: find_processes(lambda marker: marker.run_id == run_id), clock or SystemClock(), timeout_s=timeout_s
     )

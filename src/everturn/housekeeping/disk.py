@@ -104,15 +104,22 @@ def newest_change(path: Path) -> float:
 def _walk(path: Path, top: os.stat_result) -> Iterator[os.stat_result]:
     waiting = [str(path)] if stat.S_ISDIR(top.st_mode) else []
     while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    found = entry.stat(follow_symlinks=False)
-                    if found.st_dev != top.st_dev:
-                        continue
-                    if stat.S_ISDIR(found.st_mode):
-                        waiting.append(entry.path)
-                    yield found
+        for name, found in _look_into(waiting.pop()):
+            if found.st_dev != top.st_dev:
+                continue
+            if stat.S_ISDIR(found.st_mode):
+                waiting.append(name)
+            yield found
+
+
+def _look_into(folder: str) -> list[tuple[str, os.stat_result]]:
+    """Return what is in a folder. Nothing is left open, whatever becomes of who asks."""
+    seen = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                seen.append((entry.path, entry.stat(follow_symlinks=False)))
+    return seen
 
 
 def ignored_in(shadow: Shadow) -> Size | None:
@@ -145,6 +152,7 @@ class Measurer:
         self._metrics = metrics
         self._mutex = threading.Lock()
         self._wanted: dict[str, None] = {}
+        self._busy: set[str] = set()  # of the wanted ones, those that were in use when it was their turn
         self._is_running = False
         self._log = get_logger()
 
@@ -156,6 +164,7 @@ class Measurer:
         """
         with self._mutex:
             self._wanted[name] = None
+            self._busy.clear()  # their runs may be over
             if not self._is_running:
                 thread = Context().run(start_thread, self._work, "everturn-measuring")
                 self._is_running = thread is not None
@@ -239,11 +248,9 @@ class Measurer:
             self._metrics.workdirs_bytes.labels(kind).set(size_bytes)
 
     def _work(self) -> None:
-        busy: set[str] = set()
-        while (name := self._next(busy)) is not None:
+        while (name := self._next()) is not None:
             record = self._quietly(self.workdir, name)
             if record is None:
-                busy.add(name)
                 self._forget(name, unless_there=True)
             else:
                 self._forget(name)
@@ -251,10 +258,12 @@ class Measurer:
         with suppress(EverturnError, OSError):
             self.show()
 
-    def _next(self, busy: set[str]) -> str | None:
+    def _next(self) -> str | None:
         """Return the next one, or `None`: there is none, and whoever asks from now on needs another thread."""
         with self._mutex:
-            name = next((each for each in self._wanted if each not in busy), None)
+            name = next((each for each in self._wanted if each not in self._busy), None)
+            if name is not None:
+                self._busy.add(name)
             self._is_running = name is not None
             return name
 
@@ -262,6 +271,7 @@ class Measurer:
         if not unless_there or not (self._root.trees / name).exists():
             with self._mutex:
                 self._wanted.pop(name, None)
+                self._busy.discard(name)
 
     def _quietly(self, measure_one: Callable[[str], Record | None], name: str) -> Record | None:
         """Nothing depends on it, and the next sweep tries again."""

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from everturn.errors import EverturnError, NotFound
 from everturn.git.locks import take
-from everturn.git.runner import Git
+from everturn.git.runner import NOWHERE, Git
 from everturn.git.untrusted import Damaged, is_folder, read_plain
 from everturn.housekeeping.borrowing import cache_of, linked_trees
 from everturn.housekeeping.disk import folders_in, measure, newest_change, usage
-from everturn.housekeeping.removal import IN_USE, NAME, Fate, Kind, Removal
+from everturn.housekeeping.removal import IN_USE, Fate, Kind, Removal
 from everturn.model import SessionRecord
 from everturn.registry import Registry
-from everturn.workdirs.records import CacheRecord, WorkdirRecord
+from everturn.workdirs.records import NAME, CacheRecord, WorkdirRecord
 from everturn.workdirs.root import LOCK, Root
 
 LEFTOVER_AGE_S = 3600.0
@@ -167,6 +167,7 @@ class Reconciliation:
             return None  # somebody has opened it meanwhile
         if not self._dry_run:
             WorkdirRecord.file(self._root, name).unlink()
+            self._root.index_of(name).unlink(missing_ok=True)
         return Fate("record", name, "dropped", ("its folder is gone",))
 
     def _adopt(self, name: str) -> Fate | None:
@@ -229,7 +230,7 @@ class Reconciliation:
             config = CacheRecord(name).repository(self._root) / "config"
             asked = ["config", "--file", str(config), "--get", "remote.origin.url"]
             try:
-                repo = self._git.run(asked, Path("/")).strip()
+                repo = self._git.run(asked, Path("/"), extra=NOWHERE).strip()
             except EverturnError:
                 repo = ""
             if not repo:

@@ -8,7 +8,6 @@ Files of locks stay: somebody may be waiting for them.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,12 +21,13 @@ import psutil
 from everturn.errors import EverturnError, NotFound, Unavailable
 from everturn.git.locks import Lock
 from everturn.git.runner import Git
+from everturn.git.untrusted import readable
 from everturn.housekeeping.borrowing import borrowers, cache_of, kept_since, linked_trees
 from everturn.housekeeping.disk import folders_in, ignored_in, measure
 from everturn.log.background import start_thread
 from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.inspection import Unsaved
-from everturn.workdirs.records import CacheRecord, WorkdirRecord
+from everturn.workdirs.records import NAME, CacheRecord, WorkdirRecord
 from everturn.workdirs.rescuer import Rescuer, shadow_of
 from everturn.workdirs.root import Root
 
@@ -41,7 +41,6 @@ Reason = Literal["expired", "evicted", "reset", "broken"]
 Kind = Literal["workdir", "cache", "record", "leftover", "session", "quarantine", "trash"]
 Action = Literal["removed", "quarantined", "pushed", "rescued", "kept", "shrunk", "dropped", "adopted"]
 
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _HAS_TO_GO = ("reset", "broken")
 IN_USE = "a run is at work in it"
 NO_CACHE = "its cache is missing, which the next run in it brings back"
@@ -90,7 +89,7 @@ def processes_in(folders: Iterable[Path]) -> dict[int, str]:
     found = {}
     for process in psutil.process_iter():
         try:
-            cwd, name = process.cwd(), process.name()
+            cwd, name = process.cwd(), readable(process.name())
         except (psutil.Error, OSError):
             continue
         if process.pid != os.getpid() and any(cwd == place or cwd.startswith(f"{place}/") for place in places):
@@ -279,6 +278,7 @@ class Removal:
 
     def _forget(self, record: WorkdirRecord, reason: Reason) -> None:
         WorkdirRecord.file(self._root, record.name).unlink(missing_ok=True)
+        self._root.index_of(record.name).unlink(missing_ok=True)
         self._metrics.workdirs_removed.labels(reason).inc()
 
     def _shrink(self, record: WorkdirRecord, *, dry_run: bool) -> Fate:

@@ -30,6 +30,7 @@ from everturn.runner.interruption import Interruption
 from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
 from everturn.runner.past import Past
+from everturn.runner.place import Place
 from everturn.runner.request import Request
 from everturn.runner.stopping import CANCELLED, LOST, Stop
 from everturn.runner.turn import ConversationLost, Turn
@@ -132,6 +133,8 @@ class Conduct:
         self._metrics.dispatch_seconds.observe(self._parts.clock.elapsed() - self._begun)
         self._label_folder()
         await past.look_after(self._held.store)  # a session that is new has left nothing to wait for until here
+        if not (claim.is_new or self._progress.resumed):
+            await self._refresh_workdir()
         if lease.claim.tainted is not None:
             self._progress.warn(f"the transcript is not whole: {lease.claim.tainted}")
             self._log.warning("resumes_tainted", reason=lease.claim.tainted)
@@ -175,6 +178,13 @@ class Conduct:
             self._progress.warn(*opened.warnings)
             return opened.path
         return await in_thread(Path(self._request.options.cwd or ".").absolute)
+
+    async def _refresh_workdir(self) -> None:
+        """The conversation has begun anew, so its workdir does as well; it was opened for one that goes on."""
+        if self._request.work.repo:
+            place, self._held.place = self._held.place, Place()
+            await in_thread(place.close)
+            self._progress.cwd = await self._directory(keep=False)
 
     def _label_folder(self) -> None:
         """Have the run's folder say whose it is, for whoever finds it."""
@@ -344,6 +354,7 @@ class Conduct:
         )
         self._held.store = await self._dispatcher.take_over(self._held.lease, self._progress, _nothing_left)
         self._label_folder()
+        await self._refresh_workdir()
         told = {"session_id": self._progress.session_id, "instead_of": lost}
         self._post(SystemMessage(subtype=BEGAN_ANEW, data={"type": "system", "subtype": BEGAN_ANEW, **told}))
 

@@ -11,16 +11,16 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from everturn.errors import EverturnError, NotFound
+from everturn.errors import EverturnError, Invalid, NotFound
 from everturn.git.deleting import remove
 from everturn.git.gitdir import Remote, cache_config, make_folder, packed_refs, write_file
 from everturn.git.locks import Lock
-from everturn.git.runner import GaveUp, Git
+from everturn.git.runner import INCONCLUSIVE, NOWHERE, GaveUp, Git
 from everturn.model import RepositoryOptions
 from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.names import Target
@@ -38,6 +38,7 @@ from everturn.workdirs.salvage import (
 HEADS = "+refs/heads/*:refs/remotes/origin/*"
 TAGS = "+refs/tags/*:refs/tags/*"
 PACKS = 20  # more are merged
+PACKS_MORE = 5  # and if that fails, only once there are that many more of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +119,10 @@ class Cache:
         wanted = {"HEAD", target.ref} - {""}
         arguments = ["ls-remote", "--symref", "--quiet", "--end-of-options", self._repo, *sorted(wanted)]
         said: dict[str, str] = {}
-        for line in self._git.run(arguments, Path("/"), stop, online=True).split("\n"):
+        for line in self._git.run(arguments, Path("/"), stop, online=True, extra=NOWHERE).split("\n"):
             value, _, name = line.partition("\t")
             if value.startswith("ref: ") and name == "HEAD":
-                said["symref"] = value.removeprefix("ref: ")
+                said |= _symref(value.removeprefix("ref: "))
             elif name in wanted:
                 said[name] = value
         return said
@@ -142,8 +143,22 @@ class Cache:
             self._note(tip)
         return tip
 
-    def looks_whole(self) -> bool:
-        """Tell whether workdirs can borrow from it, as far as that is seen at a glance. Takes no lock."""
+    def looks_whole(self, stop: threading.Event | None = None) -> bool:
+        """Tell whether workdirs can borrow from it, as far as that is seen at a glance.
+
+        Takes no lock, unless there is something wrong: then perhaps somebody is just at work on it.
+
+        Raises:
+            Unavailable: The waiting was stopped, or others were at work on it for too long.
+        """
+        if self._seems_whole():
+            return True
+        if not self.path.is_dir():
+            return False
+        with self._locked(stop):
+            return self._seems_whole()
+
+    def _seems_whole(self) -> bool:
         if any(os.path.lexists(self.objects / name) for name in (*REPLACEABLE, "info/alternates")):
             return False
         return (self.path / "HEAD").is_file() and not self._damaged() and looks_whole(self.objects)
@@ -182,6 +197,8 @@ class Cache:
         if looks_whole(self.objects):
             try:
                 return self._obtain(target, said, lock, stop)
+            except (_NotThere, *INCONCLUSIVE):
+                raise  # the cache is not to blame
             except EverturnError:
                 if (stop is not None and stop.is_set()) or self.is_sound(stop):
                     raise
@@ -189,32 +206,45 @@ class Cache:
         return self._obtain(target, said, lock, stop)
 
     def _obtain(self, target: Target, said: Mapping[str, str], lock: Lock, stop: threading.Event | None) -> Tip:
-        if self._is_current(target, said) and not self._damaged():
+        if self._is_current(target, said, stop) and not self._damaged():
             self._metrics.fetches.labels("skipped").inc()
-            return self._tip(target, said)
+            return self._tip(target, said, stop)
         refspecs = [HEADS, TAGS]
         if target.kind == "ref" and target.ref in said:
             refspecs.append(f"+{target.ref}:{_tracking(target.ref)}")
+        if "HEAD" in said and "symref" not in said:
+            refspecs.append(f"+HEAD:{_tracking('HEAD')}")  # it may be on a commit that no branch has
         self._fetch(refspecs, lock, stop)
-        if target.kind == "commit" and not self._has(target.name):
-            self._fetch([target.name], lock, stop)  # forges hand out what no branch has any more
-        return self._tip(target, said)
+        if target.kind == "commit" and not self._has(target.name, stop):
+            self._fetch_commit(target.name, lock, stop)
+        return self._tip(target, said, stop)
 
-    def _is_current(self, target: Target, said: Mapping[str, str]) -> bool:
+    def _fetch_commit(self, commit: str, lock: Lock, stop: threading.Event | None) -> None:
+        """Ask for a commit itself: forges hand out what no branch has any more."""
+        try:
+            self._fetch([commit], lock, stop)
+        except EverturnError as error:
+            if "not our ref" in error.message:
+                raise _no_such("commit", commit) from error
+            raise
+
+    def _is_current(self, target: Target, said: Mapping[str, str], stop: threading.Event | None) -> bool:
         """Tell whether what was asked for is here. What else the remote has may have changed: nobody asked for it."""
         if target.kind == "commit":
-            return self._has(target.name)
+            return self._has(target.name, stop)
         wanted = {_tracking(said["symref"]): said.get("HEAD")} if "symref" in said else {}
         if target.kind != "default":
             wanted[_tracking(target.ref)] = said.get(target.ref)
-        known = dict(self._refs())
+        known = dict(self._refs(*wanted))
         if any(known.get(name) != commit for name, commit in wanted.items()):
             return False
-        return all(self._has(commit) for name, commit in said.items() if name != "symref")
+        return all(self._has(commit, stop) for name, commit in said.items() if name != "symref")
 
-    def _has(self, commit: str) -> bool:
+    def _has(self, commit: str, stop: threading.Event | None) -> bool:
         try:
-            self._run(["cat-file", "-e", f"{commit}^{{commit}}"], online=True)
+            self._run(["cat-file", "-e", f"{commit}^{{commit}}"], stop, online=True)
+        except INCONCLUSIVE:
+            raise
         except EverturnError:
             return False
         return True
@@ -226,11 +256,24 @@ class Cache:
             self._metrics.fetches.labels("failed").inc()
             raise
         self._metrics.fetches.labels("done").inc()
-        if self._damaged():
+        was_damaged = bool(self._damaged())
+        if was_damaged:
             self._salvage_rest(lock, stop)
-        if sum(1 for _ in self.objects.glob("pack/*.pack")) > PACKS:
-            self._run(["repack", "-d", "-l", "-q", "--geometric=2"], stop, lock=lock)
+        packs_over = sum(1 for _ in self.objects.glob("pack/*.pack")) - PACKS
+        if was_damaged or (packs_over > 0 and packs_over % PACKS_MORE == 1):
+            self._merge_packs(lock, stop)
         self._run(["pack-refs", "--all", "--prune"], stop, lock=lock)
+
+    def _merge_packs(self, lock: Lock, stop: threading.Event | None) -> None:
+        """Have fewer packs, and no loose objects. Nothing is dropped. It works as well, if slower, without."""
+        # What is promised by the remote has to stay apart from the rest, which only a repack of everything heeds.
+        how = ["-a", "--keep-unreachable"] if self._options.blobless else ["--geometric=2"]
+        try:
+            self._run(["repack", "-d", "-l", "-q", *how], stop, lock=lock)
+        except EverturnError as error:
+            if stop is not None and stop.is_set():
+                raise
+            self._log.warning("cache_not_packed", cache=self.name, error=str(error))
 
     def _fetch_refs(self, refspecs: Sequence[str], lock: Lock, stop: threading.Event | None) -> None:
         options = [
@@ -248,10 +291,12 @@ class Cache:
         arguments = ["fetch", *options, "--end-of-options", "origin", *refspecs]
         self._run(arguments, stop, online=True, lock=lock)
 
-    def _tip(self, target: Target, said: Mapping[str, str]) -> Tip:
-        refs = self._refs()
+    def _tip(self, target: Target, said: Mapping[str, str], stop: threading.Event | None) -> Tip:
+        refs = self._refs("refs/remotes", "refs/tags", *([_tracking(target.ref)] if target.ref else []))
         known = dict(refs)
-        default = said.get("symref", "").removeprefix("refs/heads/") or self._known_default()
+        default = said.get("symref", "").removeprefix("refs/heads/") or None
+        if default is None and "HEAD" not in said:
+            default = self._known_default()  # nobody has asked, or the remote has no commit there yet
         begin = known.get(f"refs/remotes/origin/{default}") or said.get("HEAD")
         commit, branch, is_new = begin, default, False
         if target.kind == "branch":
@@ -260,12 +305,9 @@ class Cache:
         elif target.kind == "ref":
             commit, branch = known.get(_tracking(target.ref)) if target.ref in said else None, None
         elif target.kind == "commit":
-            commit, branch = target.name if self._has(target.name) else None, None
+            commit, branch = target.name if self._has(target.name, stop) else None, None
         if commit is None and target.kind in ("ref", "commit"):
-            what = target.name[:40]
-            raise NotFound(
-                f"the repository has no {target.kind} {what}", hint="check its name, and that it was pushed"
-            )
+            raise _no_such(target.kind, target.name)
         if target.kind == "default" and commit is not None and default is None:
             branch = None  # the remote's HEAD is on no branch
         shallow = self.path / "shallow"
@@ -278,9 +320,12 @@ class Cache:
             shallow.read_text(encoding="ascii") if shallow.is_file() else "",
         )
 
-    def _refs(self) -> list[tuple[str, str]]:
+    def _refs(self, *wanted: str) -> list[tuple[str, str]]:
+        """Return those of these refs, or below these folders, that there are. There may be many that nobody wants."""
+        if not wanted:
+            return []
         # A name may have what Unicode takes for the end of a line.
-        lines = self._run(["for-each-ref", "--format=%(refname) %(objectname)"]).split("\n")
+        lines = self._run(["for-each-ref", "--format=%(refname) %(objectname)", *wanted]).split("\n")
         pairs = (line.rpartition(" ") for line in lines if line)
         return sorted((name, value) for name, _, value in pairs)
 
@@ -306,7 +351,7 @@ class Cache:
         """Look whether everything is there that its refs need. Reads all commits: seconds for a large one."""
         try:
             self._run(["fsck", "--connectivity-only", "--no-dangling", "--no-progress"], stop)
-        except GaveUp:
+        except INCONCLUSIVE:
             return True  # nobody knows, and that is no reason to give it up
         except EverturnError:
             return False
@@ -336,7 +381,7 @@ class Cache:
         try:
             for index in sorted(self.objects.glob("pack/*.idx")):
                 self._run(["verify-pack", str(index)], stop)
-        except GaveUp:
+        except INCONCLUSIVE:
             return True
         except EverturnError:
             return False
@@ -359,7 +404,7 @@ class Cache:
         until the remote was asked, since then little of it is missing."""
         for damaged in self._damaged():
             move_good(damaged / "objects", self.objects, lambda arguments: self._run(arguments, stop))
-            refs = {**readable_refs(damaged), **dict(self._refs())}
+            refs = {**readable_refs(damaged), **readable_refs(self.path)}
             shallow = damaged / "shallow"
             if shallow.is_file() and not shallow.is_symlink() and not (self.path / "shallow").exists():
                 shutil.copyfile(shallow, self.path / "shallow")
@@ -376,8 +421,15 @@ class Cache:
                 self._run(["unpack-objects", "-r", "-q"], stop, lock=lock, text=file)
 
         for damaged in self._damaged():
-            unpack_rest(damaged / "objects", unpack)
-            self._root.discard(damaged)
+            try:
+                unpack_rest(damaged / "objects", unpack)
+            except GaveUp as error:
+                if stop is not None and stop.is_set():
+                    raise
+                self._log.warning("cache_not_salvaged", cache=self.name, error=str(error))
+                damaged.rename(damaged.with_name(damaged.name.replace("damaged-", "left-")))  # for a person to look
+            else:
+                self._root.discard(damaged)
 
     def tidy(self) -> None:
         """Have everything as it has to be before git looks at it. Under the lock: it makes what is not there."""
@@ -387,6 +439,7 @@ class Cache:
             *self.path.glob("*.lock"),
             *(self.path / "refs").rglob("*.lock"),
             *self.objects.glob("**/tmp_*"),
+            *self.objects.glob("pack/.tmp-*"),
         ):
             remove(path)  # of a git that was killed
         for name in ("hooks", "info", "config.worktree", "commondir", "worktrees", "modules", "branches", "remotes"):
@@ -407,6 +460,22 @@ class Cache:
     ) -> str:
         here = {"GIT_DIR": str(self.path)}
         return self._git.run(arguments, self.path, stop, online=online, extra=here, lock=lock, text=text)
+
+
+def _symref(name: str) -> dict[str, str]:
+    """Return what `HEAD` stands for, if that is a branch: git itself does not look what a remote calls it."""
+    with suppress(Invalid):
+        if name.startswith("refs/heads/"):
+            return {"symref": Target.parse(name).ref}
+    return {}
+
+
+class _NotThere(NotFound):
+    """The remote does not have what was asked for."""
+
+
+def _no_such(kind: str, name: str) -> _NotThere:
+    return _NotThere(f"the repository has no {kind} {name[:40]}", hint="check its name, and that it was pushed")
 
 
 def _tracking(ref: str) -> str:

@@ -13,7 +13,16 @@ from pathlib import Path
 
 from everturn.errors import EverturnError, Unavailable
 from everturn.git.shadow import Shadow, read_refs
-from everturn.git.untrusted import Damaged, is_folder, read_gitfile, read_plain, readable, survey
+from everturn.git.untrusted import (
+    Damaged,
+    everything_in,
+    is_folder,
+    read_gitfile,
+    read_plain,
+    readable,
+    real,
+    survey,
+)
 from everturn.workdirs.looking import is_below, look_at_files, sort_out, tips_of
 
 Tips = tuple[tuple[str, str], ...]
@@ -31,7 +40,8 @@ class Unsaved:
         tips: Names and object ids that are neither in the cache nor at the remote, as far as the workdir knows. The
             stash, and what an unfinished operation has put aside, are among them.
         pushed_only: Names and object ids that the remote has according to the workdir, and the cache has not. They
-            do not count as unsaved; `rescue.keep_pushed` keeps them.
+            do not count as unsaved; `rescue.keep_pushed` keeps them. If their history was cut off here, they are
+            among `tips`.
         stash: Entries of the stash.
         operation: What was begun and not finished, as in "a merge"; `None`: nothing.
         nested: Repositories and linked worktrees inside the tree with something in them, relative to it.
@@ -137,6 +147,8 @@ class _Inspection:
         self._look_at_submodules(files.gitlinks)
         self._has_work |= {name: True for name in self._unknown if not is_below(name, files.ignored)}
         lost, pushed = sort_out(self._shadow, self._cache / "objects", self._tips, self._stop)
+        if pushed and self._ends_earlier():
+            lost, pushed = lost | pushed, {}
         refs = self._shadow.refs
         return Unsaved(
             changed=files.changed,
@@ -149,6 +161,12 @@ class _Inspection:
             has_large_files=_has_files(self._shadow.git_dir / "lfs" / "objects"),
         )
 
+    def _ends_earlier(self) -> bool:
+        """Tell whether history ends here where it goes on in the cache. What is kept there may not say so: to all
+        others history would end there, too."""
+        known = (read_plain(self._cache / "shallow") or b"").decode("ascii", "replace").split()
+        return not set(known).issuperset(self._shadow.shallow)
+
     # --- Linked worktrees -----------------------------------------------------------------------------------------
 
     def _look_at_linked_worktrees(self) -> None:
@@ -160,7 +178,7 @@ class _Inspection:
             tree = linked_tree(folder)
             if tree is None:
                 continue
-            top = self._shadow.tree.resolve()
+            top = real(self._shadow.tree)
             inside = tree.is_relative_to(top)
             name = str(tree.relative_to(top) if inside else tree)
             self._has_work[name] = not inside or self._differs(folder, tree)
@@ -188,7 +206,7 @@ class _Inspection:
 
     def _look_at_submodules(self, gitlinks: Mapping[str, str]) -> None:
         recorded = dict(gitlinks)
-        modules = {path.resolve(): path for path in _modules(self._shadow.git_dir)}
+        modules = {real(path): path for path in _modules(self._shadow.git_dir)}
         for name in list(self._unknown):
             git_dir = _git_dir(self._shadow.tree / name)
             if git_dir not in modules and name not in recorded:
@@ -229,9 +247,9 @@ def linked_tree(git_dir: Path) -> Path | None:
         return None
     link = git_dir / said
     target = read_gitfile(link)
-    if target is None or target.resolve() != git_dir.resolve():
+    if target is None or real(target) != real(git_dir):
         return None
-    return link.parent.resolve()
+    return real(link.parent)
 
 
 def _modules(git_dir: Path) -> list[Path]:
@@ -250,7 +268,7 @@ def _modules(git_dir: Path) -> list[Path]:
 
 def _git_dir(tree: Path) -> Path:
     """Return the git folder of a repository inside the tree, wherever it is."""
-    return (read_gitfile(tree / ".git") or tree / ".git").resolve()
+    return real(read_gitfile(tree / ".git") or tree / ".git")
 
 
 def _is_empty(tree: Path) -> bool:
@@ -262,4 +280,4 @@ def _is_empty(tree: Path) -> bool:
 
 
 def _has_files(folder: Path) -> bool:
-    return any(path.is_symlink() or path.is_file() for path in folder.rglob("*"))
+    return any(entry.is_symlink() or entry.is_file() for entry in everything_in(folder))

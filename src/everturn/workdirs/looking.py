@@ -11,7 +11,7 @@ from pathlib import Path
 
 from everturn.errors import Invalid, Unavailable
 from everturn.git.shadow import Refs, Shadow
-from everturn.git.untrusted import Damaged, readable
+from everturn.git.untrusted import Damaged, readable, real
 
 REMOTES = "refs/remotes/"
 GITLINK = "160000"
@@ -92,12 +92,12 @@ def _as_git_writes_them(shadow: Shadow, lines: list[str], stop: threading.Event 
         shadow.run(arguments, stop, _zeroed(names), extra={"GIT_INDEX_FILE": str(shadow.copy_index())})
     if stop is not None and stop.is_set():
         raise Unavailable("the comparison with what git would write was stopped", hint="run it again")
-    return sum(_are_alike(folder / name, shadow.tree.resolve() / name) for name in names)
+    return sum(_are_alike(folder / name, real(shadow.tree) / name) for name in names)
 
 
 def _are_alike(ours: Path, theirs: Path) -> bool:
     try:
-        return theirs.resolve() == theirs and filecmp.cmp(ours, theirs, shallow=False)
+        return real(theirs) == theirs and filecmp.cmp(ours, theirs, shallow=False)
     except OSError:
         return False
 

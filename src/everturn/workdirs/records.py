@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from everturn.workdirs.root import Root, read_json
+
+LARGEST = 2**60
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 _NOTHING = type(None)
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -18,6 +22,11 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "float | None": (float, int, _NOTHING),
     "bool": (bool,),
 }
+
+
+def _is_sane(value: object, kind: str) -> bool:
+    """Tell whether a value is of its kind, and nothing that no clock and no disk has."""
+    return isinstance(value, _KINDS[kind]) and (not isinstance(value, int | float) or abs(value) < LARGEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,9 @@ class _Record:
         if found is None or found.get("name") != name:
             return None
         known = {field.name: str(field.type) for field in fields(cls) if field.name in found}
-        if any(not isinstance(found[key], _KINDS[kind]) for key, kind in known.items()):
+        if any(not _is_sane(found[key], kind) for key, kind in known.items()):
+            return None
+        if not NAME.fullmatch(name) or not NAME.fullmatch(found.get("cache") or "none"):  # they become paths
             return None
         return cls(**{key: found[key] for key in known})
 

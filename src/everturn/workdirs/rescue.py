@@ -15,6 +15,7 @@ from shlex import quote
 from typing import Any
 
 from everturn.errors import Conflict, Unavailable
+from everturn.git.deleting import move
 from everturn.git.locks import Lock
 from everturn.git.runner import Git
 from everturn.git.shadow import Shadow
@@ -71,7 +72,7 @@ def keep_pushed(
         shadow: The workdir's.
         cache: The cache.
         name: The workdir's name.
-        tips: Names and commits, as in `Unsaved.pushed_only`.
+        tips: Names and commits, as in `Unsaved.pushed_only`. Where their history ends, it ends in the cache, too.
         stop: Once it is set, git is killed within a moment.
         lock: The cache's lock, for git to hold it, too.
 
@@ -92,7 +93,6 @@ def keep_pushed(
             "--no-write-fetch-head",
             "--no-auto-maintenance",
             "--recurse-submodules=no",
-            *(["--update-shallow"] * bool(shadow.shallow)),
             "--stdin",
             "--end-of-options",
             str(shadow.path),
@@ -262,7 +262,7 @@ def quarantine(quarantines: Path, tree: Path, record: Mapping[str, Any], reasons
         (folder / "record.json").write_text(json.dumps(dict(record), indent=1, default=str), encoding="utf-8")
         (folder / "NOTE.md").write_text(_note(folder, tree, record, reasons, stamp), encoding="utf-8")
         try:
-            tree.rename(folder / "tree")
+            move(tree, folder / "tree")
         except OSError:
             for path in (folder / "NOTE.md", folder / "record.json"):
                 path.unlink()

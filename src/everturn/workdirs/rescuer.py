@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from everturn.errors import EverturnError
-from everturn.git.runner import Git
+from everturn.git.runner import INCONCLUSIVE, Git
 from everturn.git.shadow import Shadow
 from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.inspection import Unsaved, inspect
@@ -51,7 +51,11 @@ class Rescuer:
         self._log = get_logger()
 
     def is_whole(self, record: WorkdirRecord, stop: threading.Event | None = None) -> bool:
-        """Tell whether git can read what a workdir is on, and what it last had from its remote."""
+        """Tell whether git can read what a workdir is on, and what it last had from its remote.
+
+        Raises:
+            EverturnError: It could not be told, as git was stopped, say.
+        """
         with shadow_of(self._root, self._git, record) as shadow:
             if shadow.damage is not None:
                 return False
@@ -59,6 +63,8 @@ class Rescuer:
             wanted = [*sorted(known), *([f"{shadow.refs.head}^{{tree}}"] if shadow.refs.head else [])]
             try:
                 said = shadow.run(["cat-file", "--batch-check"], stop, "".join(f"{each}\n" for each in wanted))
+            except INCONCLUSIVE:
+                raise
             except EverturnError:
                 return False
         return not any(line.endswith(" missing") for line in said.splitlines())

@@ -2,7 +2,8 @@
 
     everturn-workdirs.json     says that the folder is ours
     caches/<name>/repo.git     what a remote has; caches/<name>.json is its record
-    trees/<name>/              a workdir, where an agent works; records/<name>.json is its record
+    trees/<name>/              a workdir, where an agent works; records/<name>.json is its record, and
+                               records/<name>.index git's index as it was when the agent was let in
     locks/                     locks; the kernel frees those of a process that dies
     unfinished/<token>/        what is being made; a name in the folders above appears by a rename, whole
     trash/<token>/             what is being deleted
@@ -24,7 +25,7 @@ from typing import Any
 from everturn.clock import Clock, Ids
 from everturn.errors import Conflict, Denied, EverturnError, Unavailable
 from everturn.git import locks
-from everturn.git.deleting import remove
+from everturn.git.deleting import move, remove
 from everturn.git.locks import Lock
 
 MARKER = "everturn-workdirs.json"
@@ -96,6 +97,10 @@ class Root:
         text = f"cannot write to {path or error.filename or self.path}: {error.strerror or error}"
         return Denied(text, hint="check its permissions and the room on its disk, or name another folder")
 
+    def index_of(self, name: str) -> Path:
+        """Return where the index of a workdir is kept as it was when an agent was let in."""
+        return self.records / f"{name}.index"
+
     # --- Locks ----------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -137,8 +142,12 @@ class Root:
         """
         lock = self._take(name, timeout_s, stop)
         if lock is not None:
-            os.ftruncate(lock.descriptor, 0)
-            os.pwrite(lock.descriptor, run_id.encode(), 0)
+            try:
+                os.ftruncate(lock.descriptor, 0)
+                os.pwrite(lock.descriptor, run_id.encode(), 0)
+            except OSError as error:
+                lock.release()
+                raise self.denied(error) from error
         return lock
 
     def run_in(self, name: str) -> str:
@@ -180,7 +189,7 @@ class Root:
     def discard(self, path: Path) -> None:
         """Have a folder or file disappear at once; `empty_trash` deletes it. One that is not there is no matter."""
         with suppress(FileNotFoundError):
-            path.rename(self.path / "trash" / self.ids.token())
+            move(path, self.path / "trash" / self.ids.token())
 
     def empty_trash(self) -> None:
         """Delete what was discarded. Blocks; several may do it at once."""

@@ -6,14 +6,13 @@ import hashlib
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from everturn.errors import EverturnError
 from everturn.git.deleting import remove
 from everturn.git.gitdir import make_folder
-from everturn.git.runner import GaveUp
+from everturn.git.runner import INCONCLUSIVE
 
 BESIDE = (".promisor", ".keep")  # what belongs to a pack, apart from its index
 REPLACEABLE = ("info/commit-graph", "info/commit-graphs", "pack/multi-pack-index")  # git works without them
@@ -86,7 +85,7 @@ def _is_good(pack: Path, run: Run) -> bool:
             if index.exists() or arguments[0] == "index-pack":
                 run(arguments)
                 return True
-        except GaveUp:
+        except INCONCLUSIVE:
             raise
         except EverturnError:
             remove(index)
@@ -115,10 +114,17 @@ def unpack_rest(damaged: Path, unpack: Callable[[Path], Any]) -> None:
     Args:
         damaged: The objects of the repository that is not used any more.
         unpack: Unpacks what can be read in a pack, and that is not there.
+
+    Raises:
+        EverturnError: git came to no end. It can be done again.
     """
     for pack in _plain_files(damaged / "pack", "*.pack"):
-        with suppress(EverturnError):  # it says what could not be read
+        try:
             unpack(pack)
+        except INCONCLUSIVE:
+            raise
+        except EverturnError:  # it says what could not be read
+            continue
 
 
 def readable_refs(damaged: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from everturn.git.gitdir import Remote, make_folder, packed_refs, workdir_config
 from everturn.git.locks import Lock
 from everturn.git.runner import Git
 from everturn.git.shadow import read_refs
-from everturn.git.untrusted import Damaged, is_folder
+from everturn.git.untrusted import Damaged, everything_in, is_folder
 from everturn.model import RepositoryOptions
 from everturn.workdirs.cache import Cache, Tip
 from everturn.workdirs.root import Root
@@ -60,6 +60,7 @@ class Trees:
             made = make_folder(folder, "tree")
             self._write_gitdir(make_folder(made, ".git"), cache, tip, options)
             self._check_out(made, cache.remote, tip, options, None, stop)
+            self._keep_index(made / ".git", tree.name)
             made.rename(tree)
 
     def reuse(  # what is there, what it is to show, and who is waiting
@@ -73,8 +74,9 @@ class Trees:
     ) -> None:
         """Have a working tree show something else, and nothing of what it showed. What was in it is gone.
 
-        Files that stay the same are not written anew; those that git ignores stay, if the options say so. When this
-        is interrupted, the tree is good for nothing.
+        Files that stay the same are not written anew; those that git ignores stay, if the options say so. What is the
+        same goes by the index as we left it, not by the agent's, which may say of any file that it has not changed.
+        When this is interrupted, the tree is good for nothing.
 
         Args:
             tree: The working tree.
@@ -91,15 +93,16 @@ class Trees:
         with self.root.unfinished() as folder:
             new = make_folder(folder, ".git")
             self._write_gitdir(new, cache, tip, options)
-            if _is_plain(old / "index"):
-                shutil.copyfile(old / "index", new / "index")
-            self.root.discard(old)
+            with suppress(FileNotFoundError):
+                shutil.copy2(self.root.index_of(tree.name), new / "index")  # git goes by its time, too
+            if self._hides_files(tree, new, options):
+                remove(new / "index")
+            self._check_out(tree, cache.remote, tip, options, lock, stop, git_dir=new)
+            ignored = () if options.keep_ignored else ("-x",)
+            self._run(["clean", "-ffd", "--quiet", *ignored], tree, lock, stop, git_dir=new)
+            self._keep_index(new, tree.name)
+            self.root.discard(old)  # not before: what may still be at work in the tree could write into the new one
             new.rename(old)
-        if self._hides_files(tree, options):
-            remove(old / "index")
-        self._check_out(tree, cache.remote, tip, options, lock, stop)
-        ignored = () if options.keep_ignored else ("-x",)
-        self._run(["clean", "-ffd", "--quiet", *ignored], tree, lock, stop)
 
     def has_tracked(self, tree: Path, branch: str) -> bool:
         """Tell whether the remote had a branch when a working tree last heard of it."""
@@ -113,12 +116,13 @@ class Trees:
         git_dir = tree / ".git"
         if not is_folder(git_dir):
             return
-        for folder, below, files in os.walk(git_dir):  # follows no links
-            for name in (*below, *files):
-                if name.endswith(".lock") or (
-                    name.startswith("tmp_") and Path(folder).is_relative_to(git_dir / "objects")
-                ):
-                    remove(Path(folder, name))
+        for entry in everything_in(git_dir):
+            path = Path(entry.path)
+            is_repository = os.path.lexists(path / "HEAD")  # of a submodule or a worktree with such a name
+            if (entry.name.endswith(".lock") and not is_repository) or (
+                entry.name.startswith("tmp_") and path.is_relative_to(git_dir / "objects")
+            ):
+                remove(path)
 
     def _write_gitdir(self, gitdir: Path, cache: Cache, tip: Tip, options: RepositoryOptions) -> None:
         refs = [ref for ref in tip.refs if ref[0] != "refs/remotes/origin/HEAD"]
@@ -146,6 +150,8 @@ class Trees:
         options: RepositoryOptions,
         lock: Lock | None,
         stop: threading.Event | None,
+        *,
+        git_dir: Path | None = None,
     ) -> None:
         if tip.commit is None:
             return
@@ -154,13 +160,19 @@ class Trees:
         if options.sparse:
             cone = not any(_SPECIAL & set(pattern) for pattern in options.sparse)
             arguments = ["sparse-checkout", "set", "--cone" if cone else "--no-cone", "--stdin"]
-            self._run(arguments, tree, lock, stop, text="\n".join([*options.sparse, ""]))
-        self._run(["reset", "--hard", "--quiet"], tree, lock, stop)
+            self._run(arguments, tree, lock, stop, text="\n".join([*options.sparse, ""]), git_dir=git_dir)
+        self._run(["reset", "--hard", "--quiet"], tree, lock, stop, git_dir=git_dir)
         if options.submodules:
             # Who has written a repository elsewhere has no say in what is read from this machine's disk.
             config = {} if remote.is_local else {"protocol.file.allow": "never"}
             arguments = ["submodule", "--quiet", "update", "--init", "--recursive", "--force"]
             self._run(arguments, tree, lock, stop, config=config)
+
+    def _keep_index(self, git_dir: Path, name: str) -> None:
+        kept = self.root.index_of(name)
+        remove(kept)
+        with suppress(FileNotFoundError):  # there is none as long as there is no commit
+            shutil.copy2(git_dir / "index", kept)
 
     def _need_lfs(self, tree: Path) -> None:
         try:
@@ -171,10 +183,10 @@ class Trees:
                 hint="install git-lfs, or unset lfs",
             ) from None
 
-    def _hides_files(self, tree: Path, options: RepositoryOptions) -> bool:
+    def _hides_files(self, tree: Path, git_dir: Path, options: RepositoryOptions) -> bool:
         """Tell whether the index tells git to leave files alone, or cannot be read."""
         try:
-            lines = self._run(["ls-files", "-v", "-z"], tree, None, None).split("\0")
+            lines = self._run(["ls-files", "-v", "-z"], tree, None, None, git_dir=git_dir).split("\0")
         except EverturnError:
             return True
         return any(line[:1].islower() or (line.startswith("S") and not options.sparse) for line in lines)
@@ -188,13 +200,10 @@ class Trees:
         *,
         text: str | None = None,
         config: Mapping[str, str] | None = None,
+        git_dir: Path | None = None,
     ) -> str:
         here = {"GIT_CEILING_DIRECTORIES": str(tree.parent)}
+        if git_dir is not None:
+            here |= {"GIT_DIR": str(git_dir), "GIT_WORK_TREE": str(tree)}
         given = {**_CONFIG, **(config or {})}
         return self.git.run(arguments, tree, stop, online=True, config=given, extra=here, text=text, lock=lock)
-
-
-def _is_plain(path: Path) -> bool:
-    with suppress(OSError):
-        return path.is_file() and not path.is_symlink() and not path.parent.is_symlink()
-    return False

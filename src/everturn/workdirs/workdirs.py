@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from everturn.errors import EverturnError, Held, Invalid
+from everturn.errors import Denied, EverturnError, Held, Invalid
 from everturn.git.locks import Lock
-from everturn.git.runner import Git
+from everturn.git.runner import INCONCLUSIVE, Git
 from everturn.model import RepositoryOptions, WorkItem
 from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.cache import Cache, Tip
 from everturn.workdirs.names import Target, cache_name, check_repository, workdir_name
-from everturn.workdirs.records import WorkdirRecord
+from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.rescuer import DAMAGED, Rescuer
 from everturn.workdirs.root import Root
 from everturn.workdirs.trees import Trees
 
 LEAST_WAIT_S = 2.0  # a run that has just ended may be about to let go
+UNNAMED = "-"  # in place of a run's id, where somebody opens a workdir without one
 
 
 class Workdir(os.PathLike[str]):
@@ -66,6 +67,10 @@ class _Order:
     stop: threading.Event | None
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def is_stopped(self) -> bool:
+        return self.stop is not None and self.stop.is_set()
+
 
 class Workdirs:
     """The workdirs below one folder. They may be opened from many threads and processes at once.
@@ -77,7 +82,7 @@ class Workdirs:
         rescuer: Looks after what is unsaved.
         metrics: What is counted.
         wait_s: How long to wait for a workdir that a run is at work in.
-        lock_timeout_s: How long to wait for others that are at work on a cache.
+        lock_timeout_s: How long to wait for others that are at work on a cache, or look after a workdir.
         used: Called with the name of a workdir that was let go of.
     """
 
@@ -164,7 +169,7 @@ class Workdirs:
         begun = self._root.clock.elapsed()
         repo, target, name = _source(work), Target.parse(branch), workdir_name(work, branch)
         self._root.prepare()
-        lock = self._lock(work, name, run_id, stop, overtake=overtake)
+        lock = self._lock(work, name, run_id or UNNAMED, stop, overtake=overtake)
         try:
             options = self._options(repo)
             cache = self._cache(repo)
@@ -183,9 +188,9 @@ class Workdirs:
 
     def _open(self, order: _Order, vacate: Callable[[str], object]) -> str:
         record = WorkdirRecord.read(self._root, order.name)
-        if record is None and order.branch is None:
-            record = self._new_record(order)  # the name itself says whose it is
-        if record is not None and record.run_id:
+        if order.branch is None and (record is None or not record.work_key):  # the name itself says whose it is
+            record = self._new_record(order) if record is None else record.but(work_key=order.work.key)
+        if record is not None and record.run_id not in ("", order.run_id):
             vacate(record.run_id)
         tree = self._root.trees / order.name
         is_there = os.path.lexists(tree)
@@ -194,7 +199,7 @@ class Workdirs:
             is_there = False
         if is_there and order.keep and record is not None and record.work_key == order.work.key:
             if self._is_well(order, record):
-                self._note(order, record, is_settled=True, lfs=record.lfs)
+                self._note(order, record, is_settled=True, cache=record.cache, lfs=record.lfs)
                 return "kept"
             order.warnings.append(self._rescuer.set_aside(record, [DAMAGED]))
             is_there = False
@@ -208,40 +213,68 @@ class Workdirs:
         same_files = not order.options.submodules and (record is None or record.lfs == order.options.lfs)
         reuse = same_files and os.path.lexists(tree)
         self._note(order, record, is_settled=False)
-        try:
-            self._show(order, reuse=reuse, tip=tip)
-        except EverturnError:
-            if (order.stop is not None and order.stop.is_set()) or not order.cache.mend(order.stop):
-                raise
-            self._show(order, reuse=False, tip=order.cache.prepare(order.target, order.stop))
+        reuse = reuse and self._reuse(order, tip)
+        if not reuse:
+            self._build_or_mend(order, tip)
         self._note(order, record, is_settled=True)
         return "reused" if reuse else "new"
 
-    def _show(self, order: _Order, *, reuse: bool, tip: Tip) -> None:
+    def _reuse(self, order: _Order, tip: Tip) -> bool:
+        """Have the working tree show something else. If that cannot be done, it is good for nothing any more."""
         tree = self._root.trees / order.name
-        if reuse:
+        try:
             self._trees.reuse(tree, order.cache, tip, order.options, order.lock, order.stop)
-        else:
-            self._root.discard(tree)
-            self._trees.build(tree, order.cache, tip, order.options, order.stop)
+        except EverturnError:
+            if order.is_stopped:
+                raise
+            return False  # something in it cannot be deleted, say
+        return True
+
+    def _build(self, order: _Order, tip: Tip) -> None:
+        tree = self._root.trees / order.name
+        self._root.discard(tree)
+        self._trees.build(tree, order.cache, tip, order.options, order.stop)
+
+    def _build_or_mend(self, order: _Order, tip: Tip) -> None:
+        try:
+            self._build(order, tip)
+        except (Denied, Invalid, *INCONCLUSIVE):
+            raise  # the cache is not to blame
+        except EverturnError:
+            if order.is_stopped or not order.cache.mend(order.stop):
+                raise
+            self._build(order, order.cache.prepare(order.target, order.stop))
 
     def _is_well(self, order: _Order, record: WorkdirRecord) -> bool:
         """Heal what can be healed without touching what is in it, and tell whether that was enough."""
         self._trees.heal(record.tree(self._root))
-        if order.cache.looks_whole() and self._rescuer.is_whole(record, order.stop):
+        cache = self._cache(order.repo, self._options_of(order, record))
+        if cache.looks_whole(order.stop) and self._rescuer.is_whole(record, order.stop):
             return True
-        if order.cache.settle(order.stop) and self._rescuer.is_whole(record, order.stop):
+        if cache.settle(order.stop) and self._rescuer.is_whole(record, order.stop):
             return True
-        order.cache.restore(order.stop)
+        cache.restore(order.stop)
         return self._rescuer.is_whole(record, order.stop)
+
+    def _options_of(self, order: _Order, record: WorkdirRecord) -> RepositoryOptions:
+        """Return the options that the workdir was made with, as far as they decide about its cache."""
+        known = None if record.cache == order.cache.name else CacheRecord.read(self._root, record.cache)
+        if known is None:
+            return order.options
+        return replace(order.options, blobless=known.blobless, depth=known.depth)
 
     def _make_way(self, order: _Order, record: WorkdirRecord) -> None:
         try:
             done = self._rescuer.make_way(record, order.stop)
-        except EverturnError:
-            if (order.stop is not None and order.stop.is_set()) or not order.cache.mend(order.stop):
+        except INCONCLUSIVE:
+            raise
+        except EverturnError as error:
+            if order.is_stopped:
                 raise
-            done = self._rescuer.make_way(record, order.stop)
+            if order.cache.mend(order.stop):
+                done = self._rescuer.make_way(record, order.stop)
+            else:
+                done = self._rescuer.set_aside(record, [f"it cannot be kept in another way: {error.message}"])
         if done is not None:
             order.warnings.append(done)
 
@@ -255,7 +288,13 @@ class Workdirs:
         )
 
     def _note(
-        self, order: _Order, record: WorkdirRecord | None, *, is_settled: bool, lfs: bool | None = None
+        self,
+        order: _Order,
+        record: WorkdirRecord | None,
+        *,
+        is_settled: bool,
+        cache: str | None = None,
+        lfs: bool | None = None,
     ) -> None:
         changed = (record or self._new_record(order)).but(
             repo=order.repo,
@@ -263,7 +302,7 @@ class Workdirs:
             work_key=order.work.key,
             agent=order.work.agent,
             branch=order.branch,
-            cache=order.cache.name,
+            cache=cache or order.cache.name,
             run_id=order.run_id,
             is_settled=is_settled,
             lfs=order.options.lfs if lfs is None else lfs,
@@ -281,6 +320,9 @@ class Workdirs:
 
     def _lock(self, work: WorkItem, name: str, run_id: str, stop: threading.Event | None, *, overtake: bool) -> Lock:
         lock = self._root.try_workdir(name, self._wait_s, stop, run_id=run_id)
+        deadline = self._root.clock.elapsed() + self._lock_timeout_s
+        while lock is None and self._root.run_in(name) == "" and self._root.clock.elapsed() < deadline:
+            lock = self._root.try_workdir(name, LEAST_WAIT_S, stop, run_id=run_id)  # it is looked after, for a while
         record = WorkdirRecord.read(self._root, name)
         if lock is None and overtake and record is not None and self._stands_still(record, work):
             self._log.warning("workdir_overtaken", workdir=name)
@@ -307,8 +349,8 @@ class Workdirs:
         is_of_work = record.work_key == work.key and record.is_settled and record.run_id != ""
         return is_of_work and self._root.run_in(record.name) == record.run_id
 
-    def _cache(self, repo: str) -> Cache:
-        options = self._options(repo)
+    def _cache(self, repo: str, options: RepositoryOptions | None = None) -> Cache:
+        options = options or self._options(repo)
         return Cache(
             self._root,
             self._git,

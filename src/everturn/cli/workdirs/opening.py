@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -11,7 +12,9 @@ from everturn.cli.output import complain
 from everturn.cli.sessions.common import JsonOption, print_json, printing
 from everturn.cli.workdirs.common import reach
 from everturn.errors import Invalid
+from everturn.host.agents import end_agents_of_run
 from everturn.model import WorkItem
+from everturn.runner.place import END_AGENTS_S
 from everturn.workdirs import located
 
 
@@ -37,7 +40,8 @@ def command(
     work = WorkItem(agent, repo, issue) if task is None else WorkItem.task(task, agent=agent, repo=repo)
     workshop = reach().workshop
     begun = workshop.root.clock.elapsed()
-    workdir = workshop.workdirs.open(located(work), branch, keep=not fresh)
+    vacate = partial(end_agents_of_run, timeout_s=END_AGENTS_S)  # of a worker that was killed
+    workdir = workshop.workdirs.open(located(work), branch, keep=not fresh, vacate=vacate)
     seconds = workshop.root.clock.elapsed() - begun
     workdir.close()
     for warning in workdir.warnings:
