@@ -55,10 +55,14 @@ class Summary:
         """Compare with what was aimed at."""
         agents = self.results["sizes"]["agents"]
         slowest = max(self.high(f"again {name}") for name in ("kept", "same", "newer"))
+        faster = (
+            at_least(f"{agents} {kind}: times faster than as many clones{which}", target, ratio(way))
+            for way, kind, target in (("workdirs", "workdirs", 4), ("sparse", "sparse workdirs", 20))
+            for which, ratio in (("", self.times_faster), (", the first of each left out", self.times_faster_later))
+        )
         return [
             at_most("opening a workdir again, p99 of the slowest situation, s", 1, slowest),
-            at_least(f"{agents} workdirs: times faster than as many clones", 4, self.times_faster("workdirs")),
-            at_least(f"{agents} sparse workdirs: times faster than as many clones", 20, self.times_faster("sparse")),
+            *faster,
             at_most(
                 "eviction: room taken afterwards, of the quota",
                 1,

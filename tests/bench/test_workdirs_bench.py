@@ -124,7 +124,7 @@ def test_an_eviction_that_touches_unsaved_work_ends_the_run(
 @pytest.mark.slow
 def test_tables_compare_with_every_goal(measured: Row) -> None:
     goals, *others = report.tables(measured)
-    assert len(goals.rows) == 4
+    assert len(goals.rows) == 6
     assert {row[3] for row in goals.rows} <= {"yes", "**no**"}
     assert all(len(row) == len(table.head) for table in others for row in table.rows)
     assert "101 files" in report.circumstances(measured)
