@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SERVER := .venv-bench
 TOOLS  := .tools
-WORKERS ?= 2
+WORKERS ?= 3
 
 # Compiling the tests with all that pytest writes into them takes as long as many of them: what is compiled is kept.
 unexport PYTHONDONTWRITEBYTECODE
