@@ -16,8 +16,11 @@ from pathlib import Path
 import pytest
 
 from everturn.git.runner import Git
+from everturn.housekeeping.removal import Removal
 from everturn.settings import inherited_environment
 from everturn.workdirs import Workdir
+from everturn.workdirs.records import WorkdirRecord
+from everturn.workdirs.rescuer import Rescuer
 from workdirs.scene import Scene, scribble
 from workdirs.yard import PERSON, Origin, Yard, git, work
 
@@ -308,13 +311,29 @@ def _pushed_only(scene: Scene) -> None:
     assert scene.yard.workdirs().open(item, scene.branch, keep=False).outcome == "reused"
 
 
+def _removed(scene: Scene) -> None:
+    """The same when a workdir goes, and then its cache is looked at."""
+    name = scene.neighbour.name
+    plain = {"core.hooksPath": "/dev/null", "commit.gpgSign": "false"}
+    options = [word for key, value in plain.items() for word in ("-c", f"{key}={value}")]
+    git(scene.neighbour, *options, "commit", "--quiet", "--allow-empty", "-m", "Pushed")
+    git(scene.neighbour, *options, "push", "--quiet", "origin", "HEAD:gone")
+    yard = scene.yard
+    rescuer = Rescuer(yard.root, yard.git, how="quarantine", metrics=yard.metrics)
+    removal = Removal(yard.root, yard.git, rescuer=rescuer, metrics=yard.metrics)
+    assert removal.remove(name, "reset").action in ("removed", "kept")  # kept: a broken ref is in the cache
+    for record in WorkdirRecord.all(yard.root):
+        removal.remove(record.name, "reset", force=True)
+    assert removal.remove_cache(scene.cache.parent.name, "expired").action in ("kept", "removed")
+
+
 def _damaged(scene: Scene) -> None:
     scene.packs("idx")[0].unlink()
     scene.open(keep=True)
     scene.open(keep=False)
 
 
-DONE = [_kept, _begun, _in_quarantine, _pushed, _for_others, _pushed_only, _damaged]
+DONE = [_kept, _begun, _in_quarantine, _pushed, _for_others, _pushed_only, _removed, _damaged]
 
 
 @pytest.mark.parametrize("done", DONE, ids=lambda done: done.__name__.strip("_"))

@@ -26,6 +26,7 @@ from everturn.housekeeping.borrowing import borrowers, cache_of, kept_since, lin
 from everturn.housekeeping.disk import folders_in, ignored_in, measure
 from everturn.log.background import start_thread
 from everturn.telemetry import Metrics, get_logger
+from everturn.workdirs.cache import tidy_noted
 from everturn.workdirs.inspection import Unsaved
 from everturn.workdirs.records import NAME, CacheRecord, WorkdirRecord
 from everturn.workdirs.rescuer import Rescuer, shadow_of
@@ -364,6 +365,7 @@ class Removal:
         if record is not None and abs(now - record.last_used_at) < LATELY_S:
             return ("it was used a moment ago",)  # by one that is not noted yet, perhaps
         try:
+            tidy_noted(self._root, name)
             kept = kept_since(self._git, self._root, name, now - KEPT_FOR_S)
         except EverturnError as error:
             return (f"it cannot be told what it keeps: {error.message}",)

@@ -433,21 +433,7 @@ class Cache:
 
     def tidy(self) -> None:
         """Have everything as it has to be before git looks at it. Under the lock: it makes what is not there."""
-        for name in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "refs/remotes/origin"):
-            make_folder(self.path, name)
-        for path in (
-            *self.path.glob("*.lock"),
-            *(self.path / "refs").rglob("*.lock"),
-            *self.objects.glob("**/tmp_*"),
-            *self.objects.glob("pack/.tmp-*"),
-        ):
-            remove(path)  # of a git that was killed
-        for name in ("hooks", "info", "config.worktree", "commondir", "worktrees", "modules", "branches", "remotes"):
-            remove(self.path / name)
-        for name in (*REPLACEABLE, "info/alternates"):
-            remove(self.objects / name)
-        write_file(self.path / "HEAD", "ref: refs/heads/none\n")
-        write_file(self.path / "config", cache_config(self.remote))
+        _tidy(self.path, self.remote)
 
     def _run(
         self,
@@ -460,6 +446,34 @@ class Cache:
     ) -> str:
         here = {"GIT_DIR": str(self.path)}
         return self._git.run(arguments, self.path, stop, online=online, extra=here, lock=lock, text=text)
+
+
+def tidy_noted(root: Root, name: str) -> None:
+    """Have a cache as it has to be before git looks at it, for whoever knows no more of it than its name.
+
+    Under its lock. One that is not there, or of which nothing is noted, stays as it is.
+    """
+    record = CacheRecord.read(root, name)
+    if record is not None and record.repository(root).is_dir():
+        _tidy(record.repository(root), Remote(record.repo, blobless=record.blobless))
+
+
+def _tidy(path: Path, remote: Remote) -> None:
+    for name in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "refs/remotes/origin"):
+        make_folder(path, name)
+    for left in (
+        *path.glob("*.lock"),
+        *(path / "refs").rglob("*.lock"),
+        *path.glob("objects/**/tmp_*"),
+        *path.glob("objects/pack/.tmp-*"),
+    ):
+        remove(left)  # of a git that was killed
+    for name in ("hooks", "info", "config.worktree", "commondir", "worktrees", "modules", "branches", "remotes"):
+        remove(path / name)
+    for name in (*REPLACEABLE, "info/alternates"):
+        remove(path / "objects" / name)
+    write_file(path / "HEAD", "ref: refs/heads/none\n")
+    write_file(path / "config", cache_config(remote))
 
 
 def _symref(name: str) -> dict[str, str]:

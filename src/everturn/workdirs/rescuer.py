@@ -13,6 +13,7 @@ from everturn.errors import EverturnError
 from everturn.git.runner import INCONCLUSIVE, Git
 from everturn.git.shadow import Shadow
 from everturn.telemetry import Metrics, get_logger
+from everturn.workdirs.cache import tidy_noted
 from everturn.workdirs.inspection import Unsaved, inspect
 from everturn.workdirs.looking import REMOTES
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
@@ -115,6 +116,7 @@ class Rescuer:
         self, shadow: Shadow, record: WorkdirRecord, unsaved: Unsaved, stop: threading.Event | None
     ) -> None:
         with self._root.locked_cache(record.cache, self._lock_timeout_s, stop) as lock:
+            tidy_noted(self._root, record.cache)
             keep_pushed(self._git, shadow, self._cache(record), record.name, unsaved.pushed_only, stop, lock=lock)
 
     def _push(
