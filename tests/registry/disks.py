@@ -27,3 +27,16 @@ def mounted(folder: Path, options: str) -> Iterator[bool]:
 
 def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def fill(folder: Path, left_bytes: int) -> Path:
+    """Fill a disk up to the last few bytes."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            pass
+        file.truncate(max(0, file.tell() - left_bytes))
+    return filler

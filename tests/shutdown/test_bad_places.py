@@ -8,24 +8,11 @@ import pytest
 
 from everturn import Held
 from everturn.model import Holder
-from registry.disks import mounted
+from registry.disks import fill, mounted
 from shutdown.conftest import MakeStage
 from shutdown.stage import WORK, Machine
 
 pytestmark = pytest.mark.cli
-
-
-def fill(folder: Path, left_bytes: int) -> Path:
-    """Fill a disk up to the last few bytes."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-        except OSError:
-            pass
-        file.truncate(max(0, file.tell() - left_bytes))
-    return filler
 
 
 @pytest.mark.slow

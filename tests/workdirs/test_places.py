@@ -18,7 +18,7 @@ from everturn.settings import inherited_environment
 from everturn.workdirs.records import WorkdirRecord
 from everturn.workdirs.rescuer import Rescuer
 from everturn.workdirs.root import MARKER
-from registry.disks import mounted, remount
+from registry.disks import fill, mounted, remount
 from workdirs.scene import Scene, fsck, scribble
 from workdirs.yard import Origin, Yard, clean, work
 
@@ -48,19 +48,6 @@ def small(tmp_path: Path) -> Iterator[Path]:
         if not allowed:
             pytest.skip("nothing may be mounted here")
         yield folder
-
-
-def fill(folder: Path, left_bytes: int) -> Path:
-    """Fill a disk up to the last few bytes."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-        except OSError:
-            pass
-        file.truncate(max(0, file.tell() - left_bytes))
-    return filler
 
 
 def test_on_a_full_disk_nothing_is_held_and_nothing_taken_for_damaged(small: Path, origin: Origin) -> None:

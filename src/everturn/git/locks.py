@@ -83,30 +83,6 @@ def _wait(descriptor: int, clock: Clock, deadline: float, stop: threading.Event 
     return True
 
 
-def take_folder(path: Path) -> Lock | None:
-    """Take a folder itself as a lock, without waiting: its maker has it for as long as it lives.
-
-    Args:
-        path: The folder.
-
-    Returns:
-        The lock, or `None`: somebody has it.
-
-    Raises:
-        OSError: There is no such folder, or the file system has no locks.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        is_ours = _try(descriptor)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    if is_ours:
-        return Lock(descriptor)
-    os.close(descriptor)
-    return None
-
-
 def _try(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

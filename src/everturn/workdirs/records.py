@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from everturn.workdirs.root import Root, read_json
 
@@ -31,6 +31,8 @@ def _is_sane(value: object, kind: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
+    FOLDER: ClassVar[str]  # where those of a kind lie, below the root
+
     name: str
     repo: str = ""
     created_at: float = 0.0
@@ -62,7 +64,7 @@ class _Record:
     @classmethod
     def file(cls, root: Root, name: str) -> Path:
         """Return where the record of a name is."""
-        raise NotImplementedError
+        return root.path / cls.FOLDER / f"{name}.json"
 
     def write(self, root: Root) -> None:
         """Write it. On return it survives the process."""
@@ -98,6 +100,8 @@ class WorkdirRecord(_Record):
         lfs: Whether large files were fetched into it; git does not notice when that changes.
     """
 
+    FOLDER = "records"
+
     work_key: str = ""
     agent: str | None = None
     branch: str | None = None
@@ -106,11 +110,6 @@ class WorkdirRecord(_Record):
     ignored_bytes: int | None = None
     is_settled: bool = True
     lfs: bool = False
-
-    @classmethod
-    def file(cls, root: Root, name: str) -> Path:
-        """See `_Record`."""
-        return root.records / f"{name}.json"
 
     def tree(self, root: Root) -> Path:
         """Return the folder in which the agent works."""
@@ -133,14 +132,11 @@ class CacheRecord(_Record):
         depth: How many commits of each branch it has; `None`: all.
     """
 
+    FOLDER = "caches"
+
     default_branch: str | None = None
     blobless: bool = False
     depth: int | None = None
-
-    @classmethod
-    def file(cls, root: Root, name: str) -> Path:
-        """See `_Record`."""
-        return root.caches / f"{name}.json"
 
     def repository(self, root: Root) -> Path:
         """Return the bare repository."""

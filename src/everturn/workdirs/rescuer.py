@@ -134,7 +134,7 @@ class Rescuer:
         return f"what was unsaved in the workdir ({'; '.join(unsaved.reasons())}) was pushed to {', '.join(refs[:3])}"
 
     def _cache(self, record: WorkdirRecord) -> Path:
-        return self._root.caches / record.cache / "repo.git"
+        return CacheRecord(record.cache).repository(self._root)
 
     def _stamp(self) -> str:
         return datetime.fromtimestamp(self._root.clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
