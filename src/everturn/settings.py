@@ -111,6 +111,16 @@ class Settings(BaseSettings):
     session_role: str | None = Field(
         None, description="ARN of a role to assume for each run, limited to the run's own scope"
     )
+    journal_durability: Literal["flush", "fsync", "store"] = Field(
+        "flush", description="what an event has to survive before it is shown: the process, the power, this machine"
+    )
+    journal_ship_s: float = Field(
+        1.0, gt=0, le=3600, description="how long events wait for each other on their way to the store"
+    )
+    mirrors: Path | None = Field(
+        None, description="folder for what is derived from journals; default: inside `state`"
+    )
+    live_mirror: bool = Field(True, description="whether runs keep the search mirror of this machine up to date")
     upload_traces: bool = Field(True, description="whether a run's messages are put into the store at its end")
     repositories: dict[str, RepositoryOptions] = Field(
         default_factory=dict, description="how to check out each repository, by its URL or path"
@@ -286,6 +296,10 @@ class Settings(BaseSettings):
     def runs_path(self) -> Path:
         """Return the folder in which each run keeps what it needs on this machine."""
         return self.state.absolute() / "runs"
+
+    def mirrors_path(self) -> Path:
+        """Return the folder for what is derived from journals."""
+        return (self.mirrors or self.state / "mirrors").absolute()
 
     def workdirs_path(self) -> Path:
         """Return the folder for caches and workdirs."""

@@ -62,6 +62,7 @@ class Metrics:
         self.freed_objects = counter("freed_objects", "Objects that were deleted as a segment covers them.")
         self._count_runs(registry)
         self._count_workdirs(registry)
+        self._count_journals(registry)
 
     def _count_runs(self, registry: CollectorRegistry) -> None:
         def counter(name: str, meaning: str, **values: tuple[str, ...]) -> Counter:
@@ -147,6 +148,32 @@ class Metrics:
         )
         for kind in ("trees", "caches", "quarantine"):
             self.workdirs_bytes.labels(kind)
+
+    def _count_journals(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, meaning: str, **values: tuple[str, ...]) -> Counter:
+            return _counter(f"everturn_{name}", meaning, registry, values)
+
+        self.journal_write_failures = counter("journal_write_failures", "Events that could not be written.")
+        self.journal_ship_failures = counter("journal_ship_failures", "Attempts to store events that gave up.")
+        self.journal_lines_damaged = counter(
+            "journal_lines_damaged", "Lines of dead runs' journals that were torn or could not be read."
+        )
+        self.journal_unshipped_bytes = Gauge(
+            "everturn_journal_unshipped_bytes",
+            "Events that are not in the store yet.",
+            registry=registry,
+        )
+        self.mirror_events = counter(
+            "mirror_events", "Events that mirrors have taken in.", outcome=("folded", "unknown", "unreadable")
+        )
+        self.mirror_rebuilds = counter(
+            "mirror_rebuilds",
+            "Mirrors that were thrown away and rebuilt, by why.",
+            reason=("missing", "fold_changed", "corrupt", "other_store", "asked"),
+        )
+        self.mirror_update_failures = counter(
+            "mirror_update_failures", "Attempts to keep a mirror up to date that gave up."
+        )
 
 
 def _counter(name: str, meaning: str, registry: CollectorRegistry, values: dict[str, tuple[str, ...]]) -> Counter:

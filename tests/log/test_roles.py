@@ -103,6 +103,8 @@ def answer(code: str, status: int = 400) -> ClientError:
 
 # --- What is asked for ---
 
+FOLDERS = ("sessions", "homes", "summaries", "catalogs", "journal", "damaged")
+
 
 def statements(scope: str = SCOPE, **settings: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(role(**settings).policy(scope))["Statement"]
@@ -121,8 +123,7 @@ def test_the_policy_allows_a_scopes_folders_by_their_exact_names_and_nothing_els
         for action in as_list(statement["Action"]):
             allowed.setdefault(action, set()).update(as_list(statement["Resource"]))
     place = "arn:aws:s3:::bucket/agents"
-    folders = ("sessions", "homes", "summaries", "catalogs", "damaged")
-    written = {f"{place}/{folder}/{segment}/*" for folder in folders}
+    written = {f"{place}/{folder}/{segment}/*" for folder in FOLDERS}
     written.add(f"{place}/probes/{segment}.json")
     traces = f"{place}/traces/{segment}/*"
     assert allowed == {
@@ -138,10 +139,7 @@ def test_listing_is_allowed_below_the_scopes_folders_only() -> None:
     assert condition == {
         "StringLike": {
             "s3:prefix": [
-                *(
-                    f"agents/{folder}/task-1/*"
-                    for folder in ("sessions", "homes", "summaries", "catalogs", "damaged", "traces", "holds")
-                ),
+                *(f"agents/{folder}/task-1/*" for folder in (*FOLDERS, "traces", "holds")),
                 "agents/format.json",
             ]
         }

@@ -9,10 +9,10 @@ from typing import Any
 
 from everturn.errors import Corrupt, Fenced, Unavailable
 from everturn.log.compaction import clear_deleted, collect, compact
+from everturn.log.deletion import delete_log
 from everturn.log.format import Header
 from everturn.log.reader import Log, read
 from everturn.log.writer import LogWriter
-from everturn.transcripts.deletion import delete_log
 from simulation.oracle import Batch, Begun, Violation
 from simulation.store import FOLDER
 from simulation.themes import Tempo, Theme

@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 
 from everturn.errors import Fenced
+from everturn.log.deletion import delete_log
 from everturn.log.objects import run
 from everturn.testing.faults import Fault
-from everturn.transcripts.deletion import delete_log
 from log.bench import FOLDER, Bench
 
 

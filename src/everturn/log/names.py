@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -79,6 +80,11 @@ def unescape(segment: str) -> str | None:
         return name if escape(name, "name") == segment else None
     except (Invalid, UnicodeError):
         return None
+
+
+def names_in(segments: Iterable[str]) -> list[str]:
+    """Return the names behind path segments, in order, without segments that are not ours."""
+    return sorted(name for segment in segments if (name := unescape(segment)) is not None)
 
 
 def _escape_char(char: str, *, at_start: bool) -> str:

@@ -83,13 +83,14 @@ class Log:
             raise damaged(self.folder, part.header.span, error) from None
 
 
-async def read(objects: Objects, folder: str, *, at_least: int = 0) -> Log:
-    """Read a whole log. Reading writes nothing and disturbs no writer.
+async def read(objects: Objects, folder: str, *, at_least: int = 0, after: int = 0) -> Log:
+    """Read a log, whole or its end. Reading writes nothing and disturbs no writer.
 
     Args:
         objects: Where the log is.
         folder: The log's folder.
         at_least: A number that is known to be taken: a listing that does not show it is too old.
+        after: Fetch only what holds numbers behind this one; `Log.entries` has to be told as well.
 
     Raises:
         Corrupt: A part is damaged, or a number is missing and stays missing. Names the object.
@@ -107,7 +108,7 @@ async def read(objects: Objects, folder: str, *, at_least: int = 0) -> Log:
         elif not runs:
             return Log(folder, (), 1, 0, 0)
         else:
-            found = await _read_run(objects, folder, runs[-1], listed)
+            found = await _read_run(objects, folder, runs[-1], listed, after)
             if isinstance(found, Log):
                 return found
             problem = found
@@ -175,11 +176,15 @@ def damaged(folder: str, span: Span, error: Corrupt) -> Corrupt:
     return Corrupt(f"{folder}/{span.file_name} is damaged: {error.message}", hint=error.hint)
 
 
-async def _read_run(objects: Objects, folder: str, run: Sequence[Span], listed: Mapping[Span, Item]) -> Log | str:
+async def _read_run(
+    objects: Objects, folder: str, run: Sequence[Span], listed: Mapping[Span, Item], after: int
+) -> Log | str:
     """Fetch the parts of a run, or say what is missing. What stands before a truncation need not even be whole."""
-    stored = await _fetch(objects, folder, run, listed)
+    tail = run[-1].last
+    run = [span for span in run if span.last > after]
+    stored = await _fetch(objects, folder, run, listed) if run else []
     parts: list[Part] = []
-    start, epoch = 1, 0
+    start, epoch = after + 1, 0
     for span, object_ in zip(reversed(run), reversed(stored), strict=False):
         if object_ is None:
             return f"{folder}/{span.file_name} was listed, but it is gone"
@@ -197,9 +202,9 @@ async def _read_run(objects: Objects, folder: str, run: Sequence[Span], listed: 
             start = span.first + part.truncated_parts
             break
     else:
-        if run[0].first != 1:
+        if run and run[0].first > after + 1:
             return f"{folder} has no part {run[0].first - 1}"
-    return Log(folder, tuple(reversed(parts)), start, run[-1].last, epoch)
+    return Log(folder, tuple(reversed(parts)), start, tail, epoch)
 
 
 async def _fetch(

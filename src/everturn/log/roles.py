@@ -37,7 +37,7 @@ GET, PUT, DELETE, PREFIX = "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s
 GATE = "format.json"
 
 # What a run does below each folder of its scope (docs/format.md, section 1).
-WRITTEN = ("sessions", "homes", "summaries", "catalogs", "damaged")
+WRITTEN = ("sessions", "homes", "summaries", "catalogs", "journal", "damaged")
 ADDED = ("traces",)
 READ = ("holds",)
 

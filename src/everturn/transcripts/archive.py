@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from everturn.errors import Conflict, Invalid, NotFound
-from everturn.log.names import unescape
+from everturn.log.names import names_in, unescape
 from everturn.log.objects import Objects
 from everturn.log.reader import Log, read
 from everturn.transcripts import listing
 from everturn.transcripts.holds import held
-from everturn.transcripts.layout import Layout, names_in
+from everturn.transcripts.layout import Layout
 
 SCOPES = "sessions"
 SUMMARIES = "summaries"

@@ -16,8 +16,9 @@ from typing import Any
 from claude_agent_sdk import SessionSummaryEntry
 
 from everturn.errors import Corrupt, EverturnError
+from everturn.log.names import names_in
 from everturn.log.objects import Item, Objects, Stored
-from everturn.transcripts.layout import Layout, names_in
+from everturn.transcripts.layout import Layout
 from everturn.transcripts.summaries import decode_summary
 
 WORTH_KEEPING = 32  # so many summaries that had to be fetched are worth a catalog

@@ -10,9 +10,10 @@ from __future__ import annotations
 import orjson
 
 from everturn.errors import Conflict, Corrupt, Unavailable
+from everturn.log.names import names_in
 from everturn.log.objects import Objects
 from everturn.log.reader import log_exists
-from everturn.transcripts.layout import Layout, names_in
+from everturn.transcripts.layout import Layout
 
 
 async def find_home(objects: Objects, layout: Layout, session_id: str, arriving: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from everturn.log.names import escape, unescape
+from everturn.log.names import escape
 
 
 class Layout:
@@ -63,8 +63,3 @@ class Layout:
     def trace(self, run_id: str) -> str:
         """The key of a run's trace."""
         return f"traces/{self._scope}/{escape(run_id, 'run id')}.jsonl.gz"
-
-
-def names_in(segments: list[str]) -> list[str]:
-    """Return the names behind path segments, in order, without segments that are not ours."""
-    return sorted(name for segment in segments if (name := unescape(segment)) is not None)

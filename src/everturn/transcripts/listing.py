@@ -12,11 +12,11 @@ from contextlib import suppress
 from claude_agent_sdk import SessionStoreListEntry, SessionSummaryEntry
 
 from everturn.errors import Corrupt
-from everturn.log.names import Span, parse_file_name
+from everturn.log.names import Span, names_in, parse_file_name
 from everturn.log.objects import Item, Objects
 from everturn.log.reader import list_parts, log_exists, read
 from everturn.transcripts.catalog import stored_summaries, summary_items
-from everturn.transcripts.layout import Layout, names_in
+from everturn.transcripts.layout import Layout
 from everturn.transcripts.summaries import fold_log
 
 

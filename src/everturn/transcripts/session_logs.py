@@ -16,6 +16,7 @@ from claude_agent_sdk import SessionKey, SessionStoreEntry
 from everturn.clock import Clock, Ids
 from everturn.errors import Conflict, EverturnError, Fenced
 from everturn.log.compactor import Compactor
+from everturn.log.deletion import delete_log
 from everturn.log.entries import encode
 from everturn.log.objects import Objects, run
 from everturn.log.patience import Backoff, Patience
@@ -23,7 +24,6 @@ from everturn.log.reader import Log, list_spans, read
 from everturn.log.writer import LogWriter
 from everturn.settings import Settings
 from everturn.transcripts import listing
-from everturn.transcripts.deletion import delete_log
 from everturn.transcripts.holds import refuse_if_held
 from everturn.transcripts.homes import find_home, noted_home, settle_home
 from everturn.transcripts.layout import Layout

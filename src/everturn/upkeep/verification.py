@@ -12,12 +12,12 @@ from claude_agent_sdk import SessionKey, SessionStoreEntry, fold_session_summary
 
 from everturn.errors import Corrupt
 from everturn.log.entries import encode
-from everturn.log.names import Span, unescape
+from everturn.log.names import Span, names_in, unescape
 from everturn.log.objects import Objects, run
 from everturn.log.reader import list_spans
 from everturn.log.verification import LEAVE, REPAIR, Finding, LogReport, Severity, verify_log
 from everturn.transcripts.archive import SCOPES, Archive, SessionRef
-from everturn.transcripts.layout import Layout, names_in
+from everturn.transcripts.layout import Layout
 from everturn.transcripts.sizes import too_large
 from everturn.upkeep.alignment import without_repeats
 

@@ -1,0 +1,109 @@
+"""Events as lines of JSON, and back (docs/journal.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import orjson
+
+from everturn.errors import Corrupt
+from everturn.journal.events import TYPES, VERSION, Event
+from everturn.log.entries import decode_lines, encode
+
+_HEAD = b'{"v":%d,"seq":%d,"at_ms":%d,"type":"%s",'
+_EXACT = b'"exact":true,'
+_NAMES = {kind: tuple(each.name for each in fields(known)) for kind, known in TYPES.items()}
+_EXACT_WITHIN = 160  # bytes from a line's beginning: its head is shorter
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event as it stands in a journal.
+
+    Attributes:
+        seq: Its number in the run's journal, from 1 and without a hole.
+        at_ms: When it was written, in milliseconds since the Unix epoch, by the worker's clock.
+        type: Its type, known or not.
+        event: The event; `None`: its type, or its version, is of a newer release.
+        raw: The line, parsed.
+    """
+
+    seq: int
+    at_ms: int
+    type: str
+    event: Event | None
+    raw: dict[str, Any]
+
+
+def line_of(event: Event, seq: int, at_ms: int) -> bytes:
+    """Return the line of an event, with its line break.
+
+    What JSON libraries refuse or silently change takes the exact way; such a line says so (`"exact":true`).
+
+    Raises:
+        Invalid: It holds something that JSON cannot.
+    """
+    head = _HEAD % (VERSION, seq, at_ms, event.TYPE.encode())
+    try:
+        body = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+        if not event.FOREIGN or orjson.loads(body) == _plain(event):
+            return head + body[1:]
+    except (TypeError, ValueError, RecursionError):
+        pass
+    return head + _EXACT + encode([_plain(event)]).lines[1:]
+
+
+def is_exact(line: bytes) -> bool:
+    """Tell whether a line has to be read the exact way."""
+    return _EXACT in line[:_EXACT_WITHIN]
+
+
+def parse(line: bytes) -> Recorded:
+    """Read a line.
+
+    Raises:
+        Corrupt: It is not one of a journal.
+    """
+    raw = decode_lines(line.rstrip(b"\n") + b"\n", exact=True)[0] if is_exact(line) else _loads(line)
+    return recorded(raw)
+
+
+def recorded(raw: Any) -> Recorded:
+    """Read a line that is parsed already.
+
+    Raises:
+        Corrupt: It is not one of a journal.
+    """
+    try:
+        seq, at_ms, kind, version = raw["seq"], raw["at_ms"], raw["type"], raw["v"]
+    except (TypeError, LookupError):
+        raise _corrupt("it has no head") from None
+    if type(seq) is not int or type(at_ms) is not int or type(kind) is not str or type(version) is not int or seq < 1:
+        raise _corrupt("its head is wrong")
+    return Recorded(seq, at_ms, kind, _event(kind, raw) if version <= VERSION else None, raw)
+
+
+def _event(kind: str, raw: dict[str, Any]) -> Event | None:
+    known = TYPES.get(kind)
+    if known is None:
+        return None
+    try:
+        return known(**{name: raw[name] for name in _NAMES[kind] if name in raw})
+    except TypeError:  # a field is missing
+        return None
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in _NAMES[event.TYPE]}
+
+
+def _loads(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except ValueError as error:
+        raise _corrupt(f"it is not JSON: {error}") from None
+
+
+def _corrupt(what: str) -> Corrupt:
+    return Corrupt(f"a line of a journal cannot be read: {what}", hint="see docs/journal.md")
