@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 
 from everturn.mirrors.hits import Piece
 from everturn.mirrors.query import Query, Term
@@ -50,6 +49,7 @@ class Finder:
 
     def __init__(self, query: Query) -> None:
         self._patterns = [pattern for term in query.wanted if (pattern := _pattern(term)) is not None]
+        self.terms = len(self._patterns)
 
     def counts(self, text: str) -> list[int]:
         """Return how often each of the words stands in a text, as far as capitals alone make a difference."""
@@ -73,3 +73,70 @@ class Finder:
         for number, pattern in enumerate(self._patterns):
             for match in pattern.finditer(folded):
                 yield match.start(), match.end(), number
+
+
+def _pattern(term: Term) -> re.Pattern[str] | None:
+    """Return what finds a term in folded text.
+
+    It begins with plain letters, not with a look behind them: that is what makes it quick.
+    """
+    words = _WORDS.findall(fold(term.text))
+    if not words:
+        return None
+    rest = f"{_LETTER}*" if term.is_prefix else f"(?!{_LETTER})"
+    first, *others = map(re.escape, words)
+    return re.compile(_BETWEEN.join([f"{first}(?<!{_LETTER}{first})", *others]) + rest)
+
+
+def _joined(marks: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Return marks without those that begin inside the one before."""
+    found: list[tuple[int, int, int]] = []
+    for mark in marks:
+        if not found or mark[0] >= found[-1][1]:
+            found.append(mark)
+    return found
+
+
+def _best(marks: Sequence[tuple[int, int, int]], length: int) -> int:
+    """Return the mark from which on the most different words, then the most words, stand close together."""
+    best, first, last = (0, 0), 0, 0
+    for number, (begin, _, _) in enumerate(marks):
+        while last < len(marks) and marks[last][1] <= begin + length - _LEAD:
+            last += 1
+        value = (len({mark[2] for mark in marks[number:min(last, number + 50)]}), last - number)
+        if value > best:
+            best, first = value, number
+    return first
+
+
+def _bounds(text: str, at: int, length: int) -> tuple[int, int]:
+    """Return where to cut a text around a place, between words if there is white space close by."""
+    begin = max(0, at - _LEAD)
+    if begin:
+        space = _SPACE.search(text, begin, at)
+        begin = space.end() if space else begin
+    end = min(len(text), begin + length)
+    if end < len(text):
+        space_at = max(text.rfind(each, begin + length * 3 // 4, end) for each in " \n\t")
+        end = end if space_at < 0 else space_at
+    return begin, end
+
+
+def _pieces(text: str, begin: int, end: int, marks: Iterable[tuple[int, int]]) -> Iterator[Piece]:
+    at = begin
+    if begin:
+        yield Piece("…")
+    for first, last in marks:
+        if first >= end:
+            break
+        yield from _piece(text[at:first])
+        yield from _piece(text[first:last], is_match=True)
+        at = last
+    yield from _piece(text[at:end])
+    if max(at, end) < len(text):
+        yield Piece("…")
+
+
+def _piece(text: str, *, is_match: bool = False) -> Iterator[Piece]:
+    if text:
+        yield Piece(_SPACE.sub(" ", text), is_match)
