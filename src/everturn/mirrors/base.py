@@ -1,4 +1,4 @@
-"""What a mirror is: something derived from journals, that is purged and replayed and never mended (docs/mirrors.md)."""
+"""What a mirror is: something derived from journals, purged and replayed and never mended (docs/mirrors.md)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Batch:
 
     Attributes:
         ref: The run.
-        lines: Parsed lines whose heads are in order (`lines.heads`), by number, each number once. What is folded
+        lines: Parsed lines whose heads are in order (`journal.reading`), by number, each number once. What is folded
             already may be among them.
         part: The number of the last part that they come from; `None`: they come from this machine.
         from_start: Whether all that comes before has been read in the same go, so that numbers which are missing are

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from types import EllipsisType
 from typing import Any
 
 from everturn.journal.events import Assistant, TextDelta, Thinking, ThinkingDelta, ToolInputDelta, ToolUse
+from everturn.mirrors.values import clean
 
 KINDS = {TextDelta.TYPE: "answer", ThinkingDelta.TYPE: "thinking", ToolInputDelta.TYPE: "tool_input"}
 WHOLE = {Assistant.TYPE: "answer", Thinking.TYPE: "thinking", ToolUse.TYPE: "tool_input"}
@@ -22,11 +23,13 @@ class OpenBlocks:
     """
 
     def __init__(self, stored: list[Any] | None = None) -> None:
-        self.found: dict[Key, Block] = {tuple(key): block for key, block in stored or ()}  # type: ignore[misc]
+        self.found: dict[Key, Block] = {tuple(key): block for key, block in stored or ()}
 
     def stored(self) -> list[Any]:
         """Return plain values that make the same blocks again."""
-        return [[key, [seq, at_ms, turn, ["".join(said)]]] for key, (seq, at_ms, turn, said) in self.found.items()]
+        return [
+            [key, [seq, at_ms, turn, [clean("".join(said))]]] for key, (seq, at_ms, turn, said) in self.found.items()
+        ]
 
     def complete(self, parent: str | None, message_id: str | None, kind: str) -> None:
         """Note that a whole block has come."""
@@ -34,7 +37,7 @@ class OpenBlocks:
         if keys:
             del self.found[min(keys, key=lambda key: key[2])]
 
-    def give_up(self, parent: str | None, message_id: str | None = None) -> Iterator[tuple[Key, Block]]:
-        """Take away what somebody will not complete any more: all, or what is not of the answer that has begun."""
-        for key in [key for key in self.found if key[0] == parent and (message_id is None or key[1] != message_id)]:
-            yield key, self.found.pop(key)
+    def give_up(self, parent: str | None, *, but: str | None | EllipsisType = ...) -> list[tuple[Key, Block]]:
+        """Take away what somebody will not complete any more: all, but for the answer that is begun now."""
+        gone = [key for key in self.found if key[0] == parent and key[1] != but]
+        return [(key, self.found.pop(key)) for key in gone]

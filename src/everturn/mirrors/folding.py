@@ -87,9 +87,9 @@ class RunFold:
         self._blocks = OpenBlocks(state["blocks"])
 
     def take(self, lines: Iterable[Line]) -> None:
-        """Fold lines that follow on those before. Each has a head (`lines.heads`), and a higher number than the last."""
-        handlers, kinds, blocks = _HANDLERS, KINDS, self._blocks.found
-        seq, before = self.seq, self._rows.folded + self._rows.unknown + self._rows.unreadable
+        """Fold lines that follow on those before. Each has a usable head, and a higher number than the last."""
+        kinds, blocks = KINDS, self._blocks.found
+        seq = self.seq
         count = 0
         line: Line | None = None
         for line in lines:
@@ -97,27 +97,29 @@ class RunFold:
             if line["seq"] != seq + 1:
                 self._note_gap(seq + 1, line["seq"] - 1)
             seq = self.seq = line["seq"]
-            kind = line["type"]
-            if kind in kinds and line["v"] <= known.VERSION:  # most lines are such, so they take the shortest way
-                text = line.get("text")
-                if type(text) is str:
-                    block = blocks.get((line.get("parent"), line.get("message_id"), line.get("index"), kinds[kind]))  # type: ignore[arg-type]
-                    if block is not None:
-                        block[3].append(text)
+            kind = kinds.get(line["type"])
+            if kind is not None:  # most lines are pieces, so they take the shortest way
+                try:
+                    block = blocks.get((line["parent"], line["message_id"], line["index"], kind))
+                    if block is not None and type(line["text"]) is str and line["v"] == known.VERSION:
+                        block[3].append(line["text"])
                         continue
-            self._take(line, handlers.get(kind) if line["v"] <= known.VERSION else None)
+                except (LookupError, TypeError):
+                    pass
+            self._take(line)
         if line is not None:
             self._at_ms = line["at_ms"]
         self._run["events"] += count
-        self._rows.folded = before + count - self._rows.unknown - self._rows.unreadable
+        self._rows.folded += count
 
     def drain(self) -> Rows:
         """Return what has changed since the last time."""
         rows, self._rows = self._rows, Rows(obsolete=self._shown())
+        rows.folded -= rows.unknown + rows.unreadable
         for key, block in self._blocks.found.items():
             rows.texts += self._partial(key, block)
         if self._turn is not None:
-            rows.turns[self._turn["turn"]] = self._turn_row(self._turn)
+            rows.turns[self._turn["turn"]] = self._turn_row(self._turn, self.seq)
         rows.run = self._run_row()
         rows.model_usage = [
             (self.run_id, model, *tokens, cost) for model, (tokens, cost) in self._usage.by_model().items()
@@ -131,14 +133,15 @@ class RunFold:
         self.missing.append([first, last])
         self._run["missing_events"] += last - first + 1
 
-    def _take(self, line: Line, handler: Callable[[RunFold, Line], None] | None) -> None:
+    def _take(self, line: Line) -> None:
+        handler = _HANDLERS.get(line["type"]) if line["v"] <= known.VERSION else None
         if handler is None:
             self._run["unknown_events"] += 1
             self._rows.unknown += 1
             return
         try:
             handler(self, line)
-        except (Unreadable, ValueError):  # a number of more digits than the interpreter converts
+        except Unreadable:  # raised before anything of the line has counted
             self._run["unreadable_events"] += 1
             self._rows.unreadable += 1
 
@@ -179,12 +182,16 @@ class RunFold:
         text, resumed = needed(line, "text"), flag(line, "resumed")
         self._give_up(None)
         if self._turn is not None:
-            self._rows.turns[self._turn["turn"]] = self._turn_row(self._turn)
+            self._rows.turns[self._turn["turn"]] = self._turn_row(self._turn, line["seq"] - 1)
         self._run["turns"] += 1
         self._turn = {
-            **{"turn": self._run["turns"], "seq": line["seq"], "last_seq": line["seq"], "resumed": resumed},
+            "turn": self._run["turns"],
+            "seq": line["seq"],
+            "started_at": moment(line["at_ms"]),
+            "resumed": resumed,
+            "tokens": [0, 0, 0, 0],
+            "usd_before": self._usage.total_usd,
             **dict.fromkeys(("is_error", "model_turns", "tool_calls", "tool_failures"), 0),
-            **{"started_at": moment(line["at_ms"]), "tokens": [0, 0, 0, 0], "usd_before": self._usage.total_usd},
         }
         self._note_text(line, "prompt", text)
 
@@ -205,8 +212,7 @@ class RunFold:
         if found["is_error"]:
             self._note_error(line, "result", text or asked(line.get("errors")) or found["outcome"])
 
-    def _turn_row(self, turn: dict[str, Any]) -> Row:
-        last_seq = self.seq if turn is self._turn else turn["last_seq"]
+    def _turn_row(self, turn: dict[str, Any], last_seq: int) -> Row:
         tokens = plus(turn["tokens"], self._usage.of_turn(turn["turn"]))
         usd = turn.get("usd")
         cost_usd = None if usd is None else max(0.0, usd - (turn["usd_before"] or 0.0))
@@ -233,7 +239,7 @@ class RunFold:
         text, index, kind = needed(line, "text"), number(line, "index"), KINDS[line["type"]]
         if index is None:
             raise Unreadable
-        for key, block in self._blocks.give_up(parent, message_id or ""):
+        for key, block in self._blocks.give_up(parent, but=message_id):
             self._rows.texts += self._partial(key, block)
         block = self._blocks.found.setdefault(
             (parent, message_id, index, kind), [line["seq"], line["at_ms"], self._number, []]
@@ -290,7 +296,7 @@ class RunFold:
             self._note_error(line, "rate_limit", asked(members(line, "info")))
 
     def _damaged(self, line: Line) -> None:
-        raise Unreadable
+        raise Unreadable(line["seq"])
 
     def _pass(self, line: Line) -> None:
         """There is nothing in it that a row is made of."""
@@ -332,20 +338,26 @@ class RunFold:
         given = line.get("input")
         path = given.get(member) if type(given) is dict else None
         if type(path) is str and path:
-            inside = f"{self._run.get('cwd') or ''}/"
+            cwd = self._run.get("cwd")
             path = clean(path)
-            path = path.removeprefix(inside) or path if inside != "/" else path
+            if cwd and path.startswith(f"{cwd}/"):
+                path = path[len(cwd) + 1 :] or path
             self._rows.files.append((self.run_id, line["seq"], self._number, path, action, tool, at))
 
     def _note_text(self, line: Line, kind: str, text: str, tool: str | None = None) -> None:
         parent = words(line, "parent")
-        self._rows.texts += self._texts(
-            line["seq"], self._number, moment(line["at_ms"]), kind, tool, parent, 0, text
-        )
+        self._rows.texts += self._texts(line["seq"], self._number, moment(line["at_ms"]), kind, tool, parent, 0, text)
 
-    def _texts(  # noqa: PLR0913  # one for each column
-        self, seq: int, turn: int | None, at: str | None, kind: str, tool: str | None, parent: str | None,
-        partial: int, text: str,
+    def _texts(
+        self,
+        seq: int,
+        turn: int | None,
+        at: str | None,
+        kind: str,
+        tool: str | None,
+        parent: str | None,
+        partial: int,
+        text: str,
     ) -> list[Row]:
         if not text:
             return []

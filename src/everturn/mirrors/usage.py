@@ -60,7 +60,9 @@ class Usage:
         named = {clean(name): said for name, said in models.items() if type(said) is dict}
         if named:
             self.unnamed.clear()
-            self.reported = {name: [count_of(said.get(each)) for each in _NAMES_BY_MODEL] for name, said in named.items()}
+            self.reported = {
+                name: [count_of(said.get(each)) for each in _NAMES_BY_MODEL] for name, said in named.items()
+            }
             said_costs = {name: amount(said.get("costUSD")) for name, said in named.items()}
             self.costs = {name: cost for name, cost in said_costs.items() if cost is not None}
         else:
