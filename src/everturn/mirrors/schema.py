@@ -222,24 +222,25 @@ FROM runs JOIN run_outcomes USING (run_id)
 
 _SESSIONS = f"""
 CREATE VIEW sessions AS
-SELECT session_id, max(runs.work_key) AS work_key, max(agent) AS agent, max(repo) AS repo, max(issue) AS issue, {_SUMS}
+SELECT session_id, max(runs.work_key) AS work_key, max(agent) AS agent, max(repo) AS repo, max(issue) AS issue,
+{_SUMS}
 WHERE session_id IS NOT NULL
 GROUP BY session_id
-"""  # noqa: S608
+"""
 
 _WORK_ITEMS = f"""
 CREATE VIEW work_items AS
-SELECT runs.work_key AS work_key, max(agent) AS agent, max(repo) AS repo, max(issue) AS issue, {_SUMS}
+SELECT runs.work_key AS work_key, max(agent) AS agent, max(repo) AS repo, max(issue) AS issue,
+{_SUMS}
 GROUP BY runs.work_key
-"""  # noqa: S608
+"""
 
 _DAYS = f"""
 CREATE VIEW days AS
 SELECT substr(runs.started_at, 1, 10) AS day, agent, repo, {_SUMS}
 GROUP BY day, agent, repo
-"""  # noqa: S608
+"""
 
-TABLES = ("meta", "runs", "model_usage", "turns", "tool_calls", "files", "errors", "texts", "checkpoints")
 OF_A_RUN = ("runs", "model_usage", "turns", "tool_calls", "files", "errors", "texts", "checkpoints")
 
 STATEMENTS = (
