@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+KINDS = ("prompt", "answer", "thinking", "tool_input", "tool_result", "user")  # of texts
+
 
 @dataclass(frozen=True, slots=True)
 class Filters:

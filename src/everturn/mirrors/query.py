@@ -1,7 +1,7 @@
 """What a person types to search, as an expression of SQLite's full-text search.
 
-Every word is handed over in quotes, so that nothing in it is an operator by accident: FTS5 has `AND`, `NEAR`, `^`, `:`,
-`-`, brackets and more, and a word such as `foo.bar` alone would be a mistake to it.
+Every word is handed over in quotes, so that nothing in it is an operator by accident: FTS5 has `AND`, `NEAR`,
+`^`, `:`, `-`, brackets and more, and a word such as `foo.bar` alone would be a mistake to it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from everturn.errors import Invalid
 
 MAX_TERMS = 32
 MAX_LENGTH = 1000  # characters
+MIN_BEGINNING = 3  # letters before a `*`: all words that begin with fewer of them take too long to bring together
 
 _QUOTES = dict.fromkeys(map(ord, "“”„‟«»"), '"')
 _PIECE = re.compile(r'(?P<minus>-(?!-))?(?:"(?P<phrase>[^"]*)(?:"(?P<star>\*)?|$)|(?P<word>[^\s"]+))')
 _UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-_HINT = "plain words are all to be found, \"…\" is a phrase, word* a beginning, -word is not to be found"
+_HINT = 'plain words are all to be found, "…" is a phrase, word* a beginning, -word is not to be found'
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ def parse_query(text: str) -> Query:
     """Return what somebody looks for.
 
     Args:
-        text: As it was typed. Plain words are all to be found, `"…"` is a phrase, `word*` the beginning of a word, and
-            `-word` or `-"…"` is not to be found. Whatever else it holds only separates words.
+        text: As it was typed. Plain words are all to be found, `"…"` is a phrase, `word*` the beginning of a word,
+            and `-word` or `-"…"` is not to be found. Whatever else it holds only separates words.
 
     Raises:
         Invalid: There is no word in it, or none but those that are not to be found, or it is too long.
@@ -81,6 +82,8 @@ def parse_query(text: str) -> Query:
     if not wanted:
         what = "only says what is not to be found" if unwanted else "has no word in it"
         raise Invalid(f"the search {what}", hint=_HINT)
+    for term in (*wanted, *unwanted):
+        _check_beginning(term)
     if len(wanted) + len(unwanted) > MAX_TERMS:
         raise Invalid(f"the search has more than {MAX_TERMS} words", hint="put words that stand together in quotes")
     return Query(tuple(wanted), tuple(unwanted))
@@ -90,6 +93,14 @@ def _term(piece: re.Match[str]) -> Term:
     if piece["phrase"] is not None:
         return Term(" ".join(piece["phrase"].split()), piece["star"] is not None)
     return Term(piece["word"].rstrip("*"), piece["word"].endswith("*"))
+
+
+def _check_beginning(term: Term) -> None:
+    last = "".join(char if _is_of_a_word(char) else " " for char in term.text).split()[-1]
+    if term.is_prefix and len(last) < MIN_BEGINNING:
+        raise Invalid(
+            f"{last}* stands for too many words", hint=f"give {MIN_BEGINNING} letters before the * at least"
+        )
 
 
 def _is_of_a_word(char: str) -> bool:

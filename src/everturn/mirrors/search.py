@@ -1,8 +1,8 @@
 """Full-text search over the SQLite mirror (docs/mirrors.md, decision 0034).
 
-Each step has a bound of its own, so that an answer takes some milliseconds however large the mirror is, and however
-common a word. Texts are found by the index, the one that was taken in last first; so many of them are read and compared;
-and those that are left out are never passed over silently.
+Each step has a bound of its own, so that an answer takes some milliseconds however common a word is. The index names the
+texts, the one that was taken in last first; so many of them are read and compared; and an answer says whether some were
+left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from everturn.mirrors.query import Query
 from everturn.mirrors.selection import Selection, select
 from everturn.mirrors.wordmarks import Finder
 
-MAX_COMPARED = 1000  # texts that are read and ranked
+MAX_COMPARED = 500  # texts that are read and ranked
 MAX_LOOKED_AT = 50_000  # texts with the words of which is asked whether the filters let them through
 _AT_ONCE = 4096
 _SAMPLE = 256  # texts by which it is reckoned how common a word is
@@ -98,7 +98,7 @@ def _read(database: sqlite3.Connection, finder: Finder, ids: Sequence[int]) -> l
 def _scores(database: sqlite3.Connection, finder: Finder, candidates: Sequence[_Candidate]) -> dict[int, float]:
     """Return a number for each text: BM25, by counts of our own.
 
-    A word that SQLite finds and we do not (it knows accents that we leave alone here) counts as if it stood there once.
+    A word that SQLite finds and we do not, for the sake of its accents, counts as if it stood there once.
     """
     if not candidates:
         return {}

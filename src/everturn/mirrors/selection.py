@@ -6,13 +6,12 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from everturn.mirrors.hits import Filters
+from everturn.mirrors.hits import KINDS, Filters
+from everturn.mirrors.values import moment
 from everturn.model import repository_name
 
-KINDS = ("prompt", "answer", "thinking", "tool_use", "tool_result", "user", "subagent", "error")
 MAX_LISTED = 30_000  # texts of which a list is made; above that, each that has the words is asked
 
 
@@ -79,11 +78,6 @@ def _path(repo: str) -> str:
     return "/" + repository_name(repo).replace(":", "/")
 
 
-def timestamp(milliseconds: int) -> str:
-    """Return a time as it stands in the mirror."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _values(database: sqlite3.Connection, filters: Filters) -> Iterator[tuple[str, Any]]:
     for name in ("agent", "work", "tool", "kind"):
         if getattr(filters, name) is not None:
@@ -91,9 +85,9 @@ def _values(database: sqlite3.Connection, filters: Filters) -> Iterator[tuple[st
     if filters.repo is not None:
         yield "repos", json.dumps(matching_repos(database, filters.repo))
     if filters.since_ms is not None:
-        yield "since", timestamp(filters.since_ms)
+        yield "since", moment(filters.since_ms)
     if filters.until_ms is not None:
-        yield "until", timestamp(filters.until_ms)
+        yield "until", moment(filters.until_ms)
 
 
 def _run_condition(values: dict[str, Any]) -> list[str]:
@@ -102,7 +96,7 @@ def _run_condition(values: dict[str, Any]) -> list[str]:
 
 
 def _starts(runs: list[str], values: dict[str, Any]) -> Iterator[str]:
-    """Return from where a list could be made: an index, and what it knows. It lets through too much, not too little."""
+    """Return from where a list could be made: an index, and what it knows. That may let through too much."""
     if runs:
         yield f"texts INDEXED BY texts_by_run WHERE {runs[0]}"
     if "kind" in values or "tool" in values:

@@ -1,6 +1,6 @@
 """Where the words of a query stand in a text: how often, for its rank, and around which of them to cut an excerpt.
 
-SQLite's own functions for both read more than an answer may take: `bm25()` goes through all texts that have a word, and
+SQLite's own functions for both do more than there is time for: `bm25()` goes through all texts that have a word, and
 `snippet()` cuts each text into words anew.
 """
 
@@ -103,7 +103,7 @@ def _best(marks: Sequence[tuple[int, int, int]], length: int) -> int:
     for number, (begin, _, _) in enumerate(marks):
         while last < len(marks) and marks[last][1] <= begin + length - _LEAD:
             last += 1
-        value = (len({mark[2] for mark in marks[number:min(last, number + 50)]}), last - number)
+        value = (len({mark[2] for mark in marks[number : min(last, number + 50)]}), last - number)
         if value > best:
             best, first = value, number
     return first
