@@ -250,7 +250,15 @@ class Assistant(Event):
 
 @dataclass(frozen=True, slots=True)
 class Thinking(Event):
-    """A whole block of what the model thought; empty where only its signature is known. Fields as in `Assistant`."""
+    """A whole block of what the model thought.
+
+    Attributes:
+        text: The words; empty where only their signature is known.
+        message_id: See `Assistant`.
+        model: See `Assistant`.
+        parent: See `Delta`.
+        usage: See `Assistant`.
+    """
 
     TYPE: ClassVar[str] = "thinking"
 

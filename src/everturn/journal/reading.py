@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from everturn.errors import Corrupt
 from everturn.journal.lines import Recorded, recorded
+from everturn.log.format import MAX_NUMBER
 from everturn.log.names import escape, names_in, parse_file_name, unescape
 from everturn.log.objects import Objects
-from everturn.log.reader import read
+from everturn.log.reader import Log, read
 
 JOURNALS = "journal"
 
@@ -52,6 +54,23 @@ class RunJournal:
     events: tuple[Recorded, ...]
     tail: int
     missing: tuple[tuple[int, int], ...] = ()
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Some lines of a journal, parsed, and no events yet: for whoever has to read many.
+
+    Attributes:
+        lines: Those whose heads are right, in order, each number once.
+        part: The number of the last part that they come from.
+        more: Whether others follow.
+        unreadable: How many lines are no events.
+    """
+
+    lines: list[dict[str, Any]]
+    part: int
+    more: bool
     unreadable: int = 0
 
 
@@ -102,8 +121,64 @@ class Journals:
             Corrupt: A part is damaged or missing. Names the object.
             Unavailable: The store did not answer in time.
         """
-        log = await read(self.objects, ref.folder, after=after)
+        log = await self.fetch(ref, after=after)
         return put_in_order(ref, log.entries(after=after), log.tail, is_whole=not after)
+
+    async def fetch(self, ref: RunRef, *, after: int = 0) -> Log:
+        """Fetch a journal's parts, for `lines_of`. As `read`, but nothing is decompressed yet."""
+        return await read(self.objects, ref.folder, after=after)
+
+
+def lines_of(log: Log, *, after: int = 0, first: int = 1) -> Iterator[Lines]:
+    """Yield the lines of a journal part by part. Nothing is held back as long as the parts are in order.
+
+    From the first disorder on, all is held back to be put in order: then a number may come that has come before.
+
+    Args:
+        log: What `Journals.fetch` returned.
+        after: What it was told.
+        first: The number of the event that should come first.
+
+    Raises:
+        Corrupt: A part is damaged. Names it.
+    """
+    expected = first
+    held: dict[int, dict[str, Any]] | None = None
+    for part, entries in log.by_part(after):
+        more = part < log.tail
+        lines, unreadable = usable(entries)
+        if held is None and is_run(lines, expected):
+            expected += len(lines)
+            yield Lines(lines, part, more, unreadable)
+            continue
+        held = {} if held is None else held
+        for line in lines:
+            held.setdefault(line["seq"], line)
+        yield Lines([held[seq] for seq in sorted(held)] if not more else [], part, more, unreadable)
+
+
+def usable(entries: Iterable[Any]) -> tuple[list[dict[str, Any]], int]:
+    """Return the lines whose heads are right, and how many have no such head."""
+    found: list[dict[str, Any]] = []
+    count = 0
+    for count, entry in enumerate(entries, 1):  # noqa: B007
+        if type(entry) is dict:
+            seq, at_ms = entry.get("seq"), entry.get("at_ms")
+            if (
+                type(seq) is int
+                and type(at_ms) is int
+                and type(entry.get("type")) is str
+                and type(entry.get("v")) is int
+                and 1 <= seq <= MAX_NUMBER
+                and abs(at_ms) <= MAX_NUMBER
+            ):
+                found.append(entry)
+    return found, count - len(found)
+
+
+def is_run(lines: Sequence[dict[str, Any]], first: int) -> bool:
+    """Tell whether lines are in order and without a hole, from this number on."""
+    return all(line["seq"] == seq for seq, line in enumerate(lines, first))
 
 
 def put_in_order(ref: RunRef, lines: Iterable[object], tail: int, *, is_whole: bool = True) -> RunJournal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,10 +58,21 @@ class Log:
         Raises:
             Corrupt: A part's lines are not the JSON that its header promises. Names the part.
         """
+        return [entry for _, entries in self.by_part(after) for entry in entries]
+
+    def by_part(self, after: int = 0) -> Iterator[tuple[int, list[Any]]]:
+        """Yield the same entries, those of one object at a time, with the last number that it covers.
+
+        Args:
+            after: Leave out the parts up to this number.
+
+        Raises:
+            Corrupt: As `entries`.
+        """
         seen: set[str] = set()
-        kept: list[Any] = []
         done = 0
         for part in self.parts:
+            kept: list[Any] = []
             entries = self._entries_of(part)
             fresh = len(entries) - part.count_after(done)  # segments may overlap
             wanted = len(entries) - part.count_after(after)
@@ -74,7 +85,7 @@ class Log:
                 if index >= wanted:
                     kept.append(entry)
             done = part.header.span.last
-        return kept
+            yield done, kept
 
     def _entries_of(self, part: Part) -> list[Any]:
         try:

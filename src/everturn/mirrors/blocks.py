@@ -37,7 +37,7 @@ class OpenBlocks:
         if keys:
             del self.found[min(keys, key=lambda key: key[2])]
 
-    def give_up(self, parent: str | None, *, but: str | None | EllipsisType = ...) -> list[tuple[Key, Block]]:
+    def give_up(self, parent: str | None, *, but: str | EllipsisType | None = ...) -> list[tuple[Key, Block]]:
         """Take away what somebody will not complete any more: all, but for the answer that is begun now."""
         gone = [key for key in self.found if key[0] == parent and key[1] != but]
         return [(key, self.found.pop(key)) for key in gone]

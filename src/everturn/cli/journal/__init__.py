@@ -1,0 +1,5 @@
+"""`everturn journal`: what happened in runs, one file a command."""
+
+from everturn.cli.journal.group import app
+
+__all__ = ["app"]

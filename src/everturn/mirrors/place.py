@@ -1,0 +1,108 @@
+"""Where a mirror's file is, and how another one takes its place.
+
+SQLite keeps more files beside a database, by its name, and whoever closes an old one last tidies them up by that name.
+So no database ever has the name that another one had: each has a fresh one, and a link that everybody opens points to
+the one that counts (docs/decisions/0033-mirrors-by-run.md).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from everturn.clock import Clock, Ids
+from everturn.errors import Unavailable
+from everturn.git import locks
+
+LOCK_TIMEOUT_S = 3600.0
+_DATABASE = re.compile(r"(sqlite-[0-9a-f]{16}\.db)(?:-wal|-shm|-journal)?")
+
+
+class Place:
+    """The files of one SQLite mirror.
+
+    Args:
+        folder: Their folder; it is made when it is needed.
+        clock: Waits for locks.
+        ids: Makes names.
+    """
+
+    def __init__(self, folder: Path, clock: Clock, ids: Ids) -> None:
+        self.folder = folder
+        self.current = folder / "sqlite.db"
+        self.coming = folder / "sqlite.new"
+        self._clock = clock
+        self._ids = ids
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only one to change which file counts, or to rebuild it. Waits for whoever does.
+
+        Raises:
+            OSError: The folder cannot be used.
+            Unavailable: It took too long.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = locks.take(self.folder / "sqlite.lock", clock=self._clock, timeout_s=LOCK_TIMEOUT_S)
+        if lock is None:
+            raise Unavailable(f"the mirror {self.folder} has been locked for an hour", hint="try again later")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def target(self, link: Path) -> Path | None:
+        """Return the database that a link points to, or `None` if it is no link of ours, or nothing is there."""
+        try:
+            name = str(link.readlink())
+        except OSError:
+            return None
+        file = self.folder / name
+        return file if _DATABASE.fullmatch(name) and file.is_file() and not file.is_symlink() else None
+
+    def point(self, link: Path) -> Path:
+        """Have a link point to a database that is still to be made, and return that. For whoever holds the lock."""
+        file = self.folder / f"sqlite-{self._ids.token()}.db"
+        _remove(link)
+        link.symlink_to(file.name)
+        return file
+
+    def publish(self) -> None:
+        """Let the file that was coming be the one that counts. Whoever reads the old one can go on to do so."""
+        if self.current.is_dir() and not self.current.is_symlink():
+            _remove(self.current)
+        self.coming.replace(self.current)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.tidy()
+
+    def drop(self, link: Path) -> None:
+        """Throw away what a link points to. For whoever holds the lock."""
+        _remove(link)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Delete databases that no link points to. For whoever holds the lock."""
+        kept = {str(link.readlink()) for link in (self.current, self.coming) if link.is_symlink()}
+        for name in sorted(os.listdir(self.folder)):  # the database comes before the files beside it
+            found = _DATABASE.fullmatch(name)
+            if found is not None and found[1] not in kept:
+                _remove(self.folder / name)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        if not path.is_dir() or path.is_symlink():
+            raise
+        shutil.rmtree(path)
