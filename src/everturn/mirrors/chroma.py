@@ -21,7 +21,6 @@ from everturn.mirrors.vectors import TOOL, Neighbour
 from everturn.mirrors.wordmarks import EXCERPT_LENGTH
 
 KIND = "turn"
-_PASSAGES_FOR_A_TURN = 4  # how many are fetched for each turn that is asked for: one turn may have several near ones
 
 
 class ChromaMirror:
@@ -162,11 +161,7 @@ def _search(shelf: Shelf, text: str, limit: int, filters: Filters) -> list[Hit]:
         if not conditions[-1]["repo"]["$in"]:
             return []
     where = {"$and": conditions} if len(conditions) > 1 else next(iter(conditions), None)
-    best: dict[tuple[str, int], Hit] = {}
-    for neighbour in shelf.nearest(text, limit * _PASSAGES_FOR_A_TURN, where):
-        hit = _hit(neighbour)
-        best.setdefault((hit.run_id, hit.turn), hit)
-    return list(best.values())[:limit]
+    return [_hit(neighbour) for neighbour in shelf.nearest(text, limit, where)]
 
 
 def _conditions(filters: Filters) -> Iterator[dict[str, Any]]:

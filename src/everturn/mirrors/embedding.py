@@ -15,6 +15,7 @@ Vectors = Sequence[Sequence[float]]
 Embed = Callable[[Sequence[str]], Vectors]
 
 DEFAULT_NAME = "all-MiniLM-L6-v2"
+REBUILD = "everturn mirrors rebuild --only chroma makes it anew"
 AT_ONCE = 64  # texts in one call
 _MISSING = "search by meaning needs chromadb"
 _INSTALL = "pip install 'everturn[chroma]'"

@@ -14,9 +14,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from everturn.errors import Corrupt
 from everturn.journal.reading import RunRef
 from everturn.mirrors.base import Checkpoint
 from everturn.mirrors.database import connect, explained, read_meta, transaction
+from everturn.mirrors.embedding import REBUILD
 from everturn.mirrors.selection import matching_repos
 
 _TABLES = (
@@ -163,6 +165,11 @@ class Ledger:
         with self._open() as database:
             return dict(database.execute("SELECT path, digest FROM files"))
 
+    def put_files(self, files: Mapping[str, str]) -> None:
+        """Note what the files are."""
+        with self._changing() as database:
+            _put_files(database, files)
+
     def passages(self) -> int:
         """Return how many passages there are, of runs that are not doomed."""
         with self._open() as database:
@@ -187,7 +194,12 @@ class Ledger:
     @contextmanager
     def _open(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
         with explained(self._path.parent), closing(connect(self._path, create=create)) as database:
-            yield database
+            try:
+                yield database
+            except sqlite3.OperationalError as error:
+                if not str(error).startswith("no such"):
+                    raise
+                raise Corrupt(f"the mirror {self._path.parent} is damaged: {error}", hint=REBUILD) from error
 
 
 def _put_files(database: sqlite3.Connection, files: Mapping[str, str] | None) -> None:

@@ -17,13 +17,14 @@ from everturn.git import locks
 from everturn.journal.reading import RunRef
 from everturn.mirrors.base import Batch, Checkpoint, Line, Reason
 from everturn.mirrors.database import explained
-from everturn.mirrors.embedding import Embedder
+from everturn.mirrors.embedding import REBUILD, Embedder
 from everturn.mirrors.ledger import Entry, Ledger
-from everturn.mirrors.passages import FOLD_VERSION, Passage, PassageFold
-from everturn.mirrors.vectors import REBUILD, Neighbour, Vectors
+from everturn.mirrors.passages import FOLD_VERSION, MAX_PASSAGES, Passage, PassageFold
+from everturn.mirrors.vectors import Neighbour, Vectors
 
 LOCK_TIMEOUT_S = 60.0
 _FORMAT = "1"  # of the folder
+_WIDER = 4
 
 
 class Shelf:
@@ -120,11 +121,19 @@ class Shelf:
             self._sweep(vectors)
 
     def nearest(self, text: str, limit: int, where: Mapping[str, Any] | None) -> list[Neighbour]:
-        """Return the passages nearest to a text, the nearest first."""
+        """Return the passages nearest to a text, one of each turn, the nearest first."""
         (vector,) = self._embedder([text])
+        wanted = limit
         with self._open() as vectors:
             self._check_length([vector], is_writing=False)
-            return vectors.nearest(vector, limit, where)
+            while True:
+                wanted = min(_WIDER * wanted, limit * MAX_PASSAGES)  # the nearest ones may be all of one turn
+                found = vectors.nearest(vector, wanted, where)
+                best: dict[tuple[str, int], Neighbour] = {}
+                for each in found:
+                    best.setdefault((each.about["run_id"], each.about["turn"]), each)
+                if len(best) >= limit or len(found) < wanted or wanted == limit * MAX_PASSAGES:
+                    return list(best.values())[:limit]
 
     def _write(
         self, before: Entry | None, after: Entry, passages: Sequence[Passage], vectors: Sequence[Sequence[float]]
@@ -165,7 +174,12 @@ class Shelf:
         if lock is None:
             raise Unavailable(f"the mirror {self.folder} has been locked for a minute", hint="try again")
         try:
-            yield self._current()
+            vectors = self._current()
+            yield vectors
+            files = vectors.changed()
+            if files is not None:
+                self.ledger.put_files(files)
+                self._remember()
         except BaseException:
             self.close()  # what it holds in memory may be ahead of what is stored
             raise

@@ -18,14 +18,13 @@ from typing import Any
 from everturn.errors import Corrupt
 from everturn.journal.reading import RunRef
 from everturn.mirrors.database import explained
-from everturn.mirrors.embedding import import_chroma
+from everturn.mirrors.embedding import REBUILD, import_chroma
 from everturn.mirrors.passages import Passage
 
 COLLECTION = "turns"
-REBUILD = "everturn mirrors rebuild --only chroma makes it anew"
 TOOL = "tool:"  # how the names of metadata begin that say which tools were called
 
-_DATABASE = "chroma.sqlite3"
+_WRITTEN_LAST = "index_metadata.pickle"
 _BLOCK = 1 << 20
 _PRIMARY = 0xFF  # of SQLite's error codes: what is above says more exactly what happened
 _SQLITE_CODE = re.compile(r"\(code: (\d+)\)")
@@ -181,8 +180,11 @@ def _about(passage: Passage) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the files of the index. SQLite looks after its own."""
-    return sorted(path for path in folder.glob("*/*") if path.is_file())
+    """Return the files of the index, once it has been written: Chroma takes no account of the others before.
+
+    SQLite looks after its own.
+    """
+    return sorted(path for index in folder.glob(f"*/{_WRITTEN_LAST}") for path in index.parent.iterdir())
 
 
 def _stats(folder: Path) -> list[tuple[str, int, int, int]]:
