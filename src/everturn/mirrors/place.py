@@ -17,6 +17,7 @@ from pathlib import Path
 from everturn.clock import Clock, Ids
 from everturn.errors import Unavailable
 from everturn.git import locks
+from everturn.mirrors.database import explained
 
 LOCK_TIMEOUT_S = 3600.0
 _DATABASE = re.compile(r"(sqlite-[0-9a-f]{16}\.db)(?:-wal|-shm|-journal)?")
@@ -49,12 +50,13 @@ class Place:
             Whether it is ours.
 
         Raises:
-            OSError: The folder cannot be used.
+            Denied: The folder cannot be used.
             Unavailable: It took too long.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         timeout_s = LOCK_TIMEOUT_S if wait else 0
-        lock = locks.take(self.folder / "sqlite.lock", clock=self._clock, timeout_s=timeout_s)
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = locks.take(self.folder / "sqlite.lock", clock=self._clock, timeout_s=timeout_s)
         if lock is None and wait:
             raise Unavailable(f"the mirror {self.folder} has been locked for an hour", hint="try again later")
         try:

@@ -101,10 +101,9 @@ class SqliteMirror:
         file = self._place.target(self.path)
         try:
             with database.explained(self.path):
-                if file is None:
-                    raise FileNotFoundError(self.path)
-                with closing(database.connect(file, read_only=True)) as connection:
-                    yield connection
+                connection = self._open_to_read(file)
+            with closing(connection), database.explained(self.path, sqlite3.Error):
+                yield connection
         except Corrupt:
             self._discard(file)
             raise
@@ -173,19 +172,22 @@ class SqliteMirror:
             Unavailable: There is no room, or somebody else has been at work for an hour.
         """
         before = self._place.target(self.path)
-        with database.explained(self.path), self._place.locked():
+        with self._place.locked():
             if self._place.target(self.path) != before and self.unusable() is None:
                 yield None
                 return
             self._metrics.mirror_rebuilds.labels(reason).inc()
-            building = Building.open(self._place, self._label, self._clock, self.count)
+            with database.explained(self.path):
+                building = Building.open(self._place, self._label, self._clock, self.count)
             try:
-                yield building
-                building.finish()
+                with database.explained(self.path, sqlite3.Error):
+                    yield building
+                with database.explained(self.path):
+                    building.finish()
+                    self._place.publish()
             except BaseException:
                 building.abandon()
                 raise
-            self._place.publish()
 
     def count(self, rows: Rows) -> None:
         """Count what was taken in."""
@@ -220,6 +222,11 @@ class SqliteMirror:
             self.close()
             self._discard(file)
             raise
+
+    def _open_to_read(self, file: Path | None) -> sqlite3.Connection:
+        if file is None:
+            raise FileNotFoundError(self.path)
+        return database.connect(file, read_only=True)
 
     def _open(self, file: Path | None) -> sqlite3.Connection:
         if file is None:
