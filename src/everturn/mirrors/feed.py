@@ -64,7 +64,7 @@ class MirrorFeed:
         self._sources: dict[RunRef, _Source] = {}
         self._lock = threading.Lock()
         self._woken = threading.Event()
-        self._closed = False
+        self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
     @classmethod
@@ -86,7 +86,7 @@ class MirrorFeed:
             return
         with self._lock:
             self._sources[ref] = source
-            if self._closed or (self._thread is not None and self._thread.is_alive()):
+            if self._ending.is_set() or (self._thread is not None and self._thread.is_alive()):
                 return
             self._thread = start_thread(self._work, "everturn-mirror-feed")
 
@@ -102,7 +102,7 @@ class MirrorFeed:
             timeout_s: How long to try.
         """
         with self._lock:
-            self._closed = True
+            self._ending.set()
             thread = self._thread
         self._woken.set()
         if thread is not None:
@@ -112,7 +112,7 @@ class MirrorFeed:
 
     def _work(self) -> None:
         while True:
-            closing = self._closed
+            ending = self._ending.is_set()
             try:
                 self._look()
                 self._wait_s = self._pause_s
@@ -120,13 +120,11 @@ class MirrorFeed:
                 self._failed(error)
                 self._wait_s = min(max(self._retry_s, 2 * self._wait_s), LONGEST_RETRY_S)
             with self._lock:
-                if closing or not self._sources:
+                if ending or not self._sources:
                     self._sources.clear()
                     self._thread = None
                     return
-            if self._wait_s > self._pause_s:
-                self._woken.clear()  # whoever wakes us after a failure need not be in a hurry
-            self._woken.wait(self._wait_s)
+            (self._woken if self._wait_s <= self._pause_s else self._ending).wait(self._wait_s)
             self._woken.clear()
 
     def _look(self) -> None:
@@ -181,7 +179,7 @@ def _whole_lines(source: _Source) -> bytes:
 
 def _parse(data: bytes) -> tuple[list[Line], int]:
     raw = []
-    for line in data.splitlines():
+    for line in data.split(b"\n")[:-1]:
         try:
             raw.append(parse(line).raw)
         except Corrupt:

@@ -36,6 +36,7 @@ class Place:
         self.folder = folder
         self.current = folder / "sqlite.db"
         self.coming = folder / "sqlite.new"
+        self.first = folder / "sqlite.first"
         self._clock = clock
         self._ids = ids
 
@@ -81,11 +82,11 @@ class Place:
         link.symlink_to(file.name)
         return file
 
-    def publish(self) -> None:
-        """Let the file that was coming be the one that counts. Whoever reads the old one can go on to do so."""
+    def publish(self, link: Path) -> None:
+        """Let the file that a link points to be the one that counts. Whoever reads the old one can go on to do so."""
         if self.current.is_dir() and not self.current.is_symlink():
             _remove(self.current)
-        self.coming.replace(self.current)
+        link.replace(self.current)
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -102,7 +102,7 @@ class SqliteMirror:
         try:
             with database.explained(self.path):
                 connection = self._open_to_read(file)
-            with closing(connection), database.explained(self.path, sqlite3.Error):
+            with closing(connection), database.explained(self.path, (sqlite3.Error,)):
                 yield connection
         except Corrupt:
             self._discard(file)
@@ -154,13 +154,13 @@ class SqliteMirror:
             Unavailable: There is no room.
         """
         with database.explained(self.path), self._place.locked(wait=False) as is_ours:
-            if is_ours and self._place.target(self.path) is None and self._place.target(self._place.coming) is None:
-                file = self._place.point(self._place.coming)
+            if is_ours and self._place.target(self.path) is None:
+                file = self._place.point(self._place.first)
                 with closing(database.connect(file, create=True)) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
                     with database.transaction(connection):
                         database.set_up(connection, {"store": self._label})
-                self._place.publish()
+                self._place.publish(self._place.first)
             return is_ours
 
     @contextmanager
@@ -180,11 +180,11 @@ class SqliteMirror:
             with database.explained(self.path):
                 building = Building.open(self._place, self._label, self._clock, self.count)
             try:
-                with database.explained(self.path, sqlite3.Error):
+                with database.explained(self.path, (sqlite3.Error,)):
                     yield building
                 with database.explained(self.path):
                     building.finish()
-                    self._place.publish()
+                    self._place.publish(self._place.coming)
             except BaseException:
                 building.abandon()
                 raise
