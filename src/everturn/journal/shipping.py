@@ -82,7 +82,13 @@ class Appender:
     def passed(self, folder: str, other: Header | None) -> None:
         """Two writers met: what the run had stored last, and whoever looks after what it left."""
         self._metrics.writers_met.inc()
-        self._log.warning("writers_met", log=folder, seq=other.span.first if other else None)
+        self._log.warning(
+            "writers_met",
+            log=folder,
+            seq=other.span.first if other else None,
+            other_writer=other.writer if other else None,
+            other_epoch=other.epoch if other else None,
+        )
 
     def failed(self, folder: str, count: int, error: Exception) -> None:
         """An append gave up."""
