@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from everturn import Conflict, Corrupt, Denied, Invalid, NotFound, Settings, Unavailable
-from everturn.journal.events import Event
 from everturn.mirrors.base import Checkpoint
 from everturn.mirrors.chroma import ChromaMirror
 from everturn.mirrors.embedding import Embedder, open_embedder
@@ -80,7 +79,7 @@ def test_the_turn_that_is_nearest_comes_first(mirror: ChromaMirror) -> None:
 
 
 def test_the_words_of_a_turn_find_it_with_the_highest_score(mirror: ChromaMirror) -> None:
-    mirror.fold(batch("window", lines_of(run_of("window")[:1]), from_start=True))
+    mirror.fold(batch("window", lines_of(run_of("window")[:1])))
     words = mirror.search(f"{FENCE} Bash: what: step 0 of fence It is done: {FENCE}", limit=1)
     assert words[0].score == pytest.approx(1.0)
 
@@ -152,13 +151,14 @@ def test_where_there_is_no_mirror_that_is_said(tmp_path: Path) -> None:
 
 def test_lines_that_leave_a_hole_or_fill_one_are_not_folded(mirror: ChromaMirror) -> None:
     lines = lines_of(run_of("window", WINDOW, "Again."))
-    assert mirror.fold(batch("window", lines[:2], from_start=True))
-    assert not mirror.fold(batch("window", lines[4:]))
-    assert mirror.fold(batch("window", lines[4:], 2, from_start=True))  # they are missing for good
+    assert mirror.fold(batch("window", lines[:2]))
+    assert not mirror.fold(batch("window", lines[4:], 3))  # part 2 has not been read
+    assert not mirror.fold(batch("window", lines[4:], None))
+    assert mirror.fold(batch("window", lines[4:], 2))  # these lines are missing for good
     assert mirror.checkpoints()[ref_of("window")] == Checkpoint(ref_of("window"), 7, 2, 7)
     assert not mirror.fold(batch("window", lines[2:4], 3))
     mirror.forget([ref_of("window")])
-    assert mirror.fold(batch("window", lines, 3, from_start=True))
+    assert mirror.fold(batch("window", lines, 1))
 
 
 def test_what_is_folded_already_is_passed_over(mirror: ChromaMirror) -> None:
@@ -169,9 +169,9 @@ def test_what_is_folded_already_is_passed_over(mirror: ChromaMirror) -> None:
 
 def test_lines_of_this_machine_leave_the_part_as_it_is(mirror: ChromaMirror) -> None:
     lines = lines_of(run_of("window", WINDOW))
-    mirror.fold(batch("window", lines[:2], 3, from_start=True))
+    mirror.fold(batch("window", lines[:2]))
     mirror.fold(batch("window", lines[2:], None))
-    assert mirror.checkpoints()[ref_of("window")] == Checkpoint(ref_of("window"), 4, 3, 2)
+    assert mirror.checkpoints()[ref_of("window")] == Checkpoint(ref_of("window"), 4, 1, 2)
 
 
 def test_a_run_that_is_forgotten_is_gone_and_the_others_stay(mirror: ChromaMirror) -> None:
@@ -334,15 +334,15 @@ def test_a_run_whose_writing_failed_is_read_again(mirror: ChromaMirror, monkeypa
         raise Unavailable("the disk is full", hint="free some")
 
     lines = lines_of(run_of("window", WINDOW))
-    mirror.fold(batch("window", lines[:2], from_start=True))
+    mirror.fold(batch("window", lines[:2]))
     with monkeypatch.context() as patch:
         patch.setattr("everturn.mirrors.ledger.Ledger.settle", full)
         with pytest.raises(Unavailable):
-            mirror.fold(batch("window", lines[2:]))
+            mirror.fold(batch("window", lines[2:], 2))
     assert set(mirror.checkpoints()) == {ref_of("tap"), ref_of("fence")}
     assert checked(mirror) is None
-    assert not mirror.fold(batch("window", lines[2:]))
-    assert mirror.fold(batch("window", lines, from_start=True))
+    assert not mirror.fold(batch("window", lines[2:], 2))
+    assert mirror.fold(batch("window", lines))
     assert mirror.search(WINDOW, limit=1)[0].run_id == "run-window"
 
 

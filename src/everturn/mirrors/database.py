@@ -76,7 +76,7 @@ def judge(connection: sqlite3.Connection, label: str, *, thoroughly: bool = Fals
         if thoroughly and connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             return "corrupt"
     except sqlite3.Error as error:
-        if is_damage(error) or type(error) is sqlite3.OperationalError and "no such" in str(error):
+        if is_damage(error) or (type(error) is sqlite3.OperationalError and "no such" in str(error)):
             return "corrupt"
         raise
     if meta.get("fold_version") != str(FOLD_VERSION):
@@ -91,15 +91,16 @@ def is_damage(error: BaseException) -> bool:
 
 
 @contextmanager
-def explained(what: object) -> Iterator[None]:
+def explained(what: object, kinds: tuple[type[Exception], ...] = (sqlite3.Error, OSError)) -> Iterator[None]:
     """Raise what goes wrong in the block as an error that says what can be done about it.
 
     Args:
         what: The mirror's file or folder.
+        kinds: Which errors.
     """
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except kinds as error:
         raise _explain(error, what) from error
 
 

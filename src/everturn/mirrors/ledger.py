@@ -51,10 +51,7 @@ class Entry:
     """What is known of a run.
 
     Attributes:
-        ref: The run.
-        seq: The last event that is folded.
-        part: The last part of the stored journal that was read.
-        stored: The last event of those parts.
+        done: How far it is folded.
         passages: How many passages there are.
         repo: The repository.
         missing: The first and the last of each gap in the events that are folded.
@@ -62,10 +59,7 @@ class Entry:
         doomed: Whether it is being written, or was when its writer died.
     """
 
-    ref: RunRef
-    seq: int
-    part: int
-    stored: int
+    done: Checkpoint
     passages: int
     repo: str | None
     missing: tuple[tuple[int, int], ...]
@@ -124,7 +118,7 @@ class Ledger:
             return None
         seq, part, stored, passages, repo, missing, state, doomed = row
         gaps = tuple((first, last) for first, last in json.loads(missing))
-        return Entry(ref, seq, part, stored, passages, repo, gaps, state, bool(doomed))
+        return Entry(Checkpoint(ref, seq, part, stored), passages, repo, gaps, state, bool(doomed))
 
     def doom(self, refs: Collection[RunRef]) -> None:
         """Note that what there is of these runs is not to be trusted from now on."""
@@ -147,8 +141,8 @@ class Ledger:
             database.execute(
                 "INSERT OR REPLACE INTO runs VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    *(entry.ref.scope, entry.ref.run_id, entry.seq, entry.part, entry.stored),
-                    *(entry.passages, entry.repo, json.dumps(entry.missing), entry.state),
+                    *(entry.done.ref.scope, entry.done.ref.run_id, entry.done.seq, entry.done.part),
+                    *(entry.done.stored_seq, entry.passages, entry.repo, json.dumps(entry.missing), entry.state),
                 ),
             )
 

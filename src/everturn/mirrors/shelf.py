@@ -142,12 +142,12 @@ class Shelf:
         if after == before:
             return True
         with self._open() as index:
-            if self.ledger.entry(after.ref) != before:
+            if self.ledger.entry(after.done.ref) != before:
                 return False
             files = None
             if passages:
                 self._check_length(vectors, is_writing=True)
-                self.ledger.doom([after.ref])
+                self.ledger.doom([after.done.ref])
                 index.put(passages, vectors)
                 files = index.changed()
             self.ledger.settle(after, files)
@@ -212,28 +212,16 @@ class Shelf:
 def _folded(batch: Batch, before: Entry | None) -> tuple[Entry | None, list[Passage]]:
     """Return what is known of a run after a batch, and the passages to write; `None`: the batch does not join."""
     ref = batch.ref
-    entry = before or Entry(ref, 0, 0, 0, 0, None, (), b"")
-    lines = _new(batch, entry)
-    if lines is None:
+    done, missing = (None, ()) if before is None else (before.done, before.missing)
+    news = batch.news(done, missing)
+    if news is None:
         return None, []
-    fold = PassageFold(ref.run_id, ref.scope, entry.state or None)
-    fold.take(lines)
+    fold = PassageFold(ref.run_id, ref.scope, None if before is None else before.state)
+    fold.take(news)
     passages = fold.drain()
-    last = lines[-1]["seq"] if lines else entry.seq
-    stored, part = entry.stored, entry.part
-    if batch.part is not None:
-        stored, part = max(stored, *(line["seq"] for line in batch.lines), 0), max(part, batch.part)
-    missing = (*entry.missing, *_gaps(lines, entry.seq))
-    return Entry(ref, last, part, stored, fold.count, fold.repo, missing, fold.state()), passages
-
-
-def _new(batch: Batch, entry: Entry) -> list[Line] | None:
-    """Return the lines that are not folded yet, or `None`: they leave a hole, or fill one."""
-    for line in batch.lines:
-        if any(first <= line["seq"] <= last for first, last in entry.missing):
-            return None
-    lines = [line for line in batch.lines if line["seq"] > entry.seq]
-    return lines if batch.from_start or not any(_gaps(lines, entry.seq)) else None
+    seq = 0 if done is None else done.seq
+    after = batch.done(done, news[-1]["seq"] if news else seq)
+    return Entry(after, fold.count, fold.repo, (*missing, *_gaps(news, seq)), fold.state()), passages
 
 
 def _gaps(lines: Sequence[Line], seq: int) -> Iterator[tuple[int, int]]:
