@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from everturn.mirrors.shelf import Shelf
 from everturn.mirrors.values import clean, moment
 from everturn.mirrors.vectors import TOOL, Neighbour
 from everturn.mirrors.wordmarks import EXCERPT_LENGTH
+from everturn.telemetry import Metrics, default_metrics
 
 KIND = "turn"
 
@@ -29,22 +30,31 @@ class ChromaMirror:
     It needs `pip install 'everturn[chroma]'`. Chroma is loaded when the index is first opened.
 
     Args:
-        folder: The folder for the mirrors of one store.
+        folder: Where its files are; see `folder_of`.
         label: That store.
         embedder: What turns texts into vectors.
         clock: Waits for locks.
         ids: Makes names.
+        metrics: What is counted.
     """
 
     name = "chroma"
 
     def __init__(
-        self, folder: Path, label: str, embedder: Embedder, *, clock: Clock | None = None, ids: Ids | None = None
+        self,
+        folder: Path,
+        label: str,
+        embedder: Embedder,
+        *,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._label = label
         self._embedder = embedder
         self._clock = clock or SystemClock()
         self._place = Place(folder, self._clock, ids or Ids(), self.name, "")
+        self._metrics = metrics or default_metrics()
         self._shelf: Shelf | None = None
 
     def close(self) -> None:
@@ -64,24 +74,23 @@ class ChromaMirror:
         return "missing" if shelf is None else shelf.judge()
 
     @contextmanager
-    def rebuilding(self, reason: Reason) -> Iterator[Folding | None]:  # noqa: ARG002  # it is all done in one way
+    def rebuilding(self, reason: Reason) -> Iterator[Folding | None]:
         """Enter with a mirror to fold all runs into. See `Mirror.rebuilding`."""
         before = self._place.target(self._place.current)
-        with ExitStack() as stack:
-            with explained(self._place.folder):
-                stack.enter_context(self._place.locked())
-                is_rebuilt = self._place.target(self._place.current) != before and self.unusable() is None
-                shelf = None if is_rebuilt else self._coming()
-            if shelf is None:
+        with self._place.locked():
+            if self._place.target(self._place.current) != before and self.unusable() is None:
                 yield None
                 return
+            self._metrics.mirror_rebuilds.labels(reason).inc()
+            with explained(self._place.folder):
+                shelf = self._coming()
             try:
                 yield shelf
             finally:
                 shelf.close()
             self.close()
             with explained(self._place.folder):
-                self._place.publish()
+                self._place.publish(self._place.coming)
 
     def checkpoints(self) -> dict[RunRef, Checkpoint]:
         """Return how far each run is folded."""
