@@ -26,7 +26,7 @@ from everturn.journal.events import (
 )
 from everturn.journal.lines import line_of, parse
 from everturn.journal.reading import Journals, RunRef
-from everturn.log.format import encode_part
+from everturn.log.format import Kind, encode_part
 from everturn.log.names import Span
 from everturn.log.objects import BlockingObjects, run
 from everturn.mirrors.schema import OF_A_RUN
@@ -68,10 +68,16 @@ class Ground:
         for start in range(0, len(lines), size) if lines else (0,):
             self.store_part(ref, lines[start : start + size])
 
-    def store_part(self, ref: RunRef, lines: Sequence[Any]) -> None:
+    def truncate(self, ref: RunRef) -> None:
+        """Delete a run's journal as deleting its session does: the end of it stays, to keep others from writing."""
+        old = [item.key for item in run(self.objects.listing(ref.folder))]
+        self.store_part(ref, [], kind="truncate")
+        run(self.objects.delete(old))
+
+    def store_part(self, ref: RunRef, lines: Sequence[Any], kind: Kind = "data") -> None:
         """Store lines as the next part."""
         number = self._next[ref] = self._next.get(ref, 0) + 1
-        _, data = encode_part(number, lines, epoch=1, writer="w", write_id=f"{ref.run_id}-{number}")
+        _, data = encode_part(number, lines, epoch=1, writer="w", write_id=f"{ref.run_id}-{number}", kind=kind)
         assert run(self.objects.create(f"{ref.folder}/{Span(number, number).file_name}", data))
 
     def delete(self, ref: RunRef) -> None:

@@ -68,12 +68,19 @@ class Place:
 
     def target(self, link: Path) -> Path | None:
         """Return the database that a link points to, or `None` if it is no link of ours, or nothing is there."""
-        try:
-            name = str(link.readlink())
-        except OSError:
-            return None
-        file = self.folder / name
-        return file if _DATABASE.fullmatch(name) and file.is_file() and not file.is_symlink() else None
+        while True:
+            name = _name(link)
+            if name is None:
+                return None
+            file = self.folder / name
+            if file.is_file() and not file.is_symlink():
+                return file
+            if _name(link) == name:  # if not, it has been replaced while we looked
+                return None
+
+    def is_foreign(self, link: Path) -> bool:
+        """Tell whether something else stands in the place of a link of ours."""
+        return os.path.lexists(link) and _name(link) is None
 
     def point(self, link: Path) -> Path:
         """Have a link point to a database that is still to be made, and return that. For whoever holds the lock."""
@@ -106,6 +113,14 @@ class Place:
             found = _DATABASE.fullmatch(path.name)
             if found is not None and found[1] not in kept:
                 _remove(path)
+
+
+def _name(link: Path) -> str | None:
+    try:
+        name = str(link.readlink())
+    except OSError:
+        return None
+    return name if _DATABASE.fullmatch(name) else None
 
 
 def _remove(path: Path) -> None:
