@@ -186,6 +186,7 @@ _INDEXES = (
     "CREATE INDEX runs_by_session_id ON runs (session_id)",
     "CREATE INDEX runs_by_started_at ON runs (started_at)",
     "CREATE UNIQUE INDEX texts_by_run ON texts (run_id, seq, piece)",
+    "CREATE INDEX texts_by_kind ON texts (kind, tool)",
     "CREATE INDEX tool_calls_by_tool ON tool_calls (tool)",
     "CREATE INDEX files_by_path ON files (path)",
 )

@@ -14,7 +14,7 @@ from everturn.clock import Clock, Ids, SystemClock
 from everturn.errors import Corrupt, Unavailable
 from everturn.journal.reading import RunRef
 from everturn.mirrors import database
-from everturn.mirrors.base import Batch, Checkpoint, Folding, Reason
+from everturn.mirrors.base import Batch, Checkpoint, Extent, Folding, Reason
 from everturn.mirrors.building import Building
 from everturn.mirrors.folding import RunFold
 from everturn.mirrors.place import Place
@@ -111,6 +111,14 @@ class SqliteMirror:
         """See `Folding.checkpoints`. Raises as `reading`."""
         with self.reading() as connection:
             return load_checkpoints(connection)
+
+    def extent(self) -> Extent:
+        """See `Mirror.extent`. Raises as `reading`."""
+        with self.reading() as connection:
+            runs, events = connection.execute("SELECT count(*), ifnull(sum(events), 0) FROM runs").fetchone()
+        file = self.path.resolve()
+        sizes = [each.stat().st_size for each in (file, file.with_name(f"{file.name}-wal")) if each.exists()]
+        return Extent(runs, events, sum(sizes))
 
     def fold(self, batch: Batch) -> bool:
         """See `Folding.fold`.
