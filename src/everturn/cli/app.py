@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from claude_agent_sdk import ClaudeSDKError
 
-from everturn.cli import demo, doctor, journal, run, sessions, sweep, workdirs
+from everturn.cli import demo, doctor, journal, mirrors, run, sessions, sweep, workdirs
 from everturn.cli.output import (
     EXIT_BROKEN_PIPE,
     EXIT_FAILED,
@@ -40,6 +40,7 @@ app.command("doctor")(doctor.command)
 app.command("sweep")(sweep.command)
 app.add_typer(sessions.app)
 app.add_typer(journal.app)
+app.add_typer(mirrors.app)
 app.add_typer(workdirs.app)
 
 
