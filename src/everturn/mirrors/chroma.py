@@ -10,7 +10,7 @@ from typing import Any
 from everturn.clock import Clock, Ids, SystemClock
 from everturn.errors import EverturnError, Invalid
 from everturn.journal.reading import RunRef
-from everturn.mirrors.base import Batch, Checkpoint, Folding, Reason
+from everturn.mirrors.base import Batch, Checkpoint, Extent, Folding, Reason
 from everturn.mirrors.database import explained
 from everturn.mirrors.embedding import Embedder
 from everturn.mirrors.hits import Filters, Hit, Piece
@@ -57,6 +57,15 @@ class ChromaMirror:
         self._metrics = metrics or default_metrics()
         self._shelf: Shelf | None = None
 
+    @property
+    def path(self) -> Path:
+        """Where it is: a link to a folder."""
+        return self._place.current
+
+    def extent(self) -> Extent:
+        """Return how much there is in it. Raises as `checkpoints`."""
+        return self._current().extent()
+
     def close(self) -> None:
         """Let go of the files. They are opened again when they are needed."""
         if self._shelf is not None:
@@ -71,14 +80,16 @@ class ChromaMirror:
             Unavailable: It is busy.
         """
         shelf = self._found()
-        return "missing" if shelf is None else shelf.judge()
+        if shelf is None:
+            return "corrupt" if self._place.is_foreign(self.path) else "missing"
+        return shelf.judge()
 
     @contextmanager
     def rebuilding(self, reason: Reason) -> Iterator[Folding | None]:
         """Enter with a mirror to fold all runs into. See `Mirror.rebuilding`."""
-        before = self._place.target(self._place.current)
+        before = self._place.target(self.path)
         with self._place.locked():
-            if self._place.target(self._place.current) != before and self.unusable() is None:
+            if self._place.target(self.path) != before and self.unusable() is None:
                 yield None
                 return
             self._metrics.mirror_rebuilds.labels(reason).inc()
@@ -126,19 +137,19 @@ class ChromaMirror:
             try:
                 return _search(shelf, clean(text), limit, filters or Filters())
             except EverturnError:
-                if self._place.target(self._place.current) == shelf.folder:
+                if self._place.target(self.path) == shelf.folder:
                     raise  # else it was rebuilt meanwhile
 
     def _current(self) -> Shelf:
         found = self._found()
         if found is None:
-            with explained(self._place.current):
+            with explained(self.path):
                 raise FileNotFoundError
         return found
 
     def _found(self) -> Shelf | None:
         """Return what the folder's link points to now; somebody may have rebuilt it."""
-        target = self._place.target(self._place.current)
+        target = self._place.target(self.path)
         if target is None:
             return None
         if self._shelf is None or self._shelf.folder != target:
