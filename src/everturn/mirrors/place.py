@@ -60,7 +60,7 @@ class Place:
         """
         timeout_s = LOCK_TIMEOUT_S if wait else 0
         with explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = locks.take(self.folder / f"{self._name}.lock", clock=self._clock, timeout_s=timeout_s)
         if lock is None and wait:
             raise Unavailable(f"the mirror {self.folder} has been locked for an hour", hint="try again later")
