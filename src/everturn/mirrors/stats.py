@@ -82,7 +82,7 @@ _OF_MODELS = f"""
 # Calls are summed up by run first: a run that calls a tool twice is one run.
 _OF_TOOLS = """
     count(*) AS runs, sum(run_outcomes.outcome = 'failed') AS failed, sum(run_outcomes.outcome = 'died') AS died,
-    sum(calls.calls) AS tool_calls, 
+    sum(calls.calls) AS tool_calls,
     CAST(sum(calls.failures) AS INTEGER) AS tool_failures, CAST(sum(calls.ms) AS INTEGER) AS tool_ms"""
 _CALLS = """
     (SELECT run_id, tool, count(*) AS calls, total(is_error) AS failures, total(duration_ms) AS ms
