@@ -1,8 +1,8 @@
 """Full-text search over the SQLite mirror (docs/mirrors.md, decision 0034).
 
 Each step has a bound of its own, so that an answer takes some milliseconds however common a word is. The index
-names the texts, the one that was taken in last first; so many of them are read and compared; and an answer says whether
-some were left out.
+names the texts, the one that was taken in last first; so many of them are read and compared; and an answer says
+whether some were left out.
 """
 
 from __future__ import annotations

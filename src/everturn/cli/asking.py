@@ -1,0 +1,72 @@
+"""What the commands that ask the search mirror share: their options, and how it is brought up to date first."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from everturn.cli.output import complain, refuse_memory
+from everturn.errors import Corrupt, NotFound, Unavailable
+from everturn.mirrors.sqlite import SqliteMirror, folder_of
+from everturn.settings import Settings
+from everturn.telemetry import log_to_stderr
+
+Answer = TypeVar("Answer")
+
+AgentOption = Annotated[str | None, typer.Option("--agent", help="Only runs of this agent.")]
+RepoOption = Annotated[
+    str | None, typer.Option("--repo", help="Only runs in this repository: its URL, or the end of it, as in acme/web.")
+]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Ask the mirror as it is; do not bring it up to date from the store first.")
+]
+SINCE_HELP = "as in 2h, 3d, 2026-11-01 or 2026-11-01T12:00."
+
+
+def load_settings(store: str | None) -> Settings:
+    """Return the settings.
+
+    Raises:
+        Invalid: There is something wrong with them.
+    """
+    settings = Settings.load(store=store)
+    refuse_memory(settings.store_url())
+    log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
+    return settings
+
+
+def ask(settings: Settings, question: Callable[[sqlite3.Connection], Answer], *, offline: bool, quiet: bool) -> Answer:
+    """Return the answer to a question about all runs of a store.
+
+    A mirror that turns out to be damaged is made anew, and asked again. A store that does not answer is no reason not
+    to tell what is known; that it may be too old is said on standard error.
+
+    Args:
+        settings: They name the store and the folder of its mirrors.
+        question: What to ask, in one transaction.
+        offline: Ask the mirror as it is.
+        quiet: Show no progress.
+
+    Raises:
+        NotFound: There is no mirror, or no store.
+        Denied: The mirror cannot be opened.
+        Unavailable: Neither the store nor a mirror can be read.
+    """
+    mirror = SqliteMirror(folder_of(settings), settings.store_url())
+    if offline:
+        return _answer(mirror, question)
+    _bring_up_to_date(settings, mirror, quiet=quiet)
+    try:
+        return _answer(mirror, question)
+    except Corrupt:
+        _bring_up_to_date(settings, mirror, quiet=quiet)
+        return _answer(mirror, question)
+
+
+def _answer(mirror: SqliteMirror, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
+    with mirror.reading() as connection:
+        connection.execute("BEGIN")
+        return question(connection)
