@@ -36,19 +36,50 @@ class Batch:
 
     Attributes:
         ref: The run.
-        lines: Parsed lines whose heads are in order (`journal.reading`), by number, each number once. What is folded
-            already may be among them.
-        part: The number of the last part that they come from; `None`: they come from this machine.
-        from_start: Whether all that comes before has been read in the same go, so that numbers which are missing are
-            missing for good.
-        more: Whether the rest of the run's lines follows at once. A mirror may keep such a batch until then.
+        lines: Parsed lines with usable heads, by number, each number once. Some of them may be folded already.
+        part: The number of the last part that they come from; `None`: they come from a file on this machine.
+        after: The number of the last part before those that they come from: all lines in between are here, or came
+            with an earlier batch of the same reading.
+        from_start: For lines from a file: whether it was read from its start.
+        more: Whether the rest of the reading follows at once. A mirror may keep such a batch until then.
     """
 
     ref: RunRef
     lines: Sequence[Line]
     part: int | None = None
+    after: int = 0
     from_start: bool = False
     more: bool = False
+
+    def news(self, done: Checkpoint | None, missing: Sequence[Sequence[int]]) -> list[Line] | None:
+        """Return the lines that are to be folded.
+
+        Args:
+            done: How far the run is folded.
+            missing: Holes in what is folded: the first and the last number of each.
+
+        Returns:
+            `None`: the batch does not join what is folded. Something between them has not been read, or it fills a
+            hole.
+        """
+        seq, part = (0, 0) if done is None else (done.seq, done.part)
+        news = [line for line in self.lines if line["seq"] > seq]
+        if self.part is not None:
+            joins = part >= self.after
+        else:
+            joins = self.from_start or not news or news[0]["seq"] == seq + 1
+        if missing and len(news) < len(self.lines):
+            known = {line["seq"] for line in self.lines if line["seq"] <= seq}
+            joins = joins and not any(first <= each <= last for first, last in missing for each in known)
+        return news if joins else None
+
+    def done(self, before: Checkpoint | None, seq: int) -> Checkpoint:
+        """Return the checkpoint once the batch is folded, up to this event."""
+        before = before or Checkpoint(self.ref, 0)
+        if self.part is None:
+            return Checkpoint(self.ref, seq, before.part, before.stored_seq)
+        stored_seq = max(before.stored_seq, self.lines[-1]["seq"] if self.lines else 0)
+        return Checkpoint(self.ref, seq, max(before.part, self.part), stored_seq)
 
 
 class Folding(Protocol):
@@ -63,8 +94,8 @@ class Folding(Protocol):
         What comes of a run does not depend on how its lines are cut into batches.
 
         Returns:
-            `False`: nothing was folded, as the lines do not join what was folded before: there is a hole between them
-            or they fill one. Then the run has to be forgotten and read from its start.
+            `False`: nothing was folded, as the lines do not join what was folded before: something between
+            them has not been read, or they fill a hole. Then the run has to be forgotten and read from its start.
         """
 
     def forget(self, refs: Collection[RunRef]) -> None:

@@ -76,7 +76,7 @@ def judge(connection: sqlite3.Connection, label: str, *, thoroughly: bool = Fals
         if thoroughly and connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             return "corrupt"
     except sqlite3.Error as error:
-        if is_damage(error) or type(error) is sqlite3.OperationalError and "no such" in str(error):
+        if is_damage(error) or (type(error) is sqlite3.OperationalError and "no such" in str(error)):
             return "corrupt"
         raise
     if meta.get("fold_version") != str(FOLD_VERSION):

@@ -112,12 +112,19 @@ class RunFold:
         self._run["events"] += count
         self._rows.folded += count
 
+    @property
+    def pending_chars(self) -> int:
+        """How long the texts are that `drain` returns."""
+        return self._rows.chars
+
     def drain(self) -> Rows:
         """Return what has changed since the last time."""
         rows, self._rows = self._rows, Rows(obsolete=self._shown())
         rows.folded -= rows.unknown + rows.unreadable
         for key, block in self._blocks.found.items():
             rows.texts += self._partial(key, block)
+        rows.chars += self._rows.chars
+        self._rows.chars = 0
         if self._turn is not None:
             rows.turns[self._turn["turn"]] = self._turn_row(self._turn, self.seq)
         rows.run = self._run_row()
@@ -361,6 +368,7 @@ class RunFold:
     ) -> list[Row]:
         if not text:
             return []
+        self._rows.chars += len(text)
         return [
             (self.run_id, seq, piece, turn, at, kind, tool, parent, partial, said)
             for piece, said in enumerate(pieces(text))

@@ -1,8 +1,8 @@
 """Where a mirror's file is, and how another one takes its place.
 
-SQLite keeps more files beside a database, by its name, and whoever closes an old one last tidies them up by that name.
-So no database ever has the name that another one had: each has a fresh one, and a link that everybody opens points to
-the one that counts (docs/decisions/0033-mirrors-by-run.md).
+SQLite keeps more files beside a database, by its name, and whoever closes an old one last deletes them by that name.
+That is why no database ever has the name that another one had. A link that everybody opens points to the one that
+counts (docs/decisions/0033-mirrors-by-run.md).
 """
 
 from __future__ import annotations
@@ -39,21 +39,29 @@ class Place:
         self._ids = ids
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the only one to change which file counts, or to rebuild it. Waits for whoever does.
+    def locked(self, *, wait: bool = True) -> Iterator[bool]:
+        """Be the only one to change which file counts, or to rebuild it.
+
+        Args:
+            wait: Wait for whoever does so now; if not, the block is entered all the same.
+
+        Yields:
+            Whether it is ours.
 
         Raises:
             OSError: The folder cannot be used.
             Unavailable: It took too long.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = locks.take(self.folder / "sqlite.lock", clock=self._clock, timeout_s=LOCK_TIMEOUT_S)
-        if lock is None:
+        timeout_s = LOCK_TIMEOUT_S if wait else 0
+        lock = locks.take(self.folder / "sqlite.lock", clock=self._clock, timeout_s=timeout_s)
+        if lock is None and wait:
             raise Unavailable(f"the mirror {self.folder} has been locked for an hour", hint="try again later")
         try:
-            yield
+            yield lock is not None
         finally:
-            lock.release()
+            if lock is not None:
+                lock.release()
 
     def target(self, link: Path) -> Path | None:
         """Return the database that a link points to, or `None` if it is no link of ours, or nothing is there."""
@@ -91,10 +99,10 @@ class Place:
     def tidy(self) -> None:
         """Delete databases that no link points to. For whoever holds the lock."""
         kept = {str(link.readlink()) for link in (self.current, self.coming) if link.is_symlink()}
-        for name in sorted(os.listdir(self.folder)):  # the database comes before the files beside it
-            found = _DATABASE.fullmatch(name)
+        for path in sorted(self.folder.iterdir()):  # the database comes before the files beside it
+            found = _DATABASE.fullmatch(path.name)
             if found is not None and found[1] not in kept:
-                _remove(self.folder / name)
+                _remove(path)
 
 
 def _remove(path: Path) -> None:

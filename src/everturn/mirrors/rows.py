@@ -109,6 +109,7 @@ class Rows:
         files: New ones.
         errors: New ones.
         texts: New ones.
+        chars: How long those are.
         obsolete: The events whose texts have to go first: blocks that were shown incomplete.
         folded: How many events were taken in.
         unknown: How many were of a newer release.
@@ -122,6 +123,7 @@ class Rows:
     files: list[Row] = field(default_factory=list)
     errors: list[Row] = field(default_factory=list)
     texts: list[Row] = field(default_factory=list)
+    chars: int = 0
     obsolete: list[int] = field(default_factory=list)
     folded: int = 0
     unknown: int = 0

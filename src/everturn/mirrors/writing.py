@@ -28,6 +28,8 @@ def write_rows(connection: sqlite3.Connection, run_id: str, rows: Rows) -> None:
     for seq in rows.obsolete:
         connection.execute(f"{_UNINDEX} AND seq = ?", (run_id, seq))
         connection.execute("DELETE FROM texts WHERE run_id = ? AND seq = ?", (run_id, seq))
+    if not rows.run:
+        return
     connection.execute(_INSERT["runs"], rows.run)
     connection.execute("DELETE FROM model_usage WHERE run_id = ?", (run_id,))
     connection.executemany(_INSERT["model_usage"], rows.model_usage)
