@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 
-from everturn.errors import Corrupt
+from everturn.errors import Corrupt, Invalid
 from everturn.journal.events import TYPES, VERSION, Event
+from everturn.journal.values import plain
 from everturn.log.entries import decode_lines, encode
 
 _HEAD = b'{"v":%d,"seq":%d,"at_ms":%d,"type":"%s",'
@@ -39,10 +40,8 @@ class Recorded:
 def line_of(event: Event, seq: int, at_ms: int) -> bytes:
     """Return the line of an event, with its line break.
 
-    What JSON libraries refuse or silently change takes the exact way; such a line says so (`"exact":true`).
-
-    Raises:
-        Invalid: It holds something that JSON cannot.
+    What JSON libraries refuse or silently change takes the exact way; such a line says so (`"exact":true`). What JSON
+    does not know at all becomes text, or null: no event is lost for what it holds.
     """
     head = _HEAD % (VERSION, seq, at_ms, event.TYPE.encode())
     try:
@@ -51,7 +50,11 @@ def line_of(event: Event, seq: int, at_ms: int) -> bytes:
             return head + body[1:]
     except (TypeError, ValueError, RecursionError):
         pass
-    return head + _EXACT + encode([_plain(event)]).lines[1:]
+    try:
+        lines = encode([_plain(event)]).lines
+    except Invalid:
+        lines = encode([plain(_plain(event))]).lines
+    return head + _EXACT + lines[1:]
 
 
 def is_exact(line: bytes) -> bool:
@@ -65,8 +68,7 @@ def parse(line: bytes) -> Recorded:
     Raises:
         Corrupt: It is not one of a journal.
     """
-    raw = decode_lines(line.rstrip(b"\n") + b"\n", exact=True)[0] if is_exact(line) else _loads(line)
-    return recorded(raw)
+    return recorded(_loads_exactly(line) if is_exact(line) else _loads(line))
 
 
 def recorded(raw: Any) -> Recorded:
@@ -103,6 +105,13 @@ def _loads(line: bytes) -> Any:
         return orjson.loads(line)
     except ValueError as error:
         raise _corrupt(f"it is not JSON: {error}") from None
+
+
+def _loads_exactly(line: bytes) -> Any:
+    try:
+        return decode_lines(line.rstrip(b"\n") + b"\n", exact=True)[0]
+    except Corrupt as error:
+        raise _corrupt(error.message) from None
 
 
 def _corrupt(what: str) -> Corrupt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +48,7 @@ from everturn.journal.events import (
     ToolUse,
     User,
 )
+from everturn.journal.values import fits, plain
 
 _DELTAS: dict[str, tuple[type[Delta], str]] = {
     "text_delta": (TextDelta, "text"),
@@ -68,7 +68,7 @@ class Scribe:
             UserMessage: _user,
             ResultMessage: lambda message: [_result(message)],
             RateLimitEvent: _rate_limit,
-            MirrorErrorMessage: lambda message: [MirrorError(message.error, _plain(message.key))],
+            MirrorErrorMessage: lambda message: [MirrorError(message.error, plain(message.key))],
             TaskStartedMessage: lambda message: [_task(message, "started")],
             TaskProgressMessage: lambda message: [_task(message, "progress")],
             TaskNotificationMessage: lambda message: [_task(message, message.status)],
@@ -76,13 +76,21 @@ class Scribe:
         }
 
     def events(self, message: Message) -> list[Event]:
-        """Return what a message says, in order: at least one event."""
+        """Return what a message says, in order: at least one event.
+
+        The SDK takes over unseen what the agent command sends. A message that is not as its class says is an `Other`.
+        """
+        try:
+            events = self._read(message)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            events = []
+        return events if events and all(map(fits, events)) else [_other(message)]
+
+    def _read(self, message: Message) -> list[Event]:
         read = self._readers.get(type(message))
         if read is not None:
             return read(message)
-        if isinstance(message, SystemMessage):
-            return [_system(message)]
-        return [Other(type(message).__name__, _plain(message))]
+        return [_system(message) if isinstance(message, SystemMessage) else _other(message)]
 
     def _stream(self, message: StreamEvent) -> list[Event]:
         event, parent = message.event, message.parent_tool_use_id
@@ -93,7 +101,7 @@ class Scribe:
             if known is not None:
                 made, name = known
                 text, index = delta.get(name), event.get("index")
-                if isinstance(text, str) and isinstance(index, int):
+                if isinstance(text, str) and type(index) is int:
                     return [made(self._answers.get(parent), index, text, parent)]
         elif kind == "message_start":
             self._answers[parent] = _text((event.get("message") or {}).get("id"))
@@ -119,7 +127,7 @@ def _assistant(message: AssistantMessage) -> list[Event]:
 
 
 def _user(message: UserMessage) -> list[Event]:
-    parent, origin = message.parent_tool_use_id, _plain(message.origin)
+    parent, origin = message.parent_tool_use_id, plain(message.origin)
     if isinstance(message.content, str):
         return [User(message.content, parent, origin)]
     details, events = message.tool_use_result, list[Event]()
@@ -137,7 +145,7 @@ def _block(block: Any, parent: str | None, details: Any = None) -> Event:
         return ToolResult(block.tool_use_id, block.content, bool(block.is_error), parent, details)
     if isinstance(block, ServerToolResultBlock):
         return ToolResult(block.tool_use_id, block.content, False, parent, details)
-    return Other(type(block).__name__, _plain(block))
+    return _other(block)
 
 
 def _result(message: ResultMessage) -> Result:
@@ -150,7 +158,7 @@ def _result(message: ResultMessage) -> Result:
         duration_api_ms=message.duration_api_ms,
         cost_usd=message.total_cost_usd,
         usage=message.usage,
-        model_usage=_plain(message.model_usage),
+        model_usage=plain(message.model_usage),
         stop_reason=message.stop_reason,
         terminal_reason=message.terminal_reason,
         errors=message.errors,
@@ -166,13 +174,13 @@ def _task(message: Any, status: str) -> Subagent:
         description=getattr(message, "description", None),
         call_id=getattr(message, "tool_use_id", None),
         summary=getattr(message, "summary", None),
-        usage=_plain(getattr(message, "usage", None)),
+        usage=plain(getattr(message, "usage", None)),
     )
 
 
 def _rate_limit(message: RateLimitEvent) -> list[Event]:
     info = message.rate_limit_info
-    return [RateLimit(info.status, info.raw or _plain(info))]
+    return [RateLimit(info.status, info.raw or plain(info))]
 
 
 def _system(message: SystemMessage) -> Event:
@@ -190,16 +198,9 @@ def _system(message: SystemMessage) -> Event:
     )
 
 
+def _other(message: Any) -> Other:
+    return Other(type(message).__name__, plain(message))
+
+
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; what JSON does not know, as text."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

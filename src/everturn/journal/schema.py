@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import inspect
 import re
-import types
 from dataclasses import MISSING, fields
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from everturn.journal import events
 from everturn.journal.events import TYPES, VERSION, Event
+from everturn.journal.values import kinds_of
 
-_KINDS = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+_NAMES = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    list: "array",
+    dict: "object",
+    type(None): "null",
+}
 _ATTRIBUTE = re.compile(r"^    (\w+): (.+(?:\n {5,}.+)*)", re.MULTILINE)
 _SEE = re.compile(r"See `(\w+)`\.")
 _WHOLE = {"type": "integer", "minimum": 1}
@@ -48,25 +56,17 @@ def schema() -> dict[str, Any]:
 
 
 def _line(known: type[Event]) -> dict[str, Any]:
-    hints = get_type_hints(known)
-    own = {each.name: _described(_values(hints[each.name]), _about(known, each.name)) for each in fields(known)}
+    own = {name: _described(_values(kinds), _about(known, name)) for name, kinds in kinds_of(known).items()}
     needed = [each.name for each in fields(known) if each.default is MISSING and each.default_factory is MISSING]
     properties = {"v": _V, "type": {"const": known.TYPE}, **own}
     line = {"properties": properties, "required": needed}
     return _described(line, _one_line(inspect.cleandoc(known.__doc__ or "").split("\n\n")[0]))
 
 
-def _values(hint: Any) -> dict[str, Any]:
+def _values(kinds: tuple[type, ...]) -> dict[str, Any]:
     """Return what a field may hold."""
-    if hint is Any:
-        return {}
-    if get_origin(hint) in (Union, types.UnionType):
-        return {"type": [_kind(each) for each in get_args(hint)]}
-    return {"type": _kind(hint)}
-
-
-def _kind(hint: Any) -> str:
-    return "null" if hint is type(None) else _KINDS[get_origin(hint) or hint]
+    names = [*dict.fromkeys(_NAMES[each] for each in kinds if not (each is int and float in kinds))]
+    return {"type": names if len(names) > 1 else names[0]} if names else {}
 
 
 def _about(known: type, name: str) -> str:
