@@ -153,7 +153,7 @@ class Blocks:
         return first if isinstance(first, Block) else None
 
     def _stream(self, event: Stream, recorded: Recorded) -> None:
-        raw = event.event if isinstance(event.event, dict) else {}
+        raw = event.event
         kind, index = raw.get("type"), raw.get("index")
         if kind == "message_start":
             self.close()
@@ -195,7 +195,7 @@ class Blocks:
 
 def is_interruption(event: Event | None) -> bool:
     """Tell whether an event says that the agent was interrupted."""
-    return isinstance(event, User) and isinstance(event.text, str) and event.text.startswith(INTERRUPTED)
+    return isinstance(event, User) and event.text.startswith(INTERRUPTED)
 
 
 def _told(block: Block) -> Told | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,6 +29,7 @@ from everturn.journal.events import (
     User,
 )
 from everturn.journal.lines import Recorded
+from everturn.journal.values import fits
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FAILED = ("failed", "killed", "stopped")
@@ -91,7 +93,7 @@ class Retelling:
     def _tell(self, told: Told) -> None:
         recorded, event = told.recorded, told.event
         if event is None:
-            self._note(recorded, "unknown", f"an event of the type {recorded.type}, which this release does not know")
+            self._note(recorded, "unknown", f"an event that this release cannot read: {recorded.type}")
             self._entry(recorded, recorded.type)
             return
         reader = self._readers.get(type(event))
@@ -174,6 +176,11 @@ class Retelling:
         self._made += 1
         entry = {"type": kind, "uuid": f"{name}.{self._made}", "timestamp": timestamp(at_ms), **values}
         self._ready.append(entry)
+
+
+def readable(recorded: Recorded) -> Recorded:
+    """Return an event as it is, or as one that is not known if it holds what its type does not."""
+    return recorded if recorded.event is None or fits(recorded.event) else replace(recorded, event=None)
 
 
 def timestamp(at_ms: int) -> str | None:

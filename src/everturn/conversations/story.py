@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import reduce
+from typing import Any, Literal
 
 from everturn.conversations.conversation import Conversation, Turn, Usage
 from everturn.conversations.reading import read_conversation
-from everturn.conversations.retelling import Retelling
+from everturn.conversations.retelling import Retelling, readable
 from everturn.conversations.threads import Entry
 from everturn.conversations.turns import Taken
 from everturn.journal.events import BeganAnew, Ended, Event, Prompt, Resumed, Shutdown, Started, ToolUse
@@ -47,34 +48,28 @@ class Facts:
     def after(self, recorded: Recorded) -> Facts:
         """Return the facts with those of one more event."""
         event = recorded.event
-        changed = replace(
-            self,
-            first_at_ms=recorded.at_ms if self.first_at_ms is None else self.first_at_ms,
-            last_at_ms=recorded.at_ms,
-            events=self.events + 1,
-        )
-        match event:
-            case Started():
-                return replace(changed, started=event)
-            case Resumed():
-                return replace(changed, resumed=event)
-            case BeganAnew():
-                return replace(changed, began_anew=event)
-            case Shutdown():
-                return replace(changed, shutdown=event)
-            case Ended():
-                return replace(changed, ended=event)
-            case Prompt() if self.prompted is None:
-                return replace(changed, prompted=event.resumed)
-        return changed
+        changed: dict[str, Any] = {"last_at_ms": recorded.at_ms, "events": self.events + 1}
+        if self.first_at_ms is None:
+            changed["first_at_ms"] = recorded.at_ms
+        if type(event) in _NAMES:
+            changed[_NAMES[type(event)]] = event
+        elif isinstance(event, Prompt) and self.prompted is None:
+            changed["prompted"] = event.resumed
+        return replace(self, **changed)
+
+
+_NAMES: dict[type | None, str] = {
+    Started: "started",
+    Resumed: "resumed",
+    BeganAnew: "began_anew",
+    Shutdown: "shutdown",
+    Ended: "ended",
+}
 
 
 def facts_of(events: Iterable[Recorded]) -> Facts:
     """Return what events say of their run."""
-    facts = Facts()
-    for recorded in events:
-        facts = facts.after(recorded)
-    return facts
+    return reduce(lambda facts, recorded: facts.after(readable(recorded)), events, Facts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +165,8 @@ def tell(work_key: str, journals: Sequence[RunJournal], problems: Mapping[RunRef
 def in_order(facts: Mapping[RunRef, Facts]) -> list[RunRef]:
     """Return runs in the order in which they claimed their work item.
 
-    Claims are numbered. Where the beginning of a journal is missing, the run that names it as the one before, and then
-    the time, have to do.
+    Claims are numbered. Where the beginning of a journal is missing, the run that names it as the one before, and
+    then the time, have to do.
     """
     named = {run.run_id: run for run in facts}
     before = {run: named.get(_previous(facts[run]) or "") for run in facts}
@@ -219,11 +214,11 @@ def numbered(turns: Sequence[Turn], *, resumed: bool) -> Iterable[Turn]:
 
 
 def _entries(journal: RunJournal) -> tuple[list[Entry], dict[str, list[Entry]]]:
-    """Return the entries that a transcript would have: of the agent, and of each subagent by the call that began it."""
+    """Return the entries that a transcript would have: the agent's, and each subagent's by the call that began it."""
     threads: dict[str | None, Retelling] = {None: Retelling()}
     about: dict[str, str] = {}
     gaps = dict(_before(journal.missing))
-    for recorded in journal.events:
+    for recorded in map(readable, journal.events):
         parent = parent_of(recorded.event)
         if isinstance(recorded.event, ToolUse):
             about[recorded.event.call_id] = description_of(recorded.event)
