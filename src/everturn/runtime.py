@@ -13,6 +13,9 @@ from claude_agent_sdk import ClaudeAgentOptions
 from everturn.clock import SystemClock
 from everturn.git.credentials import Source
 from everturn.host.folders import RunFolders
+from everturn.journal.journal import Journal
+from everturn.journal.leftovers import Leftover, ship_leftover
+from everturn.journal.reading import RunRef
 from everturn.log.encryption import Keys, SealedObjects
 from everturn.log.objects import run as run_blocking
 from everturn.log.roles import Assignment
@@ -208,6 +211,26 @@ class _Stores:
 
     def upload_trace(self, scope: str, run_id: str, path: Path, *, timeout_s: float, late: bool = False) -> None:
         run_blocking(upload(self.objects(scope), scope, run_id, path, late=late, timeout_s=timeout_s))
+
+    def open_journal(self, ref: RunRef, path: Path) -> Journal:
+        return Journal.open(
+            self.objects(ref.scope),
+            ref,
+            path,
+            settings=self._settings,
+            clock=SystemClock(),
+            metrics=default_metrics(),
+        )
+
+    def ship_journal(self, ref: RunRef, path: Path) -> Leftover:
+        return ship_leftover(
+            self.objects(ref.scope),
+            ref,
+            path,
+            settings=self._settings,
+            clock=SystemClock(),
+            metrics=default_metrics(),
+        )
 
     def admit(self, scope: str) -> None:
         run_blocking(admit(self.objects(scope), scope, self.label))

@@ -109,6 +109,9 @@ class Held:
                 self.stop.request("SIGTERM")
                 await anyio.sleep(WAIT_S)
 
+        async def post(message: Message) -> None:
+            self.posted.append(message)
+
         agent: Any = self.agent
         turn = Turn(
             agent,
@@ -118,7 +121,7 @@ class Held:
             hasten=lambda: self.agent.log.append("hastened"),
             end_agent=lambda: self.agent.log.append("killed"),
             take=take,
-            post=self.posted.append,
+            post=post,
         )
         with anyio.fail_after(WAIT_S):
             await turn.hold("Go.")

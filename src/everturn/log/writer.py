@@ -178,6 +178,10 @@ class LogWriter:
         except Invalid as error:
             self._observer.failed(self._folder, len(entries), error)
             raise
+        return await self.append_batch(batch, patience)
+
+    async def append_batch(self, batch: Batch, patience: Patience | None = None) -> int:
+        """Append entries that are encoded already as one part. See `append`."""
         return await self._append(batch, "data", patience or self.patience())
 
     async def truncate(self, *, after: int | None = None) -> int:

@@ -16,6 +16,8 @@ import anyio
 from everturn.errors import EverturnError, Fenced, Unavailable
 from everturn.git.credential_server import CredentialServer
 from everturn.host.folders import RunFolder
+from everturn.journal.events import Event, Shutdown
+from everturn.journal.journal import Journal
 from everturn.log.background import start_thread
 from everturn.runner.dispatch import in_thread
 from everturn.runner.handle import Progress
@@ -34,6 +36,7 @@ from everturn.upkeep.traces import Trace
 END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left
 TRACE_FILE = "trace.jsonl"
+JOURNAL_FILE = "journal.jsonl"
 TAINTED = "tainted"  # in the notes of a folder: the reason that its run has added to those in the registry
 
 
@@ -44,6 +47,7 @@ class Holdings:
     Attributes:
         folder: Its folder on this machine.
         trace: Its trace, in that folder.
+        journal: Its journal, in that folder too.
         lease: Its claim.
         store: Its transcript.
         place: Its workdir.
@@ -53,6 +57,7 @@ class Holdings:
 
     folder: RunFolder | None = None
     trace: Trace | None = None
+    journal: Journal | None = None
     lease: Lease | None = None
     store: TranscriptStore | None = None
     place: Place = field(default_factory=Place)
@@ -69,16 +74,24 @@ class Closing:
         progress: What its handle shows.
         stop: The wish that it ends, if there was one.
         interruption: Cuts steps short when the run is to hurry.
+        ending: Makes the journal's last event of what went wrong in letting go, if something did.
     """
 
-    def __init__(
-        self, parts: Parts, held: Holdings, progress: Progress, stop: Stop, interruption: Interruption
+    def __init__(  # all that a run is about
+        self,
+        parts: Parts,
+        held: Holdings,
+        progress: Progress,
+        stop: Stop,
+        interruption: Interruption,
+        ending: Callable[[Exception | None], Event],
     ) -> None:
         self._parts = parts
         self._held = held
         self._progress = progress
         self._stop = stop
         self._interruption = interruption
+        self._ending = ending
         self._keep = False  # the folder: something in it is still needed
         self._agent_is_gone = True
         self._begun = parts.clock.elapsed()
@@ -91,6 +104,8 @@ class Closing:
         the claim is released, or runs out.
         """
         problem: Exception | None = None
+        if self._stop.reason is not None:
+            self._record(Shutdown(self._stop.reason))
         if self._held.folder is not None and _may_live(self._held.folder):
             end = partial(in_thread, partial(self._held.folder.end_agent, timeout_s=END_AGENTS_S))
             self._agent_is_gone = await self._step("agent", end)
@@ -100,6 +115,10 @@ class Closing:
             await self._step("summaries", self._held.store.aclose)
         if self._held.trace is not None and self._held.lease is not None:
             stored = await self._step("trace", partial(self._upload_trace, self._held.trace, self._held.lease))
+            self._keep = self._keep or not stored
+        if self._held.journal is not None:
+            self._record(self._ending(problem))
+            stored = await self._step("journal", partial(self._close_journal, self._held.journal))
             self._keep = self._keep or not stored
         await self._step("workdir", partial(in_thread, self._leave_workdir))
         if self._held.lease is not None:
@@ -174,6 +193,17 @@ class Closing:
         scope = lease.claim.work.key
         upload = partial(self._parts.stores.upload_trace, scope, self._progress.run_id, trace.path)
         await in_thread(partial(upload, timeout_s=self._left_s))
+
+    def _record(self, event: Event) -> None:
+        """Write how the run ends, for whoever reads of it later; it ends all the same."""
+        if self._held.journal is not None:
+            try:
+                self._held.journal.write(event)
+            except EverturnError as error:
+                self._log.warning("closing_failed", step="journal", error=str(error))
+
+    async def _close_journal(self, journal: Journal) -> None:
+        await in_thread(partial(journal.close, 0 if self._stop.hurry else self._left_s))
 
     async def _release(self, lease: Lease) -> None:
         await in_thread(lease.end)

@@ -17,11 +17,13 @@ from claude_agent_sdk import (
     ResultMessage,
     SystemMessage,
 )
+from claude_agent_sdk.types import StreamEvent
 
 from everturn.agent import Agent, session_of
 from everturn.errors import Conflict, EverturnError, Fenced, NotFound, Unavailable
 from everturn.host.agents import end_old_agents, find_cli, mark_of
 from everturn.host.folders import RunFolder
+from everturn.journal.events import BeganAnew, Ended, Event
 from everturn.model import Holder
 from everturn.runner.closing import END_AGENTS_S, LEAST_S, TRACE_FILE, Closing, Holdings
 from everturn.runner.dispatch import Dispatcher, Result, in_thread, in_thread_or_leave
@@ -31,6 +33,7 @@ from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
 from everturn.runner.past import Past
 from everturn.runner.place import Place
+from everturn.runner.record import Record
 from everturn.runner.request import Request
 from everturn.runner.stopping import CANCELLED, LOST, Stop
 from everturn.runner.turn import ConversationLost, Turn
@@ -65,9 +68,11 @@ class Conduct:
         self._interruption = Interruption(stop)
         self._log = get_logger()
         self._held = Holdings()
+        self._record = Record(parts, request, progress, self._held)
         self._context = RunContext(request.work.key, progress.run_id)
         self._mark = mark_of(parts.settings.registry_url(), request.work.key)
         self._result: ResultMessage | None = None
+        self._problem: Exception | None = None
         self._begun = 0.0
         self._heard = False
         self._dispatcher = Dispatcher(parts.registry, parts.stores, clock=parts.clock, metrics=parts.metrics)
@@ -90,7 +95,6 @@ class Conduct:
             self._mailbox.end(error)
 
     async def _course(self) -> None:
-        problem: Exception | None = None
         try:
             with self._interruption.unless_stopped():
                 await self._prepare()
@@ -100,11 +104,11 @@ class Conduct:
             self._stop.request(CANCELLED, again=False)  # the event loop is coming to its end, and waits for us
             raise
         except Exception as caught:  # noqa: BLE001  # raised below, when all is let go of
-            problem = caught
+            self._problem = caught
         finally:
             with anyio.CancelScope(shield=True):
                 unwell = await self._closing().let_go()
-        for error in (self._stop.error, problem, unwell):
+        for error in (self._stop.error, self._problem, unwell):
             if error is not None:
                 raise error
 
@@ -132,6 +136,7 @@ class Conduct:
         self._held.store = await self._dispatcher.take_over(lease, self._progress, past.look_after)
         self._metrics.dispatch_seconds.observe(self._parts.clock.elapsed() - self._begun)
         self._label_folder()
+        await self._record.begin(lease.claim, self._held.folder)
         await past.look_after(self._held.store)  # a session that is new has left nothing to wait for until here
         if not (claim.is_new or self._progress.resumed):
             await self._refresh_workdir()
@@ -250,7 +255,7 @@ class Conduct:
 
     def _options(self, folder: RunFolder) -> ClaudeAgentOptions:
         """Return what the caller wants of the agent and, with a workdir, what git gets from us."""
-        options, access = self._request.options, self._parts.access
+        options, access = replace(self._request.options, include_partial_messages=True), self._parts.access
         if not self._request.work.repo:
             return options
         if self._held.git is None:
@@ -284,8 +289,7 @@ class Conduct:
         resumed = bool(self._progress.resumed)
         record = None if self._held.lease is None else self._held.lease.claim.previous
         prompt = await self._request.text(resumed=resumed, record=record)
-        if self._held.trace is not None:
-            self._held.trace.note("prompt", text=prompt, resumed=resumed)
+        await self._record.prompt(prompt, resumed=resumed)
         return prompt
 
     async def _take(self, message: Message) -> None:
@@ -301,8 +305,9 @@ class Conduct:
         if isinstance(message, ResultMessage):
             self._result = message
             await self._compare(store)
-        self._note(message)
-        await self._mailbox.put(message)
+        await self._record.message(message)
+        if self._is_wanted(message):
+            await self._mailbox.put(message)
 
     async def _compare(self, store: TranscriptStore) -> None:
         """Look, at the end of a turn, whether all that the agent has handed over is stored. The rest is to come."""
@@ -315,14 +320,15 @@ class Conduct:
         except EverturnError as error:  # it is looked at again when the agent has gone
             self._log.warning("not_compared", error=str(error))
 
-    def _post(self, message: Message) -> None:
+    async def _post(self, message: Message) -> None:
         """Hand over what the agent says after it was interrupted; nobody need be waiting for it."""
-        self._note(message)
-        self._mailbox.post(message)
+        await self._record.message(message)
+        if self._is_wanted(message):
+            self._mailbox.post(message)
 
-    def _note(self, message: Message) -> None:
-        if self._held.trace is not None:
-            self._held.trace.message(message)
+    def _is_wanted(self, message: Message) -> bool:
+        """Tell whether the caller has asked for such messages. The journal has the pieces of answers in any case."""
+        return self._request.options.include_partial_messages or not isinstance(message, StreamEvent)
 
     async def _confirm(self, message: Message) -> None:
         stated = session_of(message)
@@ -356,17 +362,25 @@ class Conduct:
         self._label_folder()
         await self._refresh_workdir()
         told = {"session_id": self._progress.session_id, "instead_of": lost}
-        self._post(SystemMessage(subtype=BEGAN_ANEW, data={"type": "system", "subtype": BEGAN_ANEW, **told}))
+        await self._record.note(BeganAnew(str(told["session_id"]), str(lost)))
+        self._mailbox.post(SystemMessage(subtype=BEGAN_ANEW, data={"type": "system", "subtype": BEGAN_ANEW, **told}))
 
     def _closing(self) -> Closing:
-        return Closing(self._parts, self._held, self._progress, self._stop, self._interruption)
+        return Closing(self._parts, self._held, self._progress, self._stop, self._interruption, self._ending)
+
+    def _ending(self, unwell: Exception | None) -> Event:
+        error = self._stop.error or self._problem or unwell
+        return Ended(self._outcome(error), _told(error))
+
+    def _outcome(self, error: BaseException | None) -> str:
+        if self._stop.reason is not None:
+            return "lost" if self._stop.reason == LOST else "stopped"
+        if error is not None:
+            return "refused" if self._held.lease is None else "failed"
+        return "completed" if self._result is not None and not self._result.is_error else "failed"
 
     def _count(self, error: BaseException | None) -> None:
-        outcome = "completed" if self._result is not None and not self._result.is_error else "failed"
-        if self._stop.reason is not None:
-            outcome = "lost" if self._stop.reason == LOST else "stopped"
-        elif error is not None:
-            outcome = "refused" if self._held.lease is None else "failed"
+        outcome = self._outcome(error)
         self._metrics.runs.labels(outcome).inc()
         self._log.info("run_ended", outcome=outcome, stopped=self._stop.reason, error=_told(error))
 

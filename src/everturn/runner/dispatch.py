@@ -15,6 +15,9 @@ from claude_agent_sdk import SessionKey, project_key_for_directory
 
 from everturn.clock import Clock
 from everturn.errors import Conflict, EverturnError, Held
+from everturn.journal.journal import Journal
+from everturn.journal.leftovers import Leftover
+from everturn.journal.reading import RunRef
 from everturn.model import Claim, Holder, WorkItem
 from everturn.registry import Registry
 from everturn.runner.handle import Progress
@@ -46,6 +49,12 @@ class Stores(Protocol):
     def upload_trace(self, scope: str, run_id: str, path: Path, *, timeout_s: float, late: bool = False) -> None:
         """Put a run's trace into the store, if it can be done in this time; late, if an earlier upload of it may have
         failed."""
+
+    def open_journal(self, ref: RunRef, path: Path) -> Journal:
+        """Begin a run's journal in a file."""
+
+    def ship_journal(self, ref: RunRef, path: Path) -> Leftover:
+        """Store what a dead run had written to its journal and not stored."""
 
 
 class Dispatcher:

@@ -7,8 +7,9 @@ from functools import partial
 
 from everturn.errors import EverturnError, Unavailable
 from everturn.host.folders import RunFolder
+from everturn.journal.reading import RunRef
 from everturn.model import Claim
-from everturn.runner.closing import END_AGENTS_S, TAINTED, TRACE_FILE
+from everturn.runner.closing import END_AGENTS_S, JOURNAL_FILE, TAINTED, TRACE_FILE
 from everturn.runner.dispatch import in_thread
 from everturn.runner.handle import Progress
 from everturn.runner.lease import Lease
@@ -89,7 +90,8 @@ class Past:
             if is_ours and folder.transcript.exists() and folder.facts["session_id"] == self._progress.session_id:
                 healing = await self._salvage(folder, store)
                 needed = False
-            if is_ours:  # last: a trace that is refused must not keep a conversation from being whole
+            if is_ours:  # last: what is refused here must not keep a conversation from being whole
+                await self._ship_journal(folder)
                 await self._upload_trace(folder)
             keep = needed and not await in_thread(partial(self._is_old, folder))
         except (EverturnError, OSError) as error:
@@ -113,6 +115,16 @@ class Past:
     def _taint(self, claim: Claim, *, tainted: str | None) -> Claim:
         self._parts.registry.taint(claim, tainted)
         return replace(claim, tainted=tainted)
+
+    async def _ship_journal(self, folder: RunFolder) -> None:
+        journal = folder.path / JOURNAL_FILE
+        if not journal.exists():
+            return
+        ref = RunRef(folder.facts["task_id"], folder.run_id)
+        left = await in_thread(partial(self._parts.stores.ship_journal, ref, journal))
+        if left.torn_bytes or left.damaged:
+            self._progress.warn(f"the journal of run {ref.run_id} was torn; every whole line of it is stored")
+        await in_thread(journal.unlink)
 
     async def _upload_trace(self, folder: RunFolder) -> None:
         trace = folder.path / TRACE_FILE

@@ -49,7 +49,7 @@ class Turn:
     hasten: Callable[[], None]
     end_agent: Callable[[], None]
     take: Callable[[Message], Awaitable[None]]
-    post: Callable[[Message], None]
+    post: Callable[[Message], Awaitable[None]]
 
     async def hold(self, prompt: str) -> None:
         """Hold the turn, to its end or until the run is to stop. On return the agent is gone.
@@ -104,7 +104,7 @@ class Turn:
             await self.agent.interrupt()
             async with aclosing(self.agent.messages()) as messages:
                 async for message in messages:
-                    self.post(message)
+                    await self.post(message)
 
     async def _let_go(self) -> Exception | None:
         """Let go of the agent, and return what went wrong: a group of tasks would wrap it."""

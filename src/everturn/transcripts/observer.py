@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from everturn.errors import Fenced
-from everturn.log.compaction import Outcome
 from everturn.log.format import Header
 from everturn.telemetry import Metrics, default_metrics, get_logger
 from everturn.transcripts.ledger import Ledger
@@ -98,23 +97,3 @@ class StoreObserver:
         """A summary was not written. It is derived: the next one, or a reader, makes up for it."""
         self.metrics.summary_failures.inc()
         self._log.warning("summary_failed", session_id=session_id, error=str(error))
-
-    def compacted(self, folder: str, outcome: Outcome, freed: int, seconds: float) -> None:
-        """Parts were merged, or freed."""
-        self.metrics.compactions.labels("done").inc()
-        self.metrics.compacted_objects.inc(outcome.merged)
-        self.metrics.freed_objects.inc(freed)
-        self._log.info(
-            "compacted",
-            log=folder,
-            merged=outcome.merged,
-            segments=len(outcome.segments),
-            freed=freed,
-            size_bytes=outcome.size_bytes,
-            seconds=round(seconds, 3),
-        )
-
-    def compaction_failed(self, folder: str, error: Exception) -> None:
-        """A compaction gave up. The log is as whole as before."""
-        self.metrics.compactions.labels("failed").inc()
-        self._log.warning("compaction_failed", log=folder, error=str(error))

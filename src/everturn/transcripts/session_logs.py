@@ -21,6 +21,7 @@ from everturn.log.entries import encode
 from everturn.log.objects import Objects, run
 from everturn.log.patience import Backoff, Patience
 from everturn.log.reader import Log, list_spans, read
+from everturn.log.reporting import CompactionReport
 from everturn.log.writer import LogWriter
 from everturn.settings import Settings
 from everturn.transcripts import listing
@@ -105,7 +106,7 @@ class SessionLogs:
             writer=settings.worker,
             clock=clock,
             ids=ids,
-            observer=observer,
+            observer=CompactionReport(observer.metrics),
         )
 
     def target(self, key: SessionKey) -> Target:

@@ -1,0 +1,137 @@
+"""The local file of a journal: whole lines, or none (docs/journal.md)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from everturn.errors import Denied, Unavailable
+
+CHUNK_BYTES = 1 << 20
+
+
+class JournalFile:
+    """A journal's file while its run writes it. For one thread at a time.
+
+    Args:
+        path: The file. It must not be there yet; it is made for nobody else to read.
+
+    Attributes:
+        path: The file.
+        size_bytes: How much of it is whole lines.
+
+    Raises:
+        Denied: It cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size_bytes = 0
+        self._torn = False
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Denied(
+                f"the journal {path} cannot be made: {error.strerror}", hint="check the setting state, and its disk"
+            ) from None
+
+    def append(self, lines: bytes) -> None:
+        """Append whole lines. On return they survive the process.
+
+        Raises:
+            Unavailable: The disk is full, say. None of them is in it.
+        """
+        try:
+            if self._torn:
+                self._take_back()
+            written = os.write(self._file, lines)
+            if written != len(lines):
+                self._append_rest(lines, written)
+        except OSError as error:
+            raise self._failed(error) from None
+        self.size_bytes += len(lines)
+
+    def sync(self) -> None:
+        """Return when all that was appended survives the machine's power.
+
+        Raises:
+            Unavailable: The disk does not say so.
+        """
+        try:
+            os.fdatasync(self._file)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._file)
+
+    def _append_rest(self, lines: bytes, written: int) -> None:
+        self._torn = True
+        rest = memoryview(lines)
+        while written < len(lines):
+            written += os.write(self._file, rest[written:])
+        self._torn = False
+
+    def _take_back(self) -> None:
+        """Cut off what stands behind the last whole line: whoever reads the file must not take it for an event."""
+        os.ftruncate(self._file, self.size_bytes)
+        self._torn = False
+
+    def _failed(self, error: OSError) -> Unavailable:
+        if self._torn:
+            try:
+                self._take_back()
+            except OSError:  # tried again before the next line, and by whoever looks after what we leave
+                self._torn = True
+        return Unavailable(
+            f"the journal {self.path} cannot be written: {error.strerror}",
+            hint="make room on its disk, then run it again: the conversation is stored",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What was cut off a journal that nobody writes any more.
+
+    Attributes:
+        size_bytes: What is left: whole lines.
+        torn_bytes: What stood behind them.
+    """
+
+    size_bytes: int
+    torn_bytes: int
+
+
+def cut(path: Path) -> Cut:
+    """Cut off a last line that has no end. Every whole line stays.
+
+    Raises:
+        Denied: The file cannot be read or written.
+    """
+    try:
+        with path.open("r+b") as file:
+            size_bytes = file.seek(0, os.SEEK_END)
+            whole_bytes = whole_lines(file)
+            if whole_bytes < size_bytes:
+                file.truncate(whole_bytes)
+            return Cut(whole_bytes, size_bytes - whole_bytes)
+    except OSError as error:
+        raise Denied(f"{path} cannot be mended: {error.strerror}", hint="check its permissions") from None
+
+
+def whole_lines(file: BinaryIO) -> int:
+    """Return how many bytes there are up to the end of the last whole line, and go to the file's start."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - CHUNK_BYTES)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n") + 1
+        if found:
+            file.seek(0)
+            return start + found
+        end = start
+    file.seek(0)
+    return 0

@@ -1,0 +1,155 @@
+"""The journal of a run: every event is written before anybody sees it (docs/journal.md)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Self
+
+from everturn.clock import Clock, Ids, SystemClock
+from everturn.errors import EverturnError
+from everturn.journal.events import Event
+from everturn.journal.file import JournalFile
+from everturn.journal.lines import line_of
+from everturn.journal.reading import RunRef
+from everturn.journal.shipping import Appender, Shipper
+from everturn.log.objects import Objects
+from everturn.settings import Settings
+from everturn.telemetry import Metrics, default_metrics
+
+Durability = Literal["flush", "fsync", "store"]
+
+
+class Journal:
+    """The journal of one run, written by that run.
+
+    Any thread may write; events get their numbers in the order in which they come.
+
+    Args:
+        ref: Whose it is.
+        file: Where it is on this machine.
+        shipper: Brings it to the store.
+        clock: Tells when things happen.
+        durability: What an event has to survive before it may be shown.
+        timeout_s: How long to wait for that.
+        metrics: What is counted.
+        closed: Called at the end.
+    """
+
+    def __init__(  # its parts; see `open`
+        self,
+        ref: RunRef,
+        file: JournalFile,
+        shipper: Shipper,
+        *,
+        clock: Clock,
+        durability: Durability,
+        timeout_s: float,
+        metrics: Metrics,
+        closed: Callable[[], None],
+    ) -> None:
+        self.ref = ref
+        self.settles = durability != "flush"
+        self._file = file
+        self._shipper = shipper
+        self._now = clock.now
+        self._durability = durability
+        self._timeout_s = timeout_s
+        self._metrics = metrics
+        self._closed = closed
+        self._seq = 0
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        objects: Objects,
+        ref: RunRef,
+        path: Path,
+        *,
+        settings: Settings,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        metrics: Metrics | None = None,
+    ) -> Self:
+        """Begin a journal. Nothing is asked of the store yet.
+
+        Args:
+            objects: The store.
+            ref: Whose it is.
+            path: Where it is on this machine; there must be no such file.
+            settings: How durable it has to be, and how it gets into the store.
+            clock: Tells when things happen.
+            ids: For write ids.
+            metrics: What is counted.
+
+        Raises:
+            Denied: The file cannot be made.
+            Invalid: The scope or the run id is not a usable name.
+        """
+        clock, metrics = clock or SystemClock(), metrics or default_metrics()
+        file = JournalFile(path)
+        appender = Appender(objects, ref.folder, settings=settings, clock=clock, ids=ids or Ids(), metrics=metrics)
+        return cls(
+            ref,
+            file,
+            Shipper(path, appender.append, ship_s=settings.journal_ship_s, metrics=metrics),
+            clock=clock,
+            durability=settings.journal_durability,
+            timeout_s=2 * settings.append_deadline_s,  # what is on its way already may have to fail first
+            metrics=metrics,
+            closed=appender.close,
+        )
+
+    @property
+    def path(self) -> Path:
+        """Where it is on this machine."""
+        return self._file.path
+
+    def write(self, *events: Event) -> None:
+        """Write events. On return they survive the process; for more, call `settle`.
+
+        Raises:
+            Unavailable: They cannot be written, none of them: they must not be shown.
+        """
+        with self._lock:
+            at_ms = int(self._now() * 1000)
+            seq = self._seq
+            if len(events) == 1:
+                lines = line_of(events[0], seq + 1, at_ms)
+            else:
+                lines = b"".join([line_of(event, number, at_ms) for number, event in enumerate(events, seq + 1)])
+            try:
+                self._file.append(lines)
+            except EverturnError:
+                self._metrics.journal_write_failures.inc(len(events))
+                raise
+            self._seq = seq + len(events)
+            self._shipper.grown(self._file.size_bytes)
+
+    def settle(self) -> None:
+        """Block until what was written is as durable as it has to be before it is shown.
+
+        Raises:
+            Unavailable: It is not, so it must not be shown. It is in the file all the same, and stored later.
+        """
+        if self._durability == "fsync":
+            self._file.sync()
+        elif self._durability == "store":
+            self._shipper.settle(self._timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """End it, when nothing more is written. On return all of it is in the store.
+
+        Args:
+            timeout_s: How long to try.
+
+        Raises:
+            EverturnError: Not all is stored: keep the file, and have the next start here look after it.
+        """
+        try:
+            self._shipper.close(timeout_s)
+        finally:
+            self._file.close()
+            self._closed()

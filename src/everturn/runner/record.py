@@ -1,0 +1,93 @@
+"""What a run writes down as it goes: its journal, before anybody sees what it tells of, and its trace."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from claude_agent_sdk import Message
+
+from everturn.host.folders import RunFolder
+from everturn.journal.events import Event, Prompt, Resumed, Started
+from everturn.journal.messages import Scribe
+from everturn.journal.reading import RunRef
+from everturn.model import Claim
+from everturn.runner.closing import JOURNAL_FILE, Holdings
+from everturn.runner.dispatch import in_thread, in_thread_or_leave
+from everturn.runner.handle import Progress
+from everturn.runner.parts import Parts
+from everturn.runner.request import Request
+
+
+class Record:
+    """The record of one run.
+
+    Args:
+        parts: What runs are made of.
+        request: What this one is asked to do.
+        progress: What its handle shows.
+        held: Its trace, and its journal once there is one.
+    """
+
+    def __init__(self, parts: Parts, request: Request, progress: Progress, held: Holdings) -> None:
+        self._parts = parts
+        self._request = request
+        self._progress = progress
+        self._held = held
+        self._scribe = Scribe()
+
+    async def begin(self, claim: Claim, folder: RunFolder) -> None:
+        """Begin the journal: it says first whose it is, and what came before.
+
+        Raises:
+            Denied: It cannot be begun.
+            Unavailable: The same.
+        """
+        ref = RunRef(self._request.work.key, self._progress.run_id)
+        begin = partial(self._parts.stores.open_journal, ref, folder.path / JOURNAL_FILE)
+        self._held.journal = await in_thread(begin)
+        before = claim.previous or claim.stale
+        previous = (before.run_id or None) if before is not None else None
+        await self.note(self._started(claim, previous))
+        if self._progress.resumed:
+            await self.note(Resumed(claim.session_id, previous, claim.took_over))
+
+    def _started(self, claim: Claim, previous: str | None) -> Started:
+        work = self._request.work
+        return Started(
+            run_id=self._progress.run_id,
+            work_key=work.key,
+            session_id=claim.session_id,
+            epoch=claim.epoch,
+            worker=self._parts.settings.worker,
+            cwd=str(self._progress.cwd),
+            task_id=work.task_id,
+            agent=work.agent,
+            repo=work.repo,
+            issue=None if work.issue is None else str(work.issue),
+            branch=self._request.branch,
+            previous_run_id=previous,
+        )
+
+    async def note(self, *events: Event) -> None:
+        """Write events. On return they may be shown.
+
+        Raises:
+            Unavailable: They cannot be written, so they must not be shown.
+        """
+        journal = self._held.journal
+        assert journal is not None
+        journal.write(*events)
+        if journal.settles:
+            await in_thread_or_leave(journal.settle)
+
+    async def prompt(self, text: str, *, resumed: bool) -> None:
+        """Write what the agent is told. Raises as `note`."""
+        await self.note(Prompt(text, resumed))
+        if self._held.trace is not None:
+            self._held.trace.note("prompt", text=text, resumed=resumed)
+
+    async def message(self, message: Message) -> None:
+        """Write what the agent says. Raises as `note`."""
+        await self.note(*self._scribe.events(message))
+        if self._held.trace is not None:
+            self._held.trace.message(message)
