@@ -83,12 +83,11 @@ class Retelling:
         ready, self._ready = self._ready, []
         return ready
 
-    def finish(self) -> list[Entry]:
-        """Take out the entries that are left when nothing more will come."""
+    def close(self) -> None:
+        """Expect nothing more: what was begun is told as far as it came."""
         self._blocks.close()
         for told in self._blocks.settled():
             self._tell(told)
-        return self.entries()
 
     def _tell(self, told: Told) -> None:
         recorded, event = told.recorded, told.event
@@ -100,7 +99,7 @@ class Retelling:
         if reader is not None:
             reader(event, recorded)
         if told.is_cut_off:
-            self._note(recorded, "cut off", "what came after this was never written, or never came")
+            self._note(recorded, "cut off", "the rest of this never came")
 
     def _assistant(self, event: Assistant, at: Recorded) -> None:
         if event.model == NO_MODEL or event.error is not None:

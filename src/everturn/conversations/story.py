@@ -225,7 +225,9 @@ def _entries(journal: RunJournal) -> tuple[list[Entry], dict[str, list[Entry]]]:
         if recorded.seq in gaps:
             threads[None].tell_gap(*gaps[recorded.seq], recorded.at_ms)
         threads.setdefault(parent, Retelling()).add(recorded)
-    told = {parent: [*thread.entries(), *thread.finish()] for parent, thread in threads.items()}
+    for thread in threads.values():
+        thread.close()
+    told = {parent: thread.entries() for parent, thread in threads.items()}
     main = told.pop(None)
     return main, {
         str(parent): [metadata(str(parent), about.get(str(parent), "")), *entries] for parent, entries in told.items()
