@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from everturn.mirrors.hits import Filters
-from everturn.mirrors.stats import GROUPS, By, Stat, stats, totals
+from everturn.mirrors.stats import By, Stat, stats, totals
 from mirrored import (
     DAY_MS,
     NOON_MS,
@@ -63,7 +63,7 @@ def test_totals_are_those_of_all_runs(mirror: MirrorOfRuns) -> None:
 
 
 def test_by_agent_the_one_that_cost_most_comes_first(mirror: MirrorOfRuns) -> None:
-    found = by(mirror, "agent")
+    found = by(mirror, By.AGENT)
     assert list(found) == ["fixer", "writer", None]
     assert (found["fixer"].cost_usd, found["fixer"].unpriced_runs) == (0.5, 0)
     assert (found["writer"].runs, found["writer"].died, found["writer"].unpriced_runs) == (2, 1, 1)
@@ -71,25 +71,25 @@ def test_by_agent_the_one_that_cost_most_comes_first(mirror: MirrorOfRuns) -> No
 
 
 def test_a_repository_is_one_however_it_is_spelled(mirror: MirrorOfRuns) -> None:
-    found = by(mirror, "repo")
+    found = by(mirror, By.REPO)
     assert {key: stat.runs for key, stat in found.items()} == {WEB: 3, None: 1}
 
 
 def test_days_come_in_their_order(mirror: MirrorOfRuns) -> None:
-    found = by(mirror, "day")
+    found = by(mirror, By.DAY)
     assert {key: stat.runs for key, stat in found.items()} == {"2025-11-20": 1, "2025-11-21": 2, "2025-11-23": 1}
     assert list(found) == sorted(found, key=str)
 
 
 def test_by_model_tokens_and_cost_are_those_of_the_model(mirror: MirrorOfRuns) -> None:
-    found = by(mirror, "model")
+    found = by(mirror, By.MODEL)
     assert found["claude-large"].runs == 3
     assert (found["claude-large"].input_tokens, found["claude-large"].cost_usd) == (207, 0.75)
     assert found["claude-large"].turns is None
 
 
 def test_by_tool_a_run_counts_once_and_each_call_does(mirror: MirrorOfRuns) -> None:
-    (found,) = by(mirror, "tool").values()
+    (found,) = by(mirror, By.TOOL).values()
     assert (found.key, found.runs, found.tool_calls, found.tool_failures, found.tool_ms) == ("Bash", 2, 2, 1, 2000)
     assert found.record()["tool_calls"] == 2
     assert "cost_usd" not in found.record()
@@ -107,13 +107,13 @@ def test_by_tool_a_run_counts_once_and_each_call_does(mirror: MirrorOfRuns) -> N
 )
 def test_filters_leave_runs_out_everywhere(mirror: MirrorOfRuns, filters: Filters, runs: int) -> None:
     assert totals(mirror.database, filters).runs == runs
-    for what in ("agent", "repo", "day", "work"):
+    for what in (By.AGENT, By.REPO, By.DAY, By.WORK):
         assert sum(each.runs for each in stats(mirror.database, what, filters)) == runs
 
 
 def test_an_empty_mirror_has_no_groups_and_totals_of_zero(tmp_path: Path) -> None:
     empty = MirrorOfRuns(tmp_path / "empty.db")
-    assert all(stats(empty.database, what, Filters()) == [] for what in GROUPS)
+    assert all(stats(empty.database, what, Filters()) == [] for what in By)
     found = totals(empty.database, Filters())
     assert (found.runs, found.tokens, found.cost_usd) == (0, 0, None)
     empty.close()

@@ -7,18 +7,23 @@ from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 import typer
+from rich.console import Console
+from rich.progress import Progress as ProgressBar
 
-from everturn.cli.output import complain, refuse_memory
-from everturn.errors import Corrupt, NotFound, Unavailable
+from everturn.cli.output import complain
+from everturn.conversations.runs import LocalJournals
+from everturn.errors import Corrupt, Denied, Unavailable
+from everturn.mirrors.keeping import Progress, catch_up
 from everturn.mirrors.sqlite import SqliteMirror, folder_of
+from everturn.runtime import open_journals
 from everturn.settings import Settings
-from everturn.telemetry import log_to_stderr
 
 Answer = TypeVar("Answer")
 
 AgentOption = Annotated[str | None, typer.Option("--agent", help="Only runs of this agent.")]
 RepoOption = Annotated[
-    str | None, typer.Option("--repo", help="Only runs in this repository: its URL, or the end of it, as in acme/web.")
+    str | None,
+    typer.Option("--repo", help="Only runs in this repository: its URL, or the end of it, as in acme/web."),
 ]
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Ask the mirror as it is; do not bring it up to date from the store first.")
@@ -26,19 +31,9 @@ OfflineOption = Annotated[
 SINCE_HELP = "as in 2h, 3d, 2026-11-01 or 2026-11-01T12:00."
 
 
-def load_settings(store: str | None) -> Settings:
-    """Return the settings.
-
-    Raises:
-        Invalid: There is something wrong with them.
-    """
-    settings = Settings.load(store=store)
-    refuse_memory(settings.store_url())
-    log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
-    return settings
-
-
-def ask(settings: Settings, question: Callable[[sqlite3.Connection], Answer], *, offline: bool, quiet: bool) -> Answer:
+def ask(
+    settings: Settings, question: Callable[[sqlite3.Connection], Answer], *, offline: bool, quiet: bool
+) -> Answer:
     """Return the answer to a question about all runs of a store.
 
     A mirror that turns out to be damaged is made anew, and asked again. A store that does not answer is no reason not
@@ -70,3 +65,22 @@ def _answer(mirror: SqliteMirror, question: Callable[[sqlite3.Connection], Answe
     with mirror.reading() as connection:
         connection.execute("BEGIN")
         return question(connection)
+
+
+def _bring_up_to_date(settings: Settings, mirror: SqliteMirror, *, quiet: bool) -> None:
+    """Fold what is new in the store, if the store can be read; if not, a mirror that can be asked will do."""
+    try:
+        journals = open_journals(settings)
+        local = LocalJournals(settings.runs_path(), journals.label).runs()
+        watcher = Console(stderr=True)
+        with ProgressBar(console=watcher, transient=True, disable=quiet or not watcher.is_terminal) as bar:
+            task = bar.add_task("Taking in journals", total=None)
+
+            def told(progress: Progress) -> None:
+                bar.update(task, completed=progress.runs, total=progress.runs_to_do)
+
+            catch_up(journals, mirror, told=told, is_live=local.__contains__)
+    except (Unavailable, Denied) as error:
+        if mirror.unusable() is not None:
+            raise
+        complain(error.message, "this is what was known before", kind="warning")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Callable
-from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,24 +12,23 @@ import typer
 from rich.padding import Padding
 from rich.text import Text
 
-from everturn.cli.asking import SINCE_HELP, AgentOption, OfflineOption, RepoOption, ask, load_settings
+from everturn.cli.asking import SINCE_HELP, AgentOption, OfflineOption, RepoOption, ask
 from everturn.cli.output import Terminal
-from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, printing
+from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, printing, settings_for
 from everturn.cli.times import moment_ms
 from everturn.clock import SystemClock
 from everturn.conversations.wording import clean, one_line, plural
-from everturn.mirrors.hits import KINDS, Filters, Found, Hit
+from everturn.mirrors.hits import Filters, Found, Hit, Kind
 from everturn.mirrors.query import parse_query
 from everturn.mirrors.search import search
 
-Kind = StrEnum("Kind", [(kind, kind) for kind in KINDS])
 _MARK = "bold yellow"
 
 
-def command(  # one parameter for each option
+def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
     text: Annotated[
         list[str],
-        typer.Argument(help="Words that are all to be found; \"a phrase\", begin*, -not. Put it all in single quotes."),
+        typer.Argument(help='Words that are all to be found; "a phrase", begin*, -not. Put it all in single quotes.'),
     ],
     agent: AgentOption = None,
     repo: RepoOption = None,
@@ -52,13 +50,11 @@ def command(  # one parameter for each option
         repo=repo,
         work=work,
         tool=tool,
-        kind=None if kind is None else str(kind),
+        kind=kind,
         since_ms=None if since is None else moment_ms(since, SystemClock()),
     )
-    settings = load_settings(store)
-    found = ask(
-        settings, partial(search, query=query, filters=filters, limit=limit), offline=offline, quiet=as_json
-    )
+    settings = settings_for(store)
+    found = ask(settings, partial(search, query=query, filters=filters, limit=limit), offline=offline, quiet=as_json)
     show_turn = partial(_command, store=store)
     if as_json:
         _print_json(found, show_turn)
@@ -111,7 +107,7 @@ def _excerpt(hit: Hit) -> Text:
 
 def _conclusion(found: Found) -> str:
     if not found.hits:
-        return "nothing was found" if found.is_all else f"nothing was found {_bound(found)}"
+        return "nothing was found"
     if not found.is_all:
         return f"the best of the {found.looked_at:,} that were taken in last; more words, or --since, narrow it down"
     if len(found.hits) < found.looked_at:

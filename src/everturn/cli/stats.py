@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from typing import Annotated
 
@@ -13,24 +12,23 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.asking import SINCE_HELP, AgentOption, OfflineOption, RepoOption, ask, load_settings
+from everturn.cli.asking import SINCE_HELP, AgentOption, OfflineOption, RepoOption, ask
 from everturn.cli.output import Terminal
-from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, printing
+from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, printing, settings_for
 from everturn.cli.times import moment_ms
 from everturn.clock import SystemClock
 from everturn.conversations.wording import duration, one_line, plural, short
 from everturn.mirrors.hits import Filters
-from everturn.mirrors.stats import GROUPS, By, Stat, stats, totals
+from everturn.mirrors.stats import By, Stat, stats, totals
 
-Group = StrEnum("Group", [(by, by) for by in GROUPS])
-_OVERVIEW: tuple[By, ...] = ("day", "agent", "model", "tool")
+_OVERVIEW = (By.DAY, By.AGENT, By.MODEL, By.TOOL)
 _SHOWN_IN_OVERVIEW = 7
 _BAR_WIDTH = 12
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
 def command(  # one parameter for each option
-    by: Annotated[Group | None, typer.Option("--by", help="What to group runs by; default: an overview.")] = None,
+    by: Annotated[By | None, typer.Option("--by", help="What to group runs by; default: an overview.")] = None,
     since: Annotated[str | None, typer.Option(help=f"Runs that began at this time or later, {SINCE_HELP}")] = None,
     until: Annotated[str | None, typer.Option(help="Runs that began before this time.")] = None,
     agent: AgentOption = None,
@@ -47,8 +45,8 @@ def command(  # one parameter for each option
         since_ms=None if since is None else moment_ms(since, clock),
         until_ms=None if until is None else moment_ms(until, clock),
     )
-    groups = _OVERVIEW if by is None else tuple(name for name in GROUPS if name == by)
-    found = ask(load_settings(store), partial(_ask, groups=groups, filters=filters), offline=offline, quiet=as_json)
+    groups = _OVERVIEW if by is None else (by,)
+    found = ask(settings_for(store), partial(_ask, groups=groups, filters=filters), offline=offline, quiet=as_json)
     if as_json:
         _print_json(found)
         return
@@ -80,7 +78,7 @@ def _print(terminal: Terminal, found: _Found, *, most: int | None) -> None:
     if most is not None:
         terminal.print(_summary(found.total))
     for by, rows in found.groups.items():
-        shown = rows if most is None else rows[-most:] if by == "day" else rows[:most]
+        shown = rows if most is None else rows[-most:] if by is By.DAY else rows[:most]
         if not shown:
             continue
         if most is not None:
@@ -102,7 +100,9 @@ def _summary(total: Stat) -> Table:
     table.add_row(Text("turns", style="bold"), f"{total.turns or 0:,}")
     table.add_row(Text("tokens", style="bold"), " · ".join(f"{short(count or 0)} {what}" for count, what in tokens))
     table.add_row(Text("cost", style="bold"), _cost(total))
-    table.add_row(Text("tool calls", style="bold"), _with_failures(total.tool_calls or 0, total.tool_failures, "failed"))
+    table.add_row(
+        Text("tool calls", style="bold"), _with_failures(total.tool_calls or 0, total.tool_failures, "failed")
+    )
     return table
 
 
@@ -148,11 +148,11 @@ _ROOM_FOR_ALL = 100  # a terminal of this width has room for tokens apart from e
 
 
 def _columns(by: By, width: int) -> list[_Column]:
-    if by == "tool":
+    if by is By.TOOL:
         return [_RUNS[0], *_CALLS, _Column("time", lambda stat: duration((stat.tool_ms or 0) / 1000))]
     tokens = _TOKENS_APART if width >= _ROOM_FOR_ALL else (_TOKENS,)
     cost = _Column("cost", _cost)
-    if by == "model":
+    if by is By.MODEL:
         return [_RUNS[0], *tokens, cost]
     return [*_RUNS, _TURNS, *tokens, cost, *(_CALLS if width >= _ROOM_FOR_ALL else _CALLS[:1])]
 
@@ -175,14 +175,14 @@ def _table(by: By, rows: Sequence[Stat], total: Stat | None, terminal: Terminal)
 
 def _name(by: By, stat: Stat) -> str:
     name = one_line(stat.key or f"(no {by})")
-    return name.partition("://")[2] or name if by == "repo" else name
+    return name.partition("://")[2] or name if by is By.REPO else name
 
 
 def _bars(by: By, rows: Sequence[Stat]) -> Callable[[Stat], str]:
     """Return what draws a bar: of the cost if any is known, else of tokens; of calls for tools."""
 
     def amount(stat: Stat) -> float:
-        if by == "tool":
+        if by is By.TOOL:
             return stat.tool_calls or 0
         return stat.cost_usd or 0 if has_cost else stat.tokens or 0
 
@@ -206,5 +206,5 @@ def _cost(stat: Stat) -> str:
     """Return a cost as people read it; `≥` if some of it is not known."""
     mark = "≥ " if stat.unpriced_runs else ""
     if stat.cost_usd is None:
-        return "?" if stat.unpriced_runs else "–"
+        return "?" if stat.unpriced_runs else "-"
     return mark + (f"${stat.cost_usd:,.2f}" if stat.cost_usd >= 0.01 or not stat.cost_usd else "<$0.01")

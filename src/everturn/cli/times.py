@@ -13,7 +13,7 @@ def moment_ms(text: str, clock: Clock) -> int:
     """Return a time, in milliseconds since the Unix epoch.
 
     Args:
-        text: How long ago, as in `2h` or `3d`; or a day or a time as ISO 8601 has it, in UTC unless it says otherwise.
+        text: How long ago, as in `2h` or `3d`; or a day or a time as ISO 8601 has it, in UTC if it does not say.
         clock: Tells the time.
 
     Raises:
