@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from everturn.errors import Corrupt
@@ -48,6 +48,7 @@ class RunJournal:
         tail: The number of the last part that was read; 0: there is none.
         missing: The numbers of events that should be there and are not: the first and the last of each gap.
         unreadable: How many lines are no events.
+        deleted: Whether it was deleted, and only the mark of that is left.
     """
 
     ref: RunRef
@@ -55,6 +56,7 @@ class RunJournal:
     tail: int
     missing: tuple[tuple[int, int], ...] = ()
     unreadable: int = 0
+    deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ class Journals:
             Unavailable: The store did not answer in time.
         """
         log = await self.fetch(ref, after=after)
-        return put_in_order(ref, log.entries(after=after), log.tail, is_whole=not after)
+        found = put_in_order(ref, log.entries(after=after), log.tail, is_whole=not after)
+        return replace(found, deleted=log.start > after + 1 and not found.events)
 
     async def fetch(self, ref: RunRef, *, after: int = 0) -> Log:
         """Fetch a journal's parts, for `lines_of`. As `read`, but nothing is decompressed yet."""
