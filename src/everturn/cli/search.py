@@ -75,14 +75,16 @@ def _command(hit: Hit, *, store: str | None) -> str:
 
 def _print(terminal: Terminal, found: Found, show_turn: Callable[[Hit], str]) -> None:
     for hit in found.hits:
-        terminal.print(_heading(hit))
+        for line in _heading(hit, terminal.width):
+            terminal.print(line, no_wrap=True, overflow="ellipsis")
         terminal.print(Padding(_excerpt(hit), (0, 0, 0, 2)))
         terminal.print(Text(f"  {one_line(show_turn(hit))}", style="cyan"), soft_wrap=True)
         terminal.print()
     terminal.print(Text(_conclusion(found), style="dim"))
 
 
-def _heading(hit: Hit) -> Text:
+def _heading(hit: Hit, width: int) -> list[Text]:
+    """Return who it is of, and what it is: in one line if there is room."""
     said = [what_it_is(hit)]
     if hit.work.startswith("task:") and hit.agent:
         said.append(f"by {hit.agent}")
@@ -92,7 +94,10 @@ def _heading(hit: Hit) -> Text:
         said.append(f"on {hit.worker}")
     if hit.at:
         said.append(hit.at[:19].replace("T", " ") + "Z")
-    return Text.assemble((one_line(hit.work), "bold"), "  ", (one_line(" · ".join(said)), "dim"))
+    whose = Text(one_line(hit.work), style="bold")
+    facts = Text("  " + one_line(" · ".join(said)), style="dim")
+    whole = Text.assemble(whose, facts)
+    return [whole] if whole.cell_len <= width else [whose, facts]
 
 
 def what_it_is(hit: Hit) -> str:
@@ -106,10 +111,12 @@ def _excerpt(hit: Hit) -> Text:
 
 
 def _conclusion(found: Found) -> str:
+    if not found.is_all:
+        if not found.hits:
+            return "nothing was found so far back; other words, or fewer filters, reach further"
+        return f"the best of the {found.looked_at:,} taken in last; more words narrow it down"
     if not found.hits:
         return "nothing was found"
-    if not found.is_all:
-        return f"the best of the {found.looked_at:,} that were taken in last; more words, or --since, narrow it down"
     if len(found.hits) < found.looked_at:
         return f"the best {len(found.hits)} of {plural(found.looked_at, 'text')}"
     return plural(len(found.hits), "text")

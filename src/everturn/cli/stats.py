@@ -160,22 +160,27 @@ def _columns(by: By, width: int) -> list[_Column]:
 def _table(by: By, rows: Sequence[Stat], total: Stat | None, terminal: Terminal) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=total is not None, footer_style="bold")
     columns = _columns(by, terminal.width)
-    table.add_column(by, "all", overflow="ellipsis", no_wrap=True, ratio=1)
-    for column in columns:
+    counted = [*rows, total] if total is not None else rows
+    widths = [max(len(column.title), *(len(column.value(stat)) for stat in counted)) for column in columns]
+    draw = _bars(by, rows) if terminal.is_terminal else None
+    room = terminal.width - sum(widths) - 2 * len(widths) - (2 + _BAR_WIDTH if draw is not None else 0)
+    table.add_column(by, "all", no_wrap=True)
+    for column, width in zip(columns, widths, strict=True):
         footer = column.value(total) if total is not None else ""
-        table.add_column(column.title, footer, justify="right", no_wrap=True, style=column.style)
-    bar = _bars(by, rows) if terminal.is_terminal else None
-    if bar is not None:
-        table.add_column("", no_wrap=True, min_width=_BAR_WIDTH, style="cyan")
+        table.add_column(column.title, footer, justify="right", min_width=width, style=column.style)
+    if draw is not None:
+        table.add_column("", min_width=_BAR_WIDTH, style="cyan")
     for stat in rows:
         cells = [column.value(stat) for column in columns]
-        table.add_row(Text(_name(by, stat)), *cells, *([] if bar is None else [bar(stat)]))
+        table.add_row(_name(by, stat, room), *cells, *([] if draw is None else [draw(stat)]))
     return table
 
 
-def _name(by: By, stat: Stat) -> str:
+def _name(by: By, stat: Stat, room: int) -> Text:
+    """Return what a group is called; of names that are too long the end, which tells most about work."""
     name = one_line(stat.key or f"(no {by})")
-    return name.partition("://")[2] or name if by is By.REPO else name
+    name = name.partition("://")[2] or name if by is By.REPO else name
+    return Text(name if len(name) <= max(room, 8) else "…" + name[1 - max(room, 8) :])
 
 
 def _bars(by: By, rows: Sequence[Stat]) -> Callable[[Stat], str]:
