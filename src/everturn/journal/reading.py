@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,12 +149,12 @@ def lines_of(log: Log, *, after: int = 0, first: int = 1) -> Iterator[Lines]:
     held: dict[int, dict[str, Any]] | None = None
     for part, entries in log.by_part(after):
         more = part < log.tail
-        lines, unreadable = usable(entries)
-        if held is None and is_run(lines, expected):
-            expected += len(lines)
-            yield Lines(lines, part, more, unreadable)
+        if held is None and _is_run(entries, expected):
+            expected += len(entries)
+            yield Lines(entries, part, more)
             continue
         held = {} if held is None else held
+        lines, unreadable = usable(entries)
         for line in lines:
             held.setdefault(line["seq"], line)
         yield Lines([held[seq] for seq in sorted(held)] if not more else [], part, more, unreadable)
@@ -162,26 +162,38 @@ def lines_of(log: Log, *, after: int = 0, first: int = 1) -> Iterator[Lines]:
 
 def usable(entries: Iterable[Any]) -> tuple[list[dict[str, Any]], int]:
     """Return the lines whose heads are right, and how many have no such head."""
-    found: list[dict[str, Any]] = []
-    count = 0
-    for count, entry in enumerate(entries, 1):  # noqa: B007
-        if type(entry) is dict:
-            seq, at_ms = entry.get("seq"), entry.get("at_ms")
-            if (
-                type(seq) is int
-                and type(at_ms) is int
-                and type(entry.get("type")) is str
-                and type(entry.get("v")) is int
-                and 1 <= seq <= MAX_NUMBER
-                and abs(at_ms) <= MAX_NUMBER
-            ):
-                found.append(entry)
-    return found, count - len(found)
+    all_entries = list(entries)
+    found = [entry for entry in all_entries if type(entry) is dict and _has_head(entry)]
+    return found, len(all_entries) - len(found)
 
 
-def is_run(lines: Sequence[dict[str, Any]], first: int) -> bool:
-    """Tell whether lines are in order and without a hole, from this number on."""
-    return all(line["seq"] == seq for seq, line in enumerate(lines, first))
+def _has_head(line: dict[str, Any]) -> bool:
+    seq, at_ms = line.get("seq"), line.get("at_ms")
+    return (
+        type(seq) is int
+        and type(at_ms) is int
+        and type(line.get("type")) is str
+        and type(line.get("v")) is int
+        and 1 <= seq <= MAX_NUMBER
+        and abs(at_ms) <= MAX_NUMBER
+    )
+
+
+def _is_run(entries: list[Any], first: int) -> bool:
+    """Tell whether entries are lines with usable heads, in order and without a hole. Nearly all journals are."""
+    try:
+        seqs = [entry["seq"] for entry in entries]
+        times = [entry["at_ms"] for entry in entries]
+        numbers = {*map(type, seqs), *map(type, times), *(type(entry["v"]) for entry in entries)}
+        kinds = {type(entry["type"]) for entry in entries}
+    except (TypeError, LookupError):
+        return False
+    return (
+        seqs == list(range(first, first + len(entries)))
+        and numbers <= {int}
+        and kinds <= {str}
+        and (not times or (min(times) >= -MAX_NUMBER and max(times) <= MAX_NUMBER))
+    )
 
 
 def put_in_order(ref: RunRef, lines: Iterable[object], tail: int, *, is_whole: bool = True) -> RunJournal:

@@ -72,20 +72,19 @@ class Log:
         seen: set[str] = set()
         done = 0
         for part in self.parts:
-            kept: list[Any] = []
             entries = self._entries_of(part)
             fresh = len(entries) - part.count_after(done)  # segments may overlap
             wanted = len(entries) - part.count_after(after)
-            for index, entry in enumerate(entries[fresh:], fresh):
-                uuid = entry.get("uuid") if type(entry) is dict else None
-                if type(uuid) is str:
+            again: set[int] = set()
+            for index in [at for at, entry in enumerate(entries) if type(entry) is dict and "uuid" in entry]:
+                uuid = entries[index]["uuid"]
+                if index >= fresh and type(uuid) is str:
                     if uuid in seen:
-                        continue
+                        again.add(index)
                     seen.add(uuid)
-                if index >= wanted:
-                    kept.append(entry)
+            first = max(fresh, wanted)
             done = part.header.span.last
-            yield done, kept
+            yield done, [entry for at, entry in enumerate(entries[first:], first) if at not in again]
 
     def _entries_of(self, part: Part) -> list[Any]:
         try:

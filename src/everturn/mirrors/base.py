@@ -63,7 +63,8 @@ class Batch:
             hole.
         """
         seq, part = (0, 0) if done is None else (done.seq, done.part)
-        news = [line for line in self.lines if line["seq"] > seq]
+        lines = self.lines
+        news = list(lines) if lines and lines[0]["seq"] > seq else [line for line in lines if line["seq"] > seq]
         if self.part is not None:
             joins = part >= self.after
         else:

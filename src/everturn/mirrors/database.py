@@ -91,15 +91,16 @@ def is_damage(error: BaseException) -> bool:
 
 
 @contextmanager
-def explained(what: object) -> Iterator[None]:
+def explained(what: object, kinds: tuple[type[Exception], ...] = (sqlite3.Error, OSError)) -> Iterator[None]:
     """Raise what goes wrong in the block as an error that says what can be done about it.
 
     Args:
         what: The mirror's file or folder.
+        kinds: Which errors.
     """
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except kinds as error:
         raise _explain(error, what) from error
 
 

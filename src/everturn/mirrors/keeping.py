@@ -170,10 +170,13 @@ class _Keeping:
         return run(self._journals.fetch(ref, after=after))
 
     def _take(self, done: Checkpoint, log: Log) -> None:
-        if not self._fold(done, log):
+        anew = Checkpoint(done.ref, 0)
+        if done.seq and log.start > done.part + 1:  # it was deleted: what it says now is all it says
             self._folding.forget([done.ref])
-            whole = Checkpoint(done.ref, 0)
-            self._fold(whole, self._fetch(done.ref, 0))
+            self._fold(anew, log)
+        elif not self._fold(done, log):
+            self._folding.forget([done.ref])
+            self._fold(anew, self._fetch(done.ref, 0))
 
     def _fold(self, done: Checkpoint, log: Log) -> bool:
         self._size_bytes += sum(part.header.size for part in log.parts)
@@ -184,7 +187,7 @@ class _Keeping:
             if not self._folding.fold(batch):
                 return False
             after = lines.part
-        return True
+        return bool(log.parts) or self._folding.fold(Batch(done.ref, [], part=log.tail, after=after))
 
     def _note(self, events: int, unreadable: int) -> None:
         self._events += events

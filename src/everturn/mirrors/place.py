@@ -17,6 +17,7 @@ from pathlib import Path
 from everturn.clock import Clock, Ids
 from everturn.errors import Unavailable
 from everturn.git import locks
+from everturn.mirrors.database import explained
 
 LOCK_TIMEOUT_S = 3600.0
 _DATABASE = re.compile(r"(sqlite-[0-9a-f]{16}\.db)(?:-wal|-shm|-journal)?")
@@ -35,6 +36,7 @@ class Place:
         self.folder = folder
         self.current = folder / "sqlite.db"
         self.coming = folder / "sqlite.new"
+        self.first = folder / "sqlite.first"
         self._clock = clock
         self._ids = ids
 
@@ -49,12 +51,13 @@ class Place:
             Whether it is ours.
 
         Raises:
-            OSError: The folder cannot be used.
+            Denied: The folder cannot be used.
             Unavailable: It took too long.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         timeout_s = LOCK_TIMEOUT_S if wait else 0
-        lock = locks.take(self.folder / "sqlite.lock", clock=self._clock, timeout_s=timeout_s)
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = locks.take(self.folder / "sqlite.lock", clock=self._clock, timeout_s=timeout_s)
         if lock is None and wait:
             raise Unavailable(f"the mirror {self.folder} has been locked for an hour", hint="try again later")
         try:
@@ -79,11 +82,11 @@ class Place:
         link.symlink_to(file.name)
         return file
 
-    def publish(self) -> None:
-        """Let the file that was coming be the one that counts. Whoever reads the old one can go on to do so."""
+    def publish(self, link: Path) -> None:
+        """Let the file that a link points to be the one that counts. Whoever reads the old one can go on to do so."""
         if self.current.is_dir() and not self.current.is_symlink():
             _remove(self.current)
-        self.coming.replace(self.current)
+        link.replace(self.current)
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -101,10 +101,9 @@ class SqliteMirror:
         file = self._place.target(self.path)
         try:
             with database.explained(self.path):
-                if file is None:
-                    raise FileNotFoundError(self.path)
-                with closing(database.connect(file, read_only=True)) as connection:
-                    yield connection
+                connection = self._open_to_read(file)
+            with closing(connection), database.explained(self.path, (sqlite3.Error,)):
+                yield connection
         except Corrupt:
             self._discard(file)
             raise
@@ -155,13 +154,13 @@ class SqliteMirror:
             Unavailable: There is no room.
         """
         with database.explained(self.path), self._place.locked(wait=False) as is_ours:
-            if is_ours and self._place.target(self.path) is None and self._place.target(self._place.coming) is None:
-                file = self._place.point(self._place.coming)
+            if is_ours and self._place.target(self.path) is None:
+                file = self._place.point(self._place.first)
                 with closing(database.connect(file, create=True)) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
                     with database.transaction(connection):
                         database.set_up(connection, {"store": self._label})
-                self._place.publish()
+                self._place.publish(self._place.first)
             return is_ours
 
     @contextmanager
@@ -173,19 +172,22 @@ class SqliteMirror:
             Unavailable: There is no room, or somebody else has been at work for an hour.
         """
         before = self._place.target(self.path)
-        with database.explained(self.path), self._place.locked():
+        with self._place.locked():
             if self._place.target(self.path) != before and self.unusable() is None:
                 yield None
                 return
             self._metrics.mirror_rebuilds.labels(reason).inc()
-            building = Building.open(self._place, self._label, self._clock, self.count)
+            with database.explained(self.path):
+                building = Building.open(self._place, self._label, self._clock, self.count)
             try:
-                yield building
-                building.finish()
+                with database.explained(self.path, (sqlite3.Error,)):
+                    yield building
+                with database.explained(self.path):
+                    building.finish()
+                    self._place.publish(self._place.coming)
             except BaseException:
                 building.abandon()
                 raise
-            self._place.publish()
 
     def count(self, rows: Rows) -> None:
         """Count what was taken in."""
@@ -220,6 +222,11 @@ class SqliteMirror:
             self.close()
             self._discard(file)
             raise
+
+    def _open_to_read(self, file: Path | None) -> sqlite3.Connection:
+        if file is None:
+            raise FileNotFoundError(self.path)
+        return database.connect(file, read_only=True)
 
     def _open(self, file: Path | None) -> sqlite3.Connection:
         if file is None:
