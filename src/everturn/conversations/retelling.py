@@ -33,6 +33,7 @@ from everturn.journal.values import fits
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FAILED = ("failed", "killed", "stopped")
+_CHATTER = ("status", "thinking_tokens")  # of no interest to anybody, and a great deal of it
 _OUTPUTS = ("<local-command-stdout>", "<local-command-stderr>", "<bash-stdout>", "<bash-stderr>")
 
 
@@ -154,7 +155,7 @@ class Retelling:
     def _system(self, event: System, at: Recorded) -> None:
         if event.subtype == "compact_boundary":
             self._note(at, "compaction", "what came before was summed up for the agent")
-        else:
+        elif event.subtype not in _CHATTER:
             text = f"{event.subtype}: {as_json(event.data)}"
             self._entry(at, "user", message=_message([_text_block(text)]), isMeta=True)
 

@@ -144,7 +144,7 @@ def tell(work_key: str, journals: Sequence[RunJournal], problems: Mapping[RunRef
     by_ref = {journal.ref: journal for journal in journals}
     order = in_order(facts)
     told = []
-    for ref, successor in zip(order, [*order[1:], None], strict=True):
+    for ref, successor in with_successors(order):
         journal = by_ref[ref]
         told.append(
             RunStory(
@@ -186,6 +186,11 @@ def in_order(facts: Mapping[RunRef, Facts]) -> list[RunRef]:
             at = earlier if earlier is not None and epochs.get(earlier, last) == epochs.get(at, last) else None
         order.update(dict.fromkeys(reversed(chain)))
     return list(order)
+
+
+def with_successors(order: Sequence[RunRef]) -> Iterable[tuple[RunRef, RunRef | None]]:
+    """Return runs, each with the one that followed."""
+    return zip(order, [*order[1:], None], strict=False)
 
 
 def end_of(facts: Facts, successor: Facts | None) -> End:

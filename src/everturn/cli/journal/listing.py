@@ -15,7 +15,7 @@ from everturn.cli.journal.common import WORK, open_runs
 from everturn.cli.output import Terminal, plain
 from everturn.cli.sessions.care import in_parallel
 from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, short_ids
-from everturn.conversations.story import End, Facts, end_of, facts_of, in_order
+from everturn.conversations.story import End, Facts, end_of, facts_of, in_order, with_successors
 from everturn.errors import Corrupt
 from everturn.journal.reading import RunRef
 from everturn.log.objects import run
@@ -87,8 +87,7 @@ def _lines(looked: dict[RunRef, tuple[Facts, int] | None], tails: dict[RunRef, i
         by_scope[ref.scope][ref] = Facts() if found is None else found[0]
     lines = []
     for facts in by_scope.values():
-        order = in_order(facts)
-        for ref, successor in zip(order, [*order[1:], None], strict=True):
+        for ref, successor in with_successors(in_order(facts)):
             found = looked[ref]
             end = end_of(facts[ref], None if successor is None else facts[successor])
             lines.append(Line(ref, facts[ref], end, 0 if found is None else found[1], tails[ref], found is None))

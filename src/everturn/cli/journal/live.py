@@ -173,7 +173,7 @@ class LivePrinter:
                 thread.is_hidden = turn.number <= run.from_turn and run.from_turn > 0
                 self._show_prompt(turn, thread)
             for number, step in enumerate(turn.steps[thread.step :], thread.step):
-                if isinstance(step, ToolCall):
+                if isinstance(step, ToolCall) and step.result is None:
                     thread.unanswered.append((place, number))
                 if isinstance(step, Text) and step.text == streamed:
                     streamed = None
@@ -196,6 +196,8 @@ class LivePrinter:
         if isinstance(step, ToolCall):
             self._printer.show_call(step, thread.indent + INDENT)
             self._last_call = step.call_id
+            if step.result is not None:
+                self._printer.show_result(step.result, thread.indent + 2 * INDENT)
         else:
             self._printer.show_step(step, thread.indent + INDENT)
             self._last_call = ""

@@ -46,13 +46,13 @@ def beginning(facts: Facts) -> list[str]:
         found.append("its beginning is missing")
     else:
         found += [f"claim {facts.started.epoch}", facts.started.worker]
-    if facts.first_at_ms is not None:
-        found.append(moment(facts.first_at_ms))
     if facts.resumed is not None:
         before = "" if facts.resumed.previous_run_id is None else f" run {facts.resumed.previous_run_id[:SHORT]}"
         found.append(f"took over from{before}" if facts.resumed.took_over else f"went on from{before}")
     if facts.began_anew is not None:
         found.append(f"began anew: session {facts.began_anew.instead_of[:SHORT]} was lost")
+    if facts.first_at_ms is not None:
+        found.append(moment(facts.first_at_ms))
     return found
 
 
