@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -51,7 +51,8 @@ def command(  # one parameter for each option
         _print_json(found)
         return
     with printing():
-        _print(Terminal(highlight=False), found, most=_SHOWN_IN_OVERVIEW if by is None else None)
+        most = _SHOWN_IN_OVERVIEW if by is None else None
+        show(Terminal(highlight=False), found.total, found.groups, most=most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +72,31 @@ def _print_json(found: _Found) -> None:
     print_json({"type": "summary", **found.total.record()})
 
 
-def _print(terminal: Terminal, found: _Found, *, most: int | None) -> None:
-    if not found.total.runs:
+def show(terminal: Terminal, total: Stat, groups: Mapping[By, list[Stat]], *, most: int | None) -> None:
+    """Print a table for each group.
+
+    Args:
+        terminal: Where to.
+        total: What all runs came to.
+        groups: What they came to, group by group.
+        most: How many rows of each; the total comes first then. `None`: all, and the total comes last.
+    """
+    if not total.runs:
         terminal.print(Text("there are no runs", style="dim"))
         return
     if most is not None:
-        terminal.print(_summary(found.total))
-    for by, rows in found.groups.items():
+        terminal.print(_summary(total))
+    for by, rows in groups.items():
         shown = rows if most is None else rows[-most:] if by is By.DAY else rows[:most]
         if not shown:
             continue
         if most is not None:
             terminal.print()
-        terminal.print(_table(by, shown, found.total if most is None else None, terminal))
+        terminal.print(_table(by, shown, total if most is None else None, terminal))
         if len(shown) < len(rows):
             terminal.print(Text(f"{len(rows) - len(shown)} more: everturn stats --by {by}", style="dim"))
-    if found.total.unpriced_runs:
-        runs = plural(found.total.unpriced_runs, "run")
+    if total.unpriced_runs:
+        runs = plural(total.unpriced_runs, "run")
         terminal.print()
         terminal.print(Text(f"≥ at least: {runs} ended before all of the cost was told", style="dim"))
 
