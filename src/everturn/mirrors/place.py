@@ -20,25 +20,29 @@ from everturn.git import locks
 from everturn.mirrors.database import explained
 
 LOCK_TIMEOUT_S = 3600.0
-_DATABASE = re.compile(r"(sqlite-[0-9a-f]{16}\.db)(?:-wal|-shm|-journal)?")
 
 
 class Place:
-    """The files of one SQLite mirror.
+    """The files of one mirror.
 
     Args:
         folder: Their folder; it is made when it is needed.
         clock: Waits for locks.
         ids: Makes names.
+        name: How their names begin.
+        suffix: How the name of the file, or the folder, that counts ends.
     """
 
-    def __init__(self, folder: Path, clock: Clock, ids: Ids) -> None:
+    def __init__(self, folder: Path, clock: Clock, ids: Ids, name: str = "sqlite", suffix: str = ".db") -> None:
         self.folder = folder
-        self.current = folder / "sqlite.db"
-        self.coming = folder / "sqlite.new"
-        self.first = folder / "sqlite.first"
+        self.current = folder / f"{name}{suffix}"
+        self.coming = folder / f"{name}.new"
+        self.first = folder / f"{name}.first"
         self._clock = clock
         self._ids = ids
+        self._name = name
+        self._suffix = suffix
+        self._ours = re.compile(rf"({name}-[0-9a-f]{{16}}{re.escape(suffix)})(?:-wal|-shm|-journal)?")
 
     @contextmanager
     def locked(self, *, wait: bool = True) -> Iterator[bool]:
@@ -57,7 +61,7 @@ class Place:
         timeout_s = LOCK_TIMEOUT_S if wait else 0
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = locks.take(self.folder / "sqlite.lock", clock=self._clock, timeout_s=timeout_s)
+            lock = locks.take(self.folder / f"{self._name}.lock", clock=self._clock, timeout_s=timeout_s)
         if lock is None and wait:
             raise Unavailable(f"the mirror {self.folder} has been locked for an hour", hint="try again later")
         try:
@@ -67,17 +71,17 @@ class Place:
                 lock.release()
 
     def target(self, link: Path) -> Path | None:
-        """Return the database that a link points to, or `None` if it is no link of ours, or nothing is there."""
+        """Return what a link points to, or `None` if it is no link of ours, or nothing is there."""
         try:
             name = str(link.readlink())
         except OSError:
             return None
         file = self.folder / name
-        return file if _DATABASE.fullmatch(name) and file.is_file() and not file.is_symlink() else None
+        return file if self._ours.fullmatch(name) and file.exists() and not file.is_symlink() else None
 
     def point(self, link: Path) -> Path:
-        """Have a link point to a database that is still to be made, and return that. For whoever holds the lock."""
-        file = self.folder / f"sqlite-{self._ids.token()}.db"
+        """Have a link point to something that is still to be made, and return that. For whoever holds the lock."""
+        file = self.folder / f"{self._name}-{self._ids.token()}{self._suffix}"
         _remove(link)
         link.symlink_to(file.name)
         return file
@@ -100,10 +104,10 @@ class Place:
         self.tidy()
 
     def tidy(self) -> None:
-        """Delete databases that no link points to. For whoever holds the lock."""
+        """Delete what no link points to. For whoever holds the lock."""
         kept = {str(link.readlink()) for link in (self.current, self.coming) if link.is_symlink()}
         for path in sorted(self.folder.iterdir()):  # the database comes before the files beside it
-            found = _DATABASE.fullmatch(path.name)
+            found = self._ours.fullmatch(path.name)
             if found is not None and found[1] not in kept:
                 _remove(path)
 
