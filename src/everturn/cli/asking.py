@@ -13,6 +13,9 @@ from rich.progress import Progress as ProgressBar
 from everturn.cli.output import complain
 from everturn.conversations.runs import LocalJournals
 from everturn.errors import Corrupt, Denied, Unavailable
+from everturn.mirrors.base import Mirror
+from everturn.mirrors.chroma import ChromaMirror
+from everturn.mirrors.embedding import open_embedder
 from everturn.mirrors.keeping import Progress, catch_up
 from everturn.mirrors.sqlite import SqliteMirror, folder_of
 from everturn.runtime import open_journals
@@ -51,23 +54,43 @@ def ask(
         Unavailable: Neither the store nor a mirror can be read.
     """
     mirror = SqliteMirror(folder_of(settings), settings.store_url())
+
+    def answer() -> Answer:
+        with mirror.reading() as connection:
+            connection.execute("BEGIN")
+            return question(connection)
+
+    return _ask(settings, mirror, answer, offline=offline, quiet=quiet)
+
+
+def ask_by_meaning(
+    settings: Settings, question: Callable[[ChromaMirror], Answer], *, offline: bool, quiet: bool
+) -> Answer:
+    """As `ask`, of the mirror for search by meaning.
+
+    Raises:
+        Invalid: Chroma is not installed, or the embedding function cannot be loaded.
+        EverturnError: As `ask`.
+    """
+    mirror = ChromaMirror(folder_of(settings), settings.store_url(), open_embedder(settings))
+    try:
+        return _ask(settings, mirror, lambda: question(mirror), offline=offline, quiet=quiet)
+    finally:
+        mirror.close()
+
+
+def _ask(settings: Settings, mirror: Mirror, answer: Callable[[], Answer], *, offline: bool, quiet: bool) -> Answer:
     if offline:
-        return _answer(mirror, question)
+        return answer()
     _bring_up_to_date(settings, mirror, quiet=quiet)
     try:
-        return _answer(mirror, question)
+        return answer()
     except Corrupt:
         _bring_up_to_date(settings, mirror, quiet=quiet)
-        return _answer(mirror, question)
+        return answer()
 
 
-def _answer(mirror: SqliteMirror, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
-    with mirror.reading() as connection:
-        connection.execute("BEGIN")
-        return question(connection)
-
-
-def _bring_up_to_date(settings: Settings, mirror: SqliteMirror, *, quiet: bool) -> None:
+def _bring_up_to_date(settings: Settings, mirror: Mirror, *, quiet: bool) -> None:
     """Fold what is new in the store, if the store can be read; if not, a mirror that can be asked will do."""
     try:
         journals = open_journals(settings)

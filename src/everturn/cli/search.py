@@ -12,15 +12,17 @@ import typer
 from rich.padding import Padding
 from rich.text import Text
 
-from everturn.cli.asking import SINCE_HELP, AgentOption, OfflineOption, RepoOption, ask
+from everturn.cli.asking import SINCE_HELP, AgentOption, OfflineOption, RepoOption, ask, ask_by_meaning
 from everturn.cli.output import Terminal
 from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, printing, settings_for
 from everturn.cli.times import moment_ms
 from everturn.clock import SystemClock
 from everturn.conversations.wording import clean, one_line, plural
+from everturn.mirrors.chroma import ChromaMirror
 from everturn.mirrors.hits import Filters, Found, Hit, Kind
 from everturn.mirrors.query import parse_query
 from everturn.mirrors.search import search
+from everturn.settings import Settings
 
 _MARK = "bold yellow"
 
@@ -44,7 +46,6 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
 ) -> None:
     """Search prompts, answers and what tools were given and answered, in all runs: the best come first."""
     typed = " ".join(text)
-    query = parse_query(typed)
     filters = Filters(
         agent=agent,
         repo=repo,
@@ -53,14 +54,27 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
         kind=kind,
         since_ms=None if since is None else moment_ms(since, SystemClock()),
     )
-    settings = settings_for(store)
-    found = ask(settings, partial(search, query=query, filters=filters, limit=limit), offline=offline, quiet=as_json)
+    look = _by_meaning if semantic else _by_words
+    found = look(settings_for(store), typed, filters, limit, offline=offline, quiet=as_json)
     show_turn = partial(_command, store=store)
     if as_json:
         _print_json(found, show_turn)
     else:
         with printing():
             _print(Terminal(highlight=False), found, show_turn)
+
+
+def _by_words(settings: Settings, text: str, filters: Filters, limit: int, *, offline: bool, quiet: bool) -> Found:
+    query = parse_query(text)
+    return ask(settings, partial(search, query=query, filters=filters, limit=limit), offline=offline, quiet=quiet)
+
+
+def _by_meaning(settings: Settings, text: str, filters: Filters, limit: int, *, offline: bool, quiet: bool) -> Found:
+    def nearest(mirror: ChromaMirror) -> list[Hit]:
+        return mirror.search(text, limit=limit, filters=filters)
+
+    hits = ask_by_meaning(settings, nearest, offline=offline, quiet=quiet)
+    return Found(tuple(hits), len(hits))
 
 
 def _command(hit: Hit, *, store: str | None) -> str:
