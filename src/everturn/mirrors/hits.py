@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-KINDS = ("prompt", "answer", "thinking", "tool_input", "tool_result", "user")  # of texts
+
+class Kind(StrEnum):
+    """What a text is."""
+
+    PROMPT = "prompt"
+    ANSWER = "answer"
+    THINKING = "thinking"
+    TOOL_INPUT = "tool_input"
+    TOOL_RESULT = "tool_result"
+    USER = "user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +26,7 @@ class Filters:
         repo: The repository, however its URL is spelled, or the last part of its path.
         work: The work item's key.
         tool: The tool that was called, or that answered.
-        kind: What is said: see `docs/mirrors.md`.
+        kind: What is said: one of `Kind`.
         since_ms: Not before this time, in milliseconds since the Unix epoch.
         until_ms: Before this time.
     """
@@ -53,7 +63,7 @@ class Hit:
         turn: The number of the turn in its run, from 1; 0: before the first.
         seq: The number of the event in its run.
         at: When it was said: ISO 8601, UTC.
-        kind: What it is: see `docs/mirrors.md`.
+        kind: What it is: one of `Kind`; a whole `turn`, if it was found by its meaning.
         tool: The tool that was called, or that answered.
         agent: The agent's name.
         repo: The repository.

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from everturn.mirrors.hits import KINDS, Filters
+from everturn.mirrors.hits import Filters, Kind
 from everturn.mirrors.values import moment
 from everturn.model import repository_name
 
-MAX_LISTED = 30_000  # texts of which a list is made; above that, each that has the words is asked
+MAX_LISTED = 15_000  # texts of which a list is made; above that, each that has the words is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def _starts(runs: list[str], values: dict[str, Any]) -> Iterator[str]:
     if runs:
         yield f"texts INDEXED BY texts_by_run WHERE {runs[0]}"
     if "kind" in values or "tool" in values:
-        kinds = ":kind" if "kind" in values else ", ".join(f"'{kind}'" for kind in KINDS)
+        kinds = ":kind" if "kind" in values else ", ".join(f"'{kind}'" for kind in Kind)
         tool = " AND texts.tool = :tool" if "tool" in values else ""
         yield f"texts INDEXED BY texts_by_kind WHERE texts.kind IN ({kinds}){tool}"
 

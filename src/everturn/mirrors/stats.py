@@ -7,15 +7,24 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from enum import StrEnum
+from typing import Any
 
 from everturn.mirrors.hits import Filters
 from everturn.mirrors.selection import matching_repos
 from everturn.mirrors.values import moment
 from everturn.model import repository_name
 
-By = Literal["agent", "repo", "day", "model", "tool", "work"]
-GROUPS: tuple[By, ...] = get_args(By)
+
+class By(StrEnum):
+    """What makes a group of runs."""
+
+    AGENT = "agent"
+    REPO = "repo"
+    DAY = "day"
+    MODEL = "model"
+    TOOL = "tool"
+    WORK = "work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ _OF_MODELS = f"""
 # Calls are summed up by run first: a run that calls a tool twice is one run.
 _OF_TOOLS = """
     count(*) AS runs, sum(run_outcomes.outcome = 'failed') AS failed, sum(run_outcomes.outcome = 'died') AS died,
-    sum(calls.calls) AS tool_calls, 
+    sum(calls.calls) AS tool_calls,
     CAST(sum(calls.failures) AS INTEGER) AS tool_failures, CAST(sum(calls.ms) AS INTEGER) AS tool_ms"""
 _CALLS = """
     (SELECT run_id, tool, count(*) AS calls, total(is_error) AS failures, total(duration_ms) AS ms
@@ -91,12 +100,12 @@ _RUNS = "runs JOIN run_outcomes USING (run_id)"
 _RUNS_TOO = "JOIN runs USING (run_id) JOIN run_outcomes USING (run_id)"
 # For each group: what it is by, what is summed up, and where it stands.
 _SOURCES: dict[By, tuple[str, str, str]] = {
-    "agent": ("runs.agent", _OF_RUNS, _RUNS),
-    "repo": ("repository_name(runs.repo)", _OF_RUNS, _RUNS),
-    "day": ("substr(runs.started_at, 1, 10)", _OF_RUNS, _RUNS),
-    "work": ("runs.work_key", _OF_RUNS, _RUNS),
-    "model": ("model_usage.model", _OF_MODELS, f"model_usage {_RUNS_TOO}"),
-    "tool": ("calls.tool", _OF_TOOLS, f"{_CALLS} {_RUNS_TOO}"),
+    By.AGENT: ("runs.agent", _OF_RUNS, _RUNS),
+    By.REPO: ("repository_name(runs.repo)", _OF_RUNS, _RUNS),
+    By.DAY: ("substr(runs.started_at, 1, 10)", _OF_RUNS, _RUNS),
+    By.WORK: ("runs.work_key", _OF_RUNS, _RUNS),
+    By.MODEL: ("model_usage.model", _OF_MODELS, f"model_usage {_RUNS_TOO}"),
+    By.TOOL: ("calls.tool", _OF_TOOLS, f"{_CALLS} {_RUNS_TOO}"),
 }
 _CONDITIONS = {
     "agent": "runs.agent = :agent",
@@ -126,7 +135,7 @@ def stats(database: sqlite3.Connection, by: By, filters: Filters) -> list[Stat]:
         filters: See `totals`.
     """
     found = _stats(database, _SOURCES[by], filters, group="GROUP BY 1")
-    if by == "day":
+    if by is By.DAY:
         return sorted(found, key=lambda each: each.key or "")
     return sorted(
         found, key=lambda each: (-(each.cost_usd or 0), -(each.tool_calls or 0), -each.runs, each.key or "")

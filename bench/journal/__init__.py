@@ -1,0 +1,1 @@
+"""What journals and their mirrors cost."""
