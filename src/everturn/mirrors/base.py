@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from everturn.journal.reading import RunRef
@@ -83,6 +84,21 @@ class Batch:
         return Checkpoint(self.ref, seq, max(before.part, self.part), stored_seq)
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much there is in a mirror.
+
+    Attributes:
+        runs: How many runs.
+        events: How many events were folded.
+        size_bytes: How much room it takes on the disk.
+    """
+
+    runs: int
+    events: int
+    size_bytes: int
+
+
 class Folding(Protocol):
     """What events are folded into."""
 
@@ -111,6 +127,13 @@ class Mirror(Folding, Protocol):
     """
 
     name: str
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+    def extent(self) -> Extent:
+        """Return how much there is in it. Raises as its `checkpoints`."""
 
     def unusable(self) -> Reason | None:
         """Say why it has to be rebuilt before it can be used, or `None`."""

@@ -38,6 +38,7 @@ GROUP_CHARS = 4 << 20  # of texts that are handed to the writing thread at once
 GROUP_RUNS = 500
 RUN_CHARS = 32 << 20  # of texts of one run that are kept until it is written
 COMMIT_CHARS = 64 << 20
+COMMIT_S = 5.0  # no more than that of the work is lost with the process
 INDEX_BYTES = 32 << 20  # of the index that are kept in memory until they are written
 CACHE_KIB = 64 << 10
 
@@ -57,12 +58,17 @@ class Building:
 
     Args:
         connection: The file, set up.
-        path: Its name, for messages.
+        path: Its name.
+        clock: Tells when to keep what is written.
         count: Is told what was taken in.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, count: Callable[[Rows], None]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, clock: Clock, count: Callable[[Rows], None]
+    ) -> None:
         self._connection = connection
+        self._clock = clock
+        self._kept_at = clock.elapsed()
         self._path = path
         self._count = count
         self._done = load_checkpoints(connection)
@@ -95,7 +101,7 @@ class Building:
                     database.set_up(connection, meta)
             for name, value in (("hashsize", INDEX_BYTES), ("automerge", 0)):
                 connection.execute("INSERT INTO texts_fts (texts_fts, rank) VALUES (?, ?)", (name, value))
-            return cls(connection, file, count)
+            return cls(connection, file, clock, count)
         except BaseException:
             connection.close()
             raise
@@ -219,8 +225,10 @@ class Building:
             save_checkpoint(connection, checkpoint, state)
         write_texts(connection, texts)
         chars += group.chars
-        if group.commit or chars >= COMMIT_CHARS:
+        now = self._clock.elapsed()
+        if group.commit or chars >= COMMIT_CHARS or now - self._kept_at >= COMMIT_S:
             connection.execute("COMMIT")
+            self._kept_at = now
             return 0
         return chars
 

@@ -85,8 +85,11 @@ class MirrorFeed:
             self._failed(error)
             return
         with self._lock:
+            if self._ending.is_set():
+                source.file.close()
+                return
             self._sources[ref] = source
-            if self._ending.is_set() or (self._thread is not None and self._thread.is_alive()):
+            if self._thread is not None and self._thread.is_alive():
                 return
             self._thread = start_thread(self._work, "everturn-mirror-feed")
 
@@ -121,6 +124,8 @@ class MirrorFeed:
                 self._wait_s = min(max(self._retry_s, 2 * self._wait_s), LONGEST_RETRY_S)
             with self._lock:
                 if ending or not self._sources:
+                    for source in self._sources.values():
+                        source.file.close()
                     self._sources.clear()
                     self._thread = None
                     return
