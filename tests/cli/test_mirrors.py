@@ -34,8 +34,11 @@ def settings(tmp_path: Path) -> Settings:
     return settings
 
 
-def everturn(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+def everturn(
+    settings: Settings, *arguments: str, embedder: str = "everturn.testing:word_vectors"
+) -> subprocess.CompletedProcess[str]:
     environment = {
+        "EVERTURN_EMBEDDER": embedder,
         "PATH": os.environ["PATH"],
         "HOME": str(settings.state),
         "EVERTURN_STORE": str(settings.store),
@@ -95,3 +98,16 @@ def test_a_store_that_is_not_there_is_refused(settings: Settings, tmp_path: Path
     done = everturn(settings, "mirrors", "rebuild", "--store", f"file://{tmp_path}/nothing")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_the_mirror_for_search_by_meaning_is_there_once_it_was_asked_for(settings: Settings) -> None:
+    refused = everturn(settings, "mirrors", "rebuild", "--only", "chroma", embedder="no.such:function")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: the embedding function no.such:function cannot be loaded")
+    assert [each["mirror"] for each in records(settings, "mirrors", "list")] == ["sqlite"]
+    (rebuilt,) = records(settings, "mirrors", "rebuild", "--only", "chroma")
+    assert (rebuilt["mirror"], rebuilt["runs"], rebuilt["events"]) == ("chroma", 2, 24)
+    _, listed = records(settings, "mirrors", "list")
+    assert (listed["mirror"], listed["state"], listed["runs"], listed["events"]) == ("chroma", "up to date", 2, 24)
+    assert [each["mirror"] for each in records(settings, "mirrors", "rebuild")] == ["sqlite", "chroma"]
