@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    digest = blake2b(digest_size=16)
+    digest = sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
