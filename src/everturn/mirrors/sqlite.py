@@ -192,8 +192,10 @@ class SqliteMirror:
                 with database.explained(self.path):
                     building.finish()
                     self._place.publish(self._place.coming)
-            except BaseException:
+            except BaseException as error:
                 building.abandon()
+                if database.is_full(error.__cause__):  # room is what is needed most
+                    self._place.drop(self._place.coming)
                 raise
 
     def count(self, rows: Rows) -> None:
