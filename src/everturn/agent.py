@@ -143,6 +143,15 @@ def session_of(message: Message) -> str | None:
     return message.session_id if isinstance(message, ResultMessage) else None
 
 
+def says_that_it_asks(message: Message) -> bool:
+    """Tell whether a message says that the model is being asked; it comes only to who wants pieces of answers."""
+    return (
+        isinstance(message, SystemMessage)
+        and message.subtype == "status"
+        and message.data.get("status") == "requesting"
+    )
+
+
 def says_not_found(said: Message | Exception) -> bool:
     """Tell whether the agent command says that it does not have the conversation it was to resume.
 

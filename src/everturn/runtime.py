@@ -14,7 +14,7 @@ from everturn.clock import SystemClock
 from everturn.git.credentials import Source
 from everturn.host.folders import RunFolders
 from everturn.journal.journal import Journal
-from everturn.journal.leftovers import Leftover, ship_leftover
+from everturn.journal.leftovers import LeftJournal, Leftover
 from everturn.journal.reading import Journals, RunRef
 from everturn.log.encryption import Keys, SealedObjects
 from everturn.log.objects import run as run_blocking
@@ -223,24 +223,10 @@ class _Stores:
         run_blocking(upload(self.objects(scope), scope, run_id, path, late=late, timeout_s=timeout_s))
 
     def open_journal(self, ref: RunRef, path: Path) -> Journal:
-        return Journal.open(
-            self.objects(ref.scope),
-            ref,
-            path,
-            settings=self._settings,
-            clock=SystemClock(),
-            metrics=default_metrics(),
-        )
+        return Journal.open(self.objects(ref.scope), ref, path, settings=self._settings)
 
     def ship_journal(self, ref: RunRef, path: Path) -> Leftover:
-        return ship_leftover(
-            self.objects(ref.scope),
-            ref,
-            path,
-            settings=self._settings,
-            clock=SystemClock(),
-            metrics=default_metrics(),
-        )
+        return LeftJournal(self.objects(ref.scope), ref, path, settings=self._settings).ship()
 
     def admit(self, scope: str) -> None:
         run_blocking(admit(self.objects(scope), scope, self.label))

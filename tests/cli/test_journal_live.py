@@ -103,7 +103,7 @@ def test_no_piece_controls_the_terminal() -> None:
     screen = Screen()
     screen.shows(begun(*streamed("x")))
     shown = screen.shows([TextDelta("m1", 0, "\x1b]0;owned\x07\x9b2J\r[bold]")])
-    assert shown == "\n[bold]"
+    assert shown == "\n  [bold]"
 
 
 @st.composite

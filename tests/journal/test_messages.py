@@ -168,8 +168,8 @@ def test_what_the_agent_command_says_of_itself() -> None:
     ) == [
         Init("s", "opus", "/w", "2.1", "plan", tools),
         Init("s", None, None, None, None, []),
-        System("compact_boundary", said("compact_boundary", trigger="auto")),
-        System("hook_started", said("hook_started", hook_event="Stop")),
+        System("compact_boundary", {"trigger": "auto"}),
+        System("hook_started", {"hook_event": "Stop"}),
     ]
 
 

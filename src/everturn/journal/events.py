@@ -5,7 +5,7 @@ Data only. A field may be added in any release; another meaning needs another ty
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 VERSION = 1
@@ -22,6 +22,16 @@ class Event:
 
     TYPE: ClassVar[str] = ""
     FOREIGN: ClassVar[bool] = True
+
+    def record(self, seq: int, at_ms: int) -> dict[str, Any]:
+        """Return what its line says.
+
+        Args:
+            seq: Its number in the run.
+            at_ms: When it is written, in milliseconds since the Unix epoch.
+        """
+        head = {"v": VERSION, "seq": seq, "at_ms": at_ms, "type": self.TYPE}
+        return head | {name: getattr(self, name) for name in FIELDS[self.TYPE]}
 
 
 # --- The run --------------------------------------------------------------------------------------------------------
@@ -185,6 +195,19 @@ class Delta(Event):
     index: int
     text: str
     parent: str | None = None
+
+    def record(self, seq: int, at_ms: int) -> dict[str, Any]:
+        """See `Event`. Spelled out, as most lines by far are made here."""
+        return {
+            "v": VERSION,
+            "seq": seq,
+            "at_ms": at_ms,
+            "type": self.TYPE,
+            "message_id": self.message_id,
+            "index": self.index,
+            "text": self.text,
+            "parent": self.parent,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -498,3 +521,4 @@ TYPES: dict[str, type[Event]] = {
         Damaged,
     )
 }
+FIELDS = {kind: tuple(each.name for each in fields(known)) for kind, known in TYPES.items()}

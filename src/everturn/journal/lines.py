@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from everturn.errors import Corrupt, Invalid
-from everturn.journal.events import TYPES, VERSION, Event
+from everturn.journal.events import FIELDS, TYPES, VERSION, Event
 from everturn.journal.values import plain
 from everturn.log.entries import decode_lines, encode
 
-_HEAD = b'{"v":%d,"seq":%d,"at_ms":%d,"type":"%s",'
+_HEAD = ("v", "seq", "at_ms", "type")
 _EXACT = b'"exact":true,'
-_NAMES = {kind: tuple(each.name for each in fields(known)) for kind, known in TYPES.items()}
 _EXACT_WITHIN = 160  # bytes from a line's beginning: its head is shorter
 
 
@@ -43,18 +42,18 @@ def line_of(event: Event, seq: int, at_ms: int) -> bytes:
     What JSON libraries refuse or silently change takes the exact way; such a line says so (`"exact":true`). What JSON
     does not know at all becomes text, or null: no event is lost for what it holds.
     """
-    head = _HEAD % (VERSION, seq, at_ms, event.TYPE.encode())
+    record = event.record(seq, at_ms)
     try:
-        body = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
-        if not event.FOREIGN or orjson.loads(body) == _plain(event):
-            return head + body[1:]
+        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        if not event.FOREIGN or orjson.loads(line) == record:
+            return line
     except (TypeError, ValueError, RecursionError):
         pass
+    head = {name: record[name] for name in _HEAD}
     try:
-        lines = encode([_plain(event)]).lines
+        return encode([head | {"exact": True} | record]).lines
     except Invalid:
-        lines = encode([plain(_plain(event))]).lines
-    return head + _EXACT + lines[1:]
+        return encode([head | {"exact": True} | plain(record)]).lines
 
 
 def is_exact(line: bytes) -> bool:
@@ -91,13 +90,9 @@ def _event(kind: str, raw: dict[str, Any]) -> Event | None:
     if known is None:
         return None
     try:
-        return known(**{name: raw[name] for name in _NAMES[kind] if name in raw})
+        return known(**{name: raw[name] for name in FIELDS[kind] if name in raw})
     except TypeError:  # a field is missing
         return None
-
-
-def _plain(event: Event) -> dict[str, Any]:
-    return {name: getattr(event, name) for name in _NAMES[event.TYPE]}
 
 
 def _loads(line: bytes) -> Any:

@@ -55,6 +55,7 @@ _DELTAS: dict[str, tuple[type[Delta], str]] = {
     "thinking_delta": (ThinkingDelta, "thinking"),
     "input_json_delta": (ToolInputDelta, "partial_json"),
 }
+_SAID_ELSEWHERE = {"type", "subtype", "session_id", "uuid"}
 
 
 class Scribe:
@@ -186,7 +187,7 @@ def _rate_limit(message: RateLimitEvent) -> list[Event]:
 def _system(message: SystemMessage) -> Event:
     data = message.data
     if message.subtype != "init":
-        return System(message.subtype, data)
+        return System(message.subtype, {name: value for name, value in data.items() if name not in _SAID_ELSEWHERE})
     tools = data.get("tools")
     return Init(
         session_id=_text(data.get("session_id")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from everturn.errors import Corrupt
 from everturn.journal.lines import Recorded, recorded
@@ -46,6 +46,7 @@ class RunJournal:
         tail: The number of the last part that was read; 0: there is none.
         missing: The numbers of events that should be there and are not: the first and the last of each gap.
         unreadable: How many lines are no events.
+        deleted: Whether it was deleted, and only the mark of that is left.
     """
 
     ref: RunRef
@@ -53,6 +54,7 @@ class RunJournal:
     tail: int
     missing: tuple[tuple[int, int], ...] = ()
     unreadable: int = 0
+    deleted: bool = False
 
 
 class Journals:
@@ -103,7 +105,8 @@ class Journals:
             Unavailable: The store did not answer in time.
         """
         log = await read(self.objects, ref.folder, after=after)
-        return put_in_order(ref, log.entries(after=after), log.tail, is_whole=not after)
+        found = put_in_order(ref, log.entries(after=after), log.tail, is_whole=not after)
+        return replace(found, deleted=log.start > after + 1 and not found.events)
 
 
 def put_in_order(ref: RunRef, lines: Iterable[object], tail: int, *, is_whole: bool = True) -> RunJournal:

@@ -19,7 +19,7 @@ from claude_agent_sdk import (
 )
 from claude_agent_sdk.types import StreamEvent
 
-from everturn.agent import Agent, session_of
+from everturn.agent import Agent, says_that_it_asks, session_of
 from everturn.errors import Conflict, EverturnError, Fenced, NotFound, Unavailable
 from everturn.host.agents import end_old_agents, find_cli, mark_of
 from everturn.host.folders import RunFolder
@@ -327,8 +327,10 @@ class Conduct:
             self._mailbox.post(message)
 
     def _is_wanted(self, message: Message) -> bool:
-        """Tell whether the caller has asked for such messages. The journal has the pieces of answers in any case."""
-        return self._request.options.include_partial_messages or not isinstance(message, StreamEvent)
+        """Tell whether the caller has asked for such messages: the journal has the pieces of answers in any case."""
+        if self._request.options.include_partial_messages:
+            return True
+        return not isinstance(message, StreamEvent) and not says_that_it_asks(message)
 
     async def _confirm(self, message: Message) -> None:
         stated = session_of(message)

@@ -1,0 +1,394 @@
+"""A journal has every event before anybody sees it, whole, whatever happens to the disk, the store or the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from everturn import Settings
+from everturn.clock import Ids, ManualClock
+from everturn.errors import Denied, EverturnError, Unavailable
+from everturn.journal.events import Ended, Event, Prompt, TextDelta
+from everturn.journal.file import cut
+from everturn.journal.journal import Journal
+from everturn.journal.leftovers import LeftJournal
+from everturn.journal.lines import line_of
+from everturn.journal.reading import Journals, RunJournal, RunRef
+from everturn.journal.shipping import Appender
+from everturn.log.objects import Objects, run
+from everturn.log.stores import connect
+from everturn.telemetry import Metrics
+from everturn.testing import Fault, FaultyObjects
+from polling import wait_until
+from registry.disks import fill, mounted
+
+REF = RunRef("acme/web#12", "run-1")
+NEVER_S = 3600.0  # events that wait so long are shipped because somebody asks
+QUICK_S = 0.01
+
+
+def delta(number: int, text: str = "word ") -> TextDelta:
+    return TextDelta("msg_1", 0, f"{text}{number}")
+
+
+class Desk:
+    """A journal's file, its store, and what is counted."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.path = folder / "journal.jsonl"
+        given: dict[str, object] = {"state": folder, "journal_ship_s": NEVER_S, "append_deadline_s": 1.0, **settings}
+        self.settings = Settings.load(**given)
+        self.objects = FaultyObjects(connect("memory://", self.settings))
+        self.metrics = Metrics(CollectorRegistry())
+        self.clock = ManualClock()
+
+    def open(self) -> Journal:
+        return Journal.open(
+            self.objects, REF, self.path, settings=self.settings, clock=self.clock, metrics=self.metrics
+        )
+
+    def stored(self, objects: Objects | None = None) -> RunJournal:
+        return run(Journals(objects or self.objects, "").read(REF))
+
+    def events(self) -> list[Event | None]:
+        return [each.event for each in self.stored().events]
+
+    def lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.path.read_bytes().splitlines()]
+
+    def look_after(self) -> tuple[int, int, int]:
+        left = LeftJournal(
+            self.objects, REF, self.path, settings=self.settings, clock=self.clock, metrics=self.metrics
+        ).ship()
+        return left.events, left.torn_bytes, left.damaged
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+# --- Written before it is shown ---
+
+
+def test_an_event_is_in_the_file_as_soon_as_it_is_written(desk: Desk) -> None:
+    journal = desk.open()
+    journal.write(Prompt("Count.", False))
+    assert [line["type"] for line in desk.lines()] == ["prompt"]
+    journal.write(delta(1), delta(2))
+    assert [(line["seq"], line["type"]) for line in desk.lines()] == [
+        (1, "prompt"),
+        (2, "text_delta"),
+        (3, "text_delta"),
+    ]
+    journal.close(5)
+
+
+def test_only_its_owner_can_read_it(desk: Desk) -> None:
+    desk.open().close(5)
+    assert desk.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_journal_that_is_there_is_not_begun_again(desk: Desk) -> None:
+    desk.path.write_text("somebody's\n")
+    with pytest.raises(Denied, match="cannot be made"):
+        desk.open()
+    assert desk.path.read_text() == "somebody's\n"
+
+
+def test_threads_that_write_at_once_get_numbers_without_a_hole(desk: Desk) -> None:
+    journal = desk.open()
+    threads = [
+        threading.Thread(target=lambda: [journal.write(delta(number)) for number in range(200)]) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    journal.close(10)
+    assert [line["seq"] for line in desk.lines()] == list(range(1, 801))
+    assert len(desk.events()) == 800
+    assert desk.stored().missing == ()
+
+
+def test_with_fsync_an_event_is_on_the_disk_before_it_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda file: synced.append(os.fstat(file).st_size))
+    desk = Desk(tmp_path, journal_durability="fsync")
+    journal = desk.open()
+    journal.write(delta(1))
+    journal.settle()
+    assert synced == [desk.path.stat().st_size]
+    journal.close(5)
+
+
+def test_with_store_an_event_is_in_the_store_before_it_is_shown(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, journal_durability="store")
+    journal = desk.open()
+    for number in range(3):
+        journal.write(delta(number))
+        journal.settle()
+        assert desk.events() == [delta(each) for each in range(number + 1)]
+    journal.close(5)
+
+
+def test_with_store_an_event_that_cannot_be_stored_must_not_be_shown(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, journal_durability="store")
+    desk.objects.faults.append(Fault("fail", "create", times=None))
+    journal = desk.open()
+    journal.write(delta(1))
+    with pytest.raises(Unavailable):
+        journal.settle()
+    desk.objects.faults.clear()
+    journal.settle()  # it is in the file, and tried again
+    assert desk.events() == [delta(1)]
+    journal.close(5)
+
+
+# --- Into the store ---
+
+
+def test_events_that_wait_for_each_other_share_a_part(desk: Desk) -> None:
+    journal = desk.open()
+    for number in range(50):
+        journal.write(delta(number))
+    journal.close(10)
+    assert desk.stored().tail == 1
+    assert desk.events() == [delta(number) for number in range(50)]
+
+
+def test_events_are_shipped_while_the_run_goes_on(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, journal_ship_s=QUICK_S)
+    journal = desk.open()
+    journal.write(delta(1))
+    wait_until(lambda: len(desk.events()) == 1, "the first event is stored")
+    journal.write(delta(2))
+    wait_until(lambda: len(desk.events()) == 2, "the second, too")
+    journal.close(5)
+    assert desk.stored().tail == 2
+
+
+def test_a_part_is_about_as_large_as_a_frame_and_a_line_is_never_cut(desk: Desk) -> None:
+    journal = desk.open()
+    events = [delta(number, "x" * size) for number, size in enumerate((700_000, 700_000, 3_000_000, 10, 10))]
+    journal.write(*events)
+    journal.close(10)
+    assert desk.events() == events
+    assert desk.stored().tail == 4
+
+
+def test_a_line_of_50_mb_is_an_event_like_any_other(desk: Desk) -> None:
+    journal = desk.open()
+    large = delta(1, "x" * 50_000_000)
+    journal.write(delta(0), large, delta(2))
+    journal.close(60)
+    assert desk.events() == [delta(0), large, delta(2)]
+
+
+def test_while_the_store_is_away_events_are_kept_and_shipped_later(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, journal_ship_s=QUICK_S, append_deadline_s=0.01)
+    desk.objects.faults.append(Fault("fail", "create", times=None))
+    journal = desk.open()
+    for number in range(10):
+        journal.write(delta(number))
+    wait_until(lambda: desk.metrics.journal_ship_failures._value.get() >= 2, "it was tried twice")
+    wait_until(lambda: desk.metrics.journal_unshipped_bytes._value.get() > 0, "it is told")
+    desk.objects.faults.clear()
+    journal.close(30)
+    assert desk.events() == [delta(number) for number in range(10)]
+    wait_until(lambda: desk.metrics.journal_unshipped_bytes._value.get() == 0, "nothing is left")
+
+
+@pytest.mark.parametrize("effect", ["fail", "lose_reply", "busy"])
+def test_a_request_whose_outcome_is_not_known_stores_no_event_twice(tmp_path: Path, effect: str) -> None:
+    desk = Desk(tmp_path)
+    desk.objects.faults.append(Fault(effect, "create", times=2))  # type: ignore[arg-type]
+    journal = desk.open()
+    journal.write(delta(1))
+    journal.write(delta(2))
+    journal.close(30)
+    assert desk.events() == [delta(1), delta(2)]
+    assert desk.stored().tail == 1
+
+
+def test_a_journal_that_cannot_be_shipped_by_its_end_says_so_and_stays(desk: Desk) -> None:
+    desk.objects.faults.append(Fault("fail", "create", times=None))
+    journal = desk.open()
+    journal.write(delta(1))
+    with pytest.raises(EverturnError):
+        journal.close(0.1)
+    desk.objects.faults.clear()
+    wait_until(lambda: not any(each.name == "everturn-journal" for each in threading.enumerate()), "its thread ends")
+    assert desk.look_after()[0] in (0, 1)  # its last attempt may have come through
+    assert desk.events() == [delta(1)]
+
+
+# --- Disks ---
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    with mounted(folder, "size=1m") as allowed:
+        if not allowed:
+            pytest.skip("nothing may be mounted here")
+        yield folder
+
+
+def test_a_disk_that_is_full_in_mid_line_leaves_whole_lines_and_one_clear_error(small: Path) -> None:
+    desk = Desk(small)
+    journal = desk.open()
+    journal.write(delta(1))
+    filler = fill(small, left_bytes=5000)
+    for number in range(2, 6):
+        journal.write(delta(number, "x" * 900))
+    with pytest.raises(Unavailable, match="cannot be written: No space left"):
+        journal.write(delta(6, "x" * 9000))
+    assert desk.path.read_bytes().endswith(b"}\n")
+    written = len(desk.lines())
+    assert desk.metrics.journal_write_failures._value.get() == 1
+    filler.unlink()
+    journal.write(Ended("failed"))
+    assert [line["seq"] for line in desk.lines()] == list(range(1, written + 2))
+    journal.close(10)
+    assert desk.stored().missing == ()
+    assert desk.events()[-1] == Ended("failed")
+
+
+# --- What a dead run has left ---
+
+
+def left_behind(desk: Desk, count: int = 3, shipped: int = 0) -> bytes:
+    """Write a journal of which only some events were stored, and return its file."""
+    journal = desk.open()
+    for number in range(shipped):
+        journal.write(delta(number))
+    if shipped:
+        journal._shipper.settle(10)
+    desk.objects.faults.append(Fault("fail", "create", times=None))
+    for number in range(shipped, count):
+        journal.write(delta(number))
+    with pytest.raises(EverturnError):
+        journal.close(0.0)
+    wait_until(lambda: not any(each.name == "everturn-journal" for each in threading.enumerate()), "its thread ends")
+    desk.objects.faults.clear()
+    return desk.path.read_bytes()
+
+
+@pytest.mark.parametrize("shipped", [0, 1, 4])
+def test_what_was_not_shipped_is_shipped_by_the_next_start(desk: Desk, shipped: int) -> None:
+    left_behind(desk, count=5, shipped=shipped)
+    assert desk.look_after() == (5 - shipped, 0, 0)
+    assert desk.events() == [delta(number) for number in range(5)]
+    assert desk.look_after() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("torn", [1, 10, 50])
+def test_a_torn_last_line_is_cut_off_and_told_and_every_whole_line_stays(desk: Desk, torn: int) -> None:
+    whole = left_behind(desk)
+    last = whole.splitlines(keepends=True)[-1]
+    desk.path.write_bytes(whole + last[:torn])
+    assert desk.look_after() == (3, torn, 0)
+    assert desk.path.read_bytes() == whole
+    assert desk.events() == [delta(number) for number in range(3)]
+    assert desk.metrics.journal_lines_damaged._value.get() == 1
+
+
+def test_a_journal_cut_at_any_byte_keeps_every_line_before_it(tmp_path: Path) -> None:
+    whole = left_behind(Desk(tmp_path))
+    ends = [0, *(index + 1 for index, byte in enumerate(whole) if byte == 10)]
+    path = tmp_path / "cut.jsonl"
+    for size in range(len(whole) + 1):
+        path.write_bytes(whole[:size])
+        found = cut(path)
+        expected = max(end for end in ends if end <= size)
+        assert (found.size_bytes, found.torn_bytes) == (expected, size - expected)
+        assert path.read_bytes() == whole[:expected]
+
+
+@pytest.mark.parametrize("damage", [b"\x00" * 300 + b"\n", b'{"v":1,"seq":"two"}\n', b"\xff\xfe\n", b"[]\n", b"\n"])
+def test_a_line_that_cannot_be_read_is_kept_as_it_is_and_told(desk: Desk, damage: bytes) -> None:
+    lines = left_behind(desk).splitlines(keepends=True)
+    desk.path.write_bytes(lines[0] + damage + lines[2])
+    assert desk.look_after() == (3, 0, 1)
+    stored = desk.stored()
+    assert [event.type for event in stored.events] == ["text_delta", "damaged", "text_delta"]
+    assert stored.missing == ()
+
+
+def test_an_event_of_a_newer_release_is_kept_as_it_is(desk: Desk) -> None:
+    lines = left_behind(desk).splitlines(keepends=True)
+    newer = b'{"v":2,"seq":2,"at_ms":5,"type":"hologram","colour":"red"}\n'
+    desk.path.write_bytes(lines[0] + newer + lines[2])
+    assert desk.look_after() == (3, 0, 0)
+    found = desk.stored().events[1]
+    assert (found.event, found.type, found.raw["colour"]) == (None, "hologram", "red")
+
+
+def appended(desk: Desk, lines: bytes) -> None:
+    late = Appender(
+        desk.objects, REF.folder, settings=desk.settings, clock=desk.clock, ids=Ids(), metrics=desk.metrics
+    )
+    late.append(lines)
+    late.close()
+
+
+def test_a_part_that_a_dead_run_stores_late_brings_no_event_twice(desk: Desk) -> None:
+    lines = left_behind(desk, count=3)
+    desk.look_after()
+    appended(desk, lines)
+    assert desk.stored().tail == 2
+    assert desk.events() == [delta(number) for number in range(3)]
+
+
+def test_events_come_in_their_order_whatever_the_order_of_their_parts(desk: Desk) -> None:
+    lines = left_behind(desk, count=6).splitlines(keepends=True)
+    for numbers in ((4, 5), (0, 1, 2), (2, 3)):
+        appended(desk, b"".join(lines[number] for number in numbers))
+    assert desk.events() == [delta(number) for number in range(6)]
+    assert desk.stored().missing == ()
+
+
+def test_an_event_that_is_missing_is_told(desk: Desk) -> None:
+    lines = left_behind(desk, count=9).splitlines(keepends=True)
+    desk.path.write_bytes(b"".join([*lines[1:3], *lines[5:7], lines[8]]))
+    desk.look_after()
+    assert desk.stored().missing == ((1, 1), (4, 5), (8, 8))
+
+
+def test_a_journal_that_is_not_there_or_not_ours_is_refused_with_a_reason(desk: Desk) -> None:
+    with pytest.raises(Denied, match="cannot be mended"):
+        desk.look_after()
+
+
+# --- Any sequence ---
+
+
+@given(
+    texts=st.lists(st.text(max_size=40), min_size=1, max_size=30),
+    kept=st.integers(0, 30),
+    torn=st.integers(0, 200),
+)
+def test_whatever_was_written_and_however_much_was_shipped_nothing_is_missing(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], kept: int, torn: int
+) -> None:
+    desk = Desk(tmp_path_factory.mktemp("any"))
+    events: list[Event] = [TextDelta("m", 0, text) for text in texts]
+    lines = [line_of(event, seq, 1) for seq, event in enumerate(events, 1)]
+    journal = desk.open()
+    journal.write(*events[: max(1, kept)])
+    journal.close(10)
+    desk.path.write_bytes(b"".join([*lines, lines[0][:torn].rstrip(b"\n")]))
+    desk.look_after()
+    assert desk.events() == events
+    assert desk.stored().missing == ()
