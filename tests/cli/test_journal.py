@@ -303,6 +303,14 @@ def test_an_empty_store_has_no_journals(journal: Command, store: JournalStore) -
     assert journal("list", "--json").out == ""
 
 
+def test_journals_that_were_deleted_are_not_there(journal: Command, told: JournalStore) -> None:
+    told.delete(FIRST)
+    assert [record["run_id"] for record in journal("list", "--json").records] == [SECOND]
+    assert f"run {FIRST}" not in journal("show", WORK).out
+    told.delete(SECOND)
+    assert journal("show", WORK).err.startswith(f"error: the journals of {WORK} were deleted")
+
+
 # --- Following ------------------------------------------------------------------------------------------------------
 
 
