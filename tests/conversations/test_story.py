@@ -413,7 +413,7 @@ def pieces_of(events: list[Event], parent: str | None) -> str:
     return "".join(event.text for event in events if isinstance(event, kinds) and event.parent == parent)
 
 
-@settings(QUICK, max_examples=300)
+@settings(QUICK, max_examples=200)
 @given(killed_runs())
 def test_every_piece_that_was_written_is_in_the_story_once_and_in_its_place(events: list[Event]) -> None:
     run = run_of(*events)
