@@ -27,7 +27,7 @@ from claude_agent_sdk import (
 )
 from claude_agent_sdk._internal.message_parser import parse_message
 from claude_agent_sdk.types import MirrorErrorMessage, ServerToolResultBlock, ServerToolUseBlock, StreamEvent
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everturn import Runtime, Settings, WorkItem
@@ -356,6 +356,7 @@ def anything_in(kind: Any) -> st.SearchStrategy[Any]:
 messages: Any = st.one_of([anything_in(kind) for kind in Message.__args__])
 
 
+@settings(deadline=None)
 @given(st.lists(messages, min_size=1, max_size=5))
 def test_no_message_is_refused_whatever_it_holds(many: list[Message]) -> None:
     scribe = Scribe()

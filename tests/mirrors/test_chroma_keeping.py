@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from everturn.mirrors.chroma import ChromaMirror
 from everturn.mirrors.keeping import catch_up, rebuild
 from mirrors.ground import LABEL, REF, Ground, a_run, lines_of_events
 from mirrors.shelves import EMBEDDER, FENCE, contents
+from polling import wait_until
 from registry.disks import fill, mounted, remount
 
 MORE = RunRef("task:t", "run-2")
@@ -46,6 +48,18 @@ def keep_up(ground: Ground, mirror: ChromaMirror) -> Any:
 
 def found(mirror: ChromaMirror) -> set[str]:
     return {hit.run_id for hit in mirror.search("anything at all", limit=100)}
+
+
+def let_go(mirror: ChromaMirror, folder: Path) -> None:
+    """Close a mirror, and wait until its files are: Chroma closes them a moment later, from a thread of its own."""
+    mirror.close()
+    wait_until(lambda: not any(str(folder) in target for target in open_files()), "closed files")
+
+
+def open_files() -> Iterator[str]:
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            yield str(link.readlink())
 
 
 def test_it_is_built_when_it_is_missing_and_only_what_is_new_is_read(ground: Ground, mirror: ChromaMirror) -> None:
@@ -120,7 +134,7 @@ def test_a_folder_that_cannot_be_written_gives_one_clear_error(tmp_path: Path) -
         ground.store(REF, lines_of_events(a_run()))
         mirror = mirror_of(ground)
         keep_up(ground, mirror)
-        mirror.close()
+        let_go(mirror, tmp_path)
         remount(tmp_path / "disk", "ro")
         try:
             for attempt in (lambda: mirror.search("tap"), lambda: keep_up(ground, mirror), mirror.unusable):
@@ -130,7 +144,7 @@ def test_a_folder_that_cannot_be_written_gives_one_clear_error(tmp_path: Path) -
         finally:
             remount(tmp_path / "disk", "rw")
         assert found(mirror) == {"run-1"}
-        mirror.close()
+        let_go(mirror, tmp_path)
 
 
 def test_a_full_disk_gives_one_clear_error_and_it_goes_on_once_there_is_room(tmp_path: Path) -> None:
@@ -144,8 +158,11 @@ def test_a_full_disk_gives_one_clear_error_and_it_goes_on_once_there_is_room(tmp
         said = [Assistant(os.urandom(4_000).hex()) for _ in range(8)]
         ground.store(MORE, lines_of_events([Prompt("Go", resumed=False), *said]))
         filler = fill(tmp_path / "disk", 40_000)
-        with pytest.raises(Unavailable, match="mirror"):
+        with pytest.raises(Unavailable, match="no room"):
             keep_up(ground, mirror)
+        with pytest.raises(Unavailable, match="no room"):
+            rebuild(ground.journals, mirror, metrics=ground.metrics)
+        assert len([*mirror.path.parent.glob("chroma-*")]) == 1
         filler.unlink()
         keep_up(ground, mirror)
         assert found(mirror) == {"run-1", "run-2"}
@@ -153,4 +170,4 @@ def test_a_full_disk_gives_one_clear_error_and_it_goes_on_once_there_is_room(tmp
         keep_up(ground, again)
         assert contents(mirror) == contents(again)
         again.close()
-        mirror.close()
+        let_go(mirror, tmp_path)

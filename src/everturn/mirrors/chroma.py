@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from everturn.clock import Clock, Ids, SystemClock
-from everturn.errors import EverturnError, Invalid
+from everturn.errors import EverturnError, Invalid, Unavailable
 from everturn.journal.reading import RunRef
 from everturn.mirrors.base import Batch, Checkpoint, Extent, Folding, Reason
-from everturn.mirrors.database import explained
+from everturn.mirrors.database import explained, is_full
 from everturn.mirrors.embedding import Embedder
 from everturn.mirrors.hits import Filters, Hit, Piece
 from everturn.mirrors.place import Place
@@ -93,15 +93,25 @@ class ChromaMirror:
                 yield None
                 return
             self._metrics.mirror_rebuilds.labels(reason).inc()
-            with explained(self._place.folder):
-                shelf = self._coming()
             try:
-                yield shelf
-            finally:
-                shelf.close()
-            self.close()
-            with explained(self._place.folder):
-                self._place.publish(self._place.coming)
+                with self._building() as shelf:
+                    yield shelf
+            except Unavailable as error:
+                if is_full(error.__cause__):  # room is what is needed most
+                    self._place.drop(self._place.coming)
+                raise
+
+    @contextmanager
+    def _building(self) -> Iterator[Shelf]:
+        with explained(self._place.folder):
+            shelf = self._coming()
+        try:
+            yield shelf
+        finally:
+            shelf.close()
+        self.close()
+        with explained(self._place.folder):
+            self._place.publish(self._place.coming)
 
     def checkpoints(self) -> dict[RunRef, Checkpoint]:
         """Return how far each run is folded."""

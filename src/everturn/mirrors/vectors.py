@@ -86,9 +86,13 @@ class Vectors:
         )
         with self._translated():
             self._client = chroma.PersistentClient(f"{folder}{'/.' * (generation % 64)}", settings=settings)
-            self._collection = self._client.get_or_create_collection(
-                COLLECTION, embedding_function=None, configuration={"hnsw": _HNSW}
-            )
+            try:
+                self._collection = self._client.get_or_create_collection(
+                    COLLECTION, embedding_function=None, configuration={"hnsw": _HNSW}
+                )
+            except BaseException:
+                self._client.close()
+                raise
 
     def close(self) -> None:
         """Let go of it."""
