@@ -161,6 +161,17 @@ def test_a_mirror_of_another_release_is_left_alone(ground: Ground, feed: MirrorF
     assert mirror.unusable() == "fold_changed"
 
 
+def test_a_hole_in_the_file_is_a_hole_in_the_mirror(
+    ground: Ground, feed: MirrorFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everturn.mirrors.feed.CHUNK_BYTES", 300)
+    file, lines = ground.folder / "journal.jsonl", lines_of_events([*a_run()[:-1], *a_run()])
+    as_file(file, [line for line in lines if line["seq"] not in (5, 6, 12)])
+    feed.note(REF, file)
+    mirror = wait_for(ground, len(lines) - 3)
+    assert rows(mirror, "SELECT missing_events FROM runs") == [(3,)]
+
+
 def test_lines_that_are_damaged_are_counted(ground: Ground, feed: MirrorFeed) -> None:
     file, lines = ground.folder / "journal.jsonl", lines_of_events([Prompt("a", resumed=False), *a_run()])
     as_file(file, lines[:1])

@@ -74,9 +74,9 @@ def test_a_run_whose_journal_was_truncated_goes_from_the_mirror_and_is_not_read_
 
 def test_a_run_that_is_not_shipped_yet_stays_while_its_machine_has_it(ground: Ground) -> None:
     mirror = caught_up(ground)
-    assert mirror.fold(Batch(MORE, lines_of_events(a_run("run-2")), from_start=True))
+    assert mirror.fold(Batch(MORE, lines_of_events(a_run("run-2"))))
     ahead = [*lines_of_events([*a_run(), Prompt("more", resumed=False)])]
-    assert mirror.fold(Batch(REF, ahead, from_start=True))
+    assert mirror.fold(Batch(REF, ahead))
     caught_up(ground, mirror, is_live=lambda ref: True)
     assert runs(mirror) == ["run-1", "run-2"]
     caught_up(ground, mirror)
@@ -87,7 +87,7 @@ def test_a_run_that_is_not_shipped_yet_stays_while_its_machine_has_it(ground: Gr
 def test_a_run_that_is_ahead_of_its_journal_is_replayed_alone(ground: Ground) -> None:
     mirror = caught_up(ground)
     wrong = lines_of_events([*a_run(), Prompt("never stored", resumed=False)])
-    assert mirror.fold(Batch(REF, wrong, from_start=True))
+    assert mirror.fold(Batch(REF, wrong))
     caught_up(ground, mirror)
     assert not matches(mirror, "never")
     assert ground.counted("mirror_rebuilds", reason="asked") == 0
@@ -138,7 +138,7 @@ def test_a_rebuild_that_fails_leaves_the_old_mirror(ground: Ground) -> None:
 
 def test_only_one_database_is_left_after_a_rebuild(ground: Ground) -> None:
     mirror = caught_up(ground)
-    mirror.fold(Batch(MORE, lines_of_events(a_run("run-2")), from_start=True))
+    mirror.fold(Batch(MORE, lines_of_events(a_run("run-2"))))
     rebuild(ground.journals, ground.mirror(), metrics=ground.metrics)
     mirror.close()
     names = sorted(path.name for path in mirror.path.parent.iterdir())
@@ -147,11 +147,13 @@ def test_only_one_database_is_left_after_a_rebuild(ground: Ground) -> None:
 
 def test_whoever_has_the_old_file_open_notices_that_it_was_replaced(ground: Ground) -> None:
     mirror = caught_up(ground)
-    assert mirror.fold(Batch(MORE, lines_of_events(a_run("run-2")), from_start=True))
+    assert mirror.fold(Batch(MORE, lines_of_events(a_run("run-2"))))
     rebuild(ground.journals, ground.mirror(), metrics=ground.metrics)
     late = lines_of_events([*a_run("run-2"), Prompt("late", resumed=False)])
-    assert not mirror.fold(Batch(MORE, late[-1:]))  # nothing of the run is in the new file: from its start
-    assert mirror.fold(Batch(MORE, late, from_start=True))
+    assert not mirror.fold(
+        Batch(MORE, late[-1:], after=len(late) - 1)
+    )  # nothing of the run is in the new file: from its start
+    assert mirror.fold(Batch(MORE, late))
     assert runs(ground.mirror()) == ["run-1", "run-2"]
 
 
@@ -232,10 +234,10 @@ def test_damage_deep_inside_is_found_when_it_is_met(ground: Ground) -> None:
 def test_a_file_that_is_deleted_while_it_is_open_is_noticed(ground: Ground) -> None:
     mirror = caught_up(ground)
     lines = lines_of_events(a_run("run-2"))
-    assert mirror.fold(Batch(MORE, lines[:4], from_start=True))
+    assert mirror.fold(Batch(MORE, lines[:4]))
     mirror.path.unlink()
     with pytest.raises(NotFound):
-        mirror.fold(Batch(MORE, lines[4:]))
+        mirror.fold(Batch(MORE, lines[4:], after=4))
     caught_up(ground, mirror)
     assert runs(mirror) == ["run-1"]
 
@@ -254,7 +256,7 @@ def test_a_folder_that_cannot_be_written_gives_one_clear_error(tmp_path: Path) -
                 rebuild(ground.journals, mirror, metrics=ground.metrics)
             assert "permissions" in raised.value.hint
             with pytest.raises(Denied):
-                mirror.fold(Batch(MORE, lines_of_events(a_run("run-2")), from_start=True))
+                mirror.fold(Batch(MORE, lines_of_events(a_run("run-2"))))
         finally:
             remount(tmp_path / "disk", "rw")
         assert dump(mirror) == before
@@ -274,6 +276,7 @@ def test_a_full_disk_gives_one_clear_error_and_the_rest_stays(tmp_path: Path) ->
             caught_up(ground, mirror)
         with pytest.raises(Unavailable, match="no room"):
             rebuild(ground.journals, mirror, metrics=ground.metrics)
+        assert not list(mirror.path.parent.glob("sqlite.new"))
         assert runs(mirror) == ["run-1"]
         filler.unlink()
         caught_up(ground, mirror)

@@ -38,6 +38,7 @@ def stored(folder: Path, count: int) -> Ground:
     return ground
 
 
+@pytest.mark.slow
 def test_writers_readers_and_rebuilders_share_a_mirror(tmp_path: Path) -> None:
     ground = stored(tmp_path, 20)
     catch_up(ground.journals, ground.mirror())
@@ -56,6 +57,7 @@ def test_writers_readers_and_rebuilders_share_a_mirror(tmp_path: Path) -> None:
     assert dump(mirror) == dump(again)
 
 
+@pytest.mark.slow
 def test_two_that_find_no_mirror_build_it_once(tmp_path: Path) -> None:
     ground = stored(tmp_path, 20)
     for process in [start(tmp_path, "catch up") for _ in range(3)]:

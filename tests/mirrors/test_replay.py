@@ -124,7 +124,7 @@ def test_live_folding_gives_what_a_rebuild_gives(data: st.DataObject, first: lis
             ground.store_part(ref, batch)
             if data.draw(st.booleans()):
                 told = [line for line in (first if ref == REF else second) if line["seq"] <= last_of(batch)]
-                assert live.fold(Batch(ref, told, from_start=True))
+                assert live.fold(Batch(ref, told))
             if data.draw(st.booleans()):
                 catch_up(ground.journals, live, metrics=ground.metrics)
         catch_up(ground.journals, live, metrics=ground.metrics)

@@ -25,8 +25,8 @@ def fold(ground: Ground, run_id: str) -> None:
     mirror, lines = ground.mirror(), lines_of_events(a_run(run_id) * 5)
     ref = RunRef("task:live", run_id)
     for end in range(1, len(lines) + 1):
-        if not mirror.fold(Batch(ref, lines[end - 1 : end], from_start=end == 1)):
-            mirror.fold(Batch(ref, lines[:end], from_start=True))
+        if not mirror.fold(Batch(ref, lines[end - 1 : end], after=end - 1)):
+            mirror.fold(Batch(ref, lines[:end]))
     mirror.close()
 
 

@@ -39,7 +39,7 @@ GROUP_RUNS = 500
 RUN_CHARS = 32 << 20  # of texts of one run that are kept until it is written
 COMMIT_CHARS = 64 << 20
 COMMIT_S = 5.0  # no more than that of the work is lost with the process
-INDEX_BYTES = 32 << 20  # of the index that are kept in memory until they are written
+INDEX_BYTES = 64 << 20  # of the index that are kept in memory until they are written
 CACHE_KIB = 64 << 10
 
 
@@ -90,7 +90,7 @@ class Building:
         connection = database.connect(file, create=True)
         try:
             for statement in (
-                "PRAGMA page_size = 8192",
+                "PRAGMA page_size = 16384",
                 "PRAGMA journal_mode = TRUNCATE",
                 "PRAGMA synchronous = OFF",
                 f"PRAGMA cache_size = -{CACHE_KIB}",

@@ -31,6 +31,7 @@ class _Source:
     ref: RunRef
     file: BinaryIO
     offset: int = 0
+    seq: int = 0
     ended: bool = False
 
 
@@ -146,14 +147,15 @@ class MirrorFeed:
     def _follow(self, source: _Source) -> None:
         while data := _whole_lines(source):
             lines, unreadable = _parse(data)
-            batch = Batch(source.ref, lines, from_start=not source.offset)
+            batch = Batch(source.ref, lines, after=source.seq)
             if not self._fold(batch):
                 if not source.offset:
                     self._mirror.forget([source.ref])
-                source.offset = 0  # the mirror is another one by now: all of it once more
+                source.offset = source.seq = 0  # the mirror is another one by now: all of it once more
                 continue
             source.offset += len(data)
-            source.ended = bool(lines) and lines[-1]["type"] == Ended.TYPE
+            if lines:
+                source.seq, source.ended = lines[-1]["seq"], lines[-1]["type"] == Ended.TYPE
             if unreadable:
                 self._metrics.mirror_events.labels("unreadable").inc(unreadable)
 

@@ -184,17 +184,27 @@ class SqliteMirror:
                 yield None
                 return
             self._metrics.mirror_rebuilds.labels(reason).inc()
-            with database.explained(self.path):
-                building = Building.open(self._place, self._label, self._clock, self.count)
             try:
-                with database.explained(self.path, (sqlite3.Error,)):
+                with self._building() as building:
                     yield building
-                with database.explained(self.path):
-                    building.finish()
-                    self._place.publish(self._place.coming)
-            except BaseException:
-                building.abandon()
+            except Unavailable as error:
+                if database.is_full(error.__cause__):  # room is what is needed most
+                    self._place.drop(self._place.coming)
                 raise
+
+    @contextmanager
+    def _building(self) -> Iterator[Building]:
+        with database.explained(self.path):
+            building = Building.open(self._place, self._label, self._clock, self.count)
+        try:
+            with database.explained(self.path, (sqlite3.Error,)):
+                yield building
+            with database.explained(self.path):
+                building.finish()
+                self._place.publish(self._place.coming)
+        except BaseException:
+            building.abandon()
+            raise
 
     def count(self, rows: Rows) -> None:
         """Count what was taken in."""
