@@ -20,9 +20,9 @@ from everturn.mirrors.selection import Selection, select
 from everturn.mirrors.wordmarks import Finder
 
 MAX_COMPARED = 500  # texts that are read and ranked
-MAX_LOOKED_AT = 20_000  # texts with the words of which is asked whether the filters let them through
+MAX_LOOKED_AT = 10_000  # texts with the words of which is asked whether the filters let them through
 _SAMPLE = 256  # texts by which it is reckoned how common a word is
-_READ_LENGTH = 16_384  # characters of a text that count for its rank
+_READ_LENGTH = 8_192  # characters of a text that count for its rank
 _SATURATION, _LENGTH_WEIGHT = 1.2, 0.75  # the usual constants of BM25, k1 and b
 _MATCHES = "SELECT rowid FROM texts_fts WHERE texts_fts MATCH :match ORDER BY rowid DESC"
 
