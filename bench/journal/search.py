@@ -256,7 +256,8 @@ def ask(mirror: SqliteMirror, *, queries: int, seed: int) -> dict[str, Any]:
     """Search a mirror that is there. See `measure_search`."""
     with mirror.reading() as database:
         (count, stored) = database.execute("SELECT count(*), sum(length(CAST(text AS BLOB))) FROM texts").fetchone()
-        drawn = random.Random(seed).sample(range(1, count + 1), min(3000, count))
+        ids = [row[0] for row in database.execute("SELECT id FROM texts ORDER BY id")]
+        drawn = random.Random(seed).sample(ids, min(3000, count))
         sql = "SELECT text FROM texts WHERE id IN (SELECT value FROM json_each(?))"
         samples = [row[0] for row in database.execute(sql, (json.dumps(drawn),))]
     asked = Questions(samples, seed).draw(queries)

@@ -180,4 +180,4 @@ def test_lines_that_are_damaged_are_counted(ground: Ground, feed: MirrorFeed) ->
     as_file(file, lines[1:])
     feed.note(REF, file)
     wait_for(ground, len(lines))
-    assert ground.counted("mirror_events", outcome="unreadable") == 2
+    wait_until(lambda: ground.counted("mirror_events", outcome="unreadable") == 2, "both are counted")

@@ -129,7 +129,7 @@ def _conclusion(found: Found) -> str:
     if not found.is_all:
         if not found.hits:
             return "nothing was found so far back; other words, or fewer filters, reach further"
-        return f"the best of the {found.looked_at:,} taken in last; more words narrow it down"
+        return f"the best of the newest {found.looked_at:,}; more words narrow it down"
     if not found.hits:
         return "nothing was found"
     if len(found.hits) < found.looked_at:

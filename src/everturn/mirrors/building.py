@@ -24,20 +24,21 @@ from everturn.mirrors import database
 from everturn.mirrors.base import Batch, Checkpoint
 from everturn.mirrors.folding import RunFold
 from everturn.mirrors.place import Place
-from everturn.mirrors.rows import Row, Rows
+from everturn.mirrors.rows import Rows
 from everturn.mirrors.writing import (
     delete_run,
+    index_texts,
     load_checkpoint,
     load_checkpoints,
     save_checkpoint,
     write_rows,
-    write_texts,
 )
 
 GROUP_CHARS = 4 << 20  # of texts that are handed to the writing thread at once
 GROUP_RUNS = 500
 RUN_CHARS = 32 << 20  # of texts of one run that are kept until it is written
-COMMIT_CHARS = 64 << 20
+WAITING_GROUPS = 12  # so that folding goes on while texts are indexed
+COMMIT_CHARS = 48 << 20
 COMMIT_S = 5.0  # no more than that of the work is lost with the process
 INDEX_BYTES = 64 << 20  # of the index that are kept in memory until they are written
 CACHE_KIB = 64 << 10
@@ -48,7 +49,6 @@ class _Group:
     """What is written in one go."""
 
     runs: list[tuple[str, Rows, Checkpoint, bytes]] = field(default_factory=list)
-    texts: list[Row] = field(default_factory=list)
     chars: int = 0
     commit: bool = False
 
@@ -74,7 +74,8 @@ class Building:
         self._done = load_checkpoints(connection)
         self._folds: dict[RunRef, RunFold] = {}
         self._group = _Group()
-        self._groups: queue.Queue[_Group | None] = queue.Queue(maxsize=3)
+        self._groups: queue.Queue[_Group | None] = queue.Queue(maxsize=WAITING_GROUPS)
+        self._unindexed: list[int] = []
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._write, name="everturn-mirror", daemon=True)
         self._thread.start()
@@ -214,23 +215,24 @@ class Building:
         connection = self._connection
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
-        texts: list[Row] = []
         for run_id, rows, checkpoint, state in group.runs:
-            if rows.obsolete:  # of the same run, and written by an earlier group or by this one
-                write_texts(connection, texts)
-                texts = []
-            texts += rows.texts
-            rows.texts = []
-            write_rows(connection, run_id, rows)
+            if rows.obsolete:  # it has to be in the index before it can be taken out
+                self._index()
+            self._unindexed += write_rows(connection, run_id, rows)
             save_checkpoint(connection, checkpoint, state)
-        write_texts(connection, texts)
         chars += group.chars
         now = self._clock.elapsed()
         if group.commit or chars >= COMMIT_CHARS or now - self._kept_at >= COMMIT_S:
+            self._index()
             connection.execute("COMMIT")
             self._kept_at = now
             return 0
         return chars
+
+    def _index(self) -> None:
+        """Index what was written, in the order of ids: where they go back, FTS5 begins another part of its index."""
+        index_texts(self._connection, self._unindexed)
+        self._unindexed.clear()
 
 
 def _is_usable(file: Path, meta: dict[str, str]) -> bool:

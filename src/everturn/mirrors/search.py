@@ -1,7 +1,7 @@
 """Full-text search over the SQLite mirror (docs/mirrors.md, decision 0034).
 
 Each step has a bound of its own, so that an answer takes some milliseconds however common a word is. The index
-names the texts, the one that was taken in last first; so many of them are read and compared; and an answer says
+names the texts, the newest first; so many of them are read and compared; and an answer says
 whether some were left out.
 """
 
@@ -24,6 +24,7 @@ MAX_LOOKED_AT = 10_000  # texts with the words of which is asked whether the fil
 _SAMPLE = 256  # texts by which it is reckoned how common a word is
 _READ_LENGTH = 8_192  # characters of a text that count for its rank
 _SATURATION, _LENGTH_WEIGHT = 1.2, 0.75  # the usual constants of BM25, k1 and b
+_NEXT = "SELECT DISTINCT (SELECT min(id) FROM texts WHERE id >= value) FROM json_each(:ids)"
 _MATCHES = "SELECT rowid FROM texts_fts WHERE texts_fts MATCH :match ORDER BY rowid DESC"
 
 
@@ -114,8 +115,8 @@ def _weights(database: sqlite3.Connection, finder: Finder) -> list[float]:
     if finder.terms < 2:
         return [1.0] * finder.terms
     first, last = database.execute("SELECT (SELECT min(id) FROM texts), (SELECT max(id) FROM texts)").fetchone()
-    spread = {first + (last - first) * number // _SAMPLE for number in range(_SAMPLE)}
-    sample = _read(database, finder, sorted(spread))
+    spread = [first + (last - first) * number // _SAMPLE for number in range(_SAMPLE)]
+    sample = _read(database, finder, _column(database, _NEXT, {"ids": json.dumps(spread)}))
     having = [sum(1 for each in sample if each.counts[term]) for term in range(finder.terms)]
     return [math.log(1 + (len(sample) - count + 0.5) / (count + 0.5)) for count in having]
 

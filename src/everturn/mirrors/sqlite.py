@@ -19,7 +19,14 @@ from everturn.mirrors.building import Building
 from everturn.mirrors.folding import RunFold
 from everturn.mirrors.place import Place
 from everturn.mirrors.rows import Rows
-from everturn.mirrors.writing import delete_run, load_checkpoint, load_checkpoints, save_checkpoint, write_rows
+from everturn.mirrors.writing import (
+    delete_run,
+    index_texts,
+    load_checkpoint,
+    load_checkpoints,
+    save_checkpoint,
+    write_rows,
+)
 from everturn.settings import Settings
 from everturn.telemetry import Metrics, default_metrics
 
@@ -307,7 +314,7 @@ def _fold(connection: sqlite3.Connection, batch: Batch) -> Rows | None:
     if news:
         fold.take(news)
         rows = fold.drain()
-        write_rows(connection, batch.ref.run_id, rows)
+        index_texts(connection, write_rows(connection, batch.ref.run_id, rows))
     done = batch.done(before, fold.seq)
     if done != before:
         save_checkpoint(connection, done, fold.state())
