@@ -17,7 +17,7 @@ from everturn import Settings
 from everturn.clock import Ids, ManualClock
 from everturn.errors import Denied, EverturnError, Unavailable
 from everturn.journal.events import Ended, Event, Prompt, TextDelta
-from everturn.journal.file import cut
+from everturn.journal.file import JournalFile, cut
 from everturn.journal.journal import Journal
 from everturn.journal.leftovers import LeftJournal
 from everturn.journal.lines import line_of
@@ -245,24 +245,56 @@ def small(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def test_a_disk_that_is_full_in_mid_line_leaves_whole_lines_and_one_clear_error(small: Path) -> None:
-    desk = Desk(small)
+def filled(desk: Desk) -> tuple[Journal, Path]:
+    """Write a few events, then one that the disk cannot take."""
     journal = desk.open()
     journal.write(delta(1))
-    filler = fill(small, left_bytes=5000)
+    filler = fill(desk.path.parent, left_bytes=5000)
     for number in range(2, 6):
         journal.write(delta(number, "x" * 900))
-    with pytest.raises(Unavailable, match="cannot be written: No space left"):
-        journal.write(delta(6, "x" * 9000))
+    assert not journal.settles
+    journal.write(delta(6, "x" * 9000))
+    return journal, filler
+
+
+def test_a_disk_that_is_full_in_mid_line_leaves_whole_lines_and_the_store_has_the_rest_before_it_is_shown(
+    small: Path,
+) -> None:
+    desk = Desk(small)
+    journal, filler = filled(desk)
     assert desk.path.read_bytes().endswith(b"}\n")
-    written = len(desk.lines())
+    assert [line["seq"] for line in desk.lines()] == [1, 2, 3, 4, 5]
     assert desk.metrics.journal_write_failures._value.get() == 1
+    assert journal.settles
+    journal.settle()
+    assert desk.events()[-1] == delta(6, "x" * 9000)
     filler.unlink()
-    journal.write(Ended("failed"))
-    assert [line["seq"] for line in desk.lines()] == list(range(1, written + 2))
+    journal.write(Ended("completed"))  # not into the file, which would have a hole
     journal.close(10)
+    assert len(desk.lines()) == 5
     assert desk.stored().missing == ()
-    assert desk.events()[-1] == Ended("failed")
+    assert desk.events()[-1] == Ended("completed")
+
+
+def test_an_event_that_neither_disk_nor_store_takes_must_not_be_shown(small: Path) -> None:
+    desk = Desk(small)
+    desk.objects.faults.append(Fault("fail", "create", times=None))
+    journal, _ = filled(desk)
+    with pytest.raises(Unavailable):
+        journal.settle()
+    desk.objects.faults.clear()
+    journal.close(10)
+    assert [event.seq for event in desk.stored().events] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_full_disk_is_a_clear_error_and_nothing_of_the_line_stays(small: Path) -> None:
+    file = JournalFile(small / "journal.jsonl")
+    file.append(b"whole\n")
+    fill(small, left_bytes=0)
+    with pytest.raises(Unavailable, match="cannot be written: No space left"):
+        file.append(b"x" * 9000 + b"\n")
+    assert file.path.read_bytes() == b"whole\n"
+    file.close()
 
 
 # --- What a dead run has left ---

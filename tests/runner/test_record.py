@@ -16,6 +16,7 @@ from everturn import Run, Unavailable, WorkItem
 from everturn.journal.events import BeganAnew, Ended, Event, Prompt, Resumed, Shutdown, Started
 from everturn.journal.journal import Journal
 from everturn.journal.reading import Journals, RunJournal, RunRef
+from everturn.journal.shipping import Appender
 from everturn.log.objects import run as run_blocking
 from everturn.log.stores import connect
 from everturn.settings import Settings
@@ -132,27 +133,43 @@ def full_after(monkeypatch: pytest.MonkeyPatch, kind: bytes) -> None:
     monkeypatch.setattr(os, "write", fail)
 
 
-def test_what_cannot_be_written_is_not_handed_out_and_the_next_run_goes_on(
+def test_what_the_disk_cannot_take_is_in_the_store_before_it_is_handed_out(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def main() -> list[list[str]]:
+        return [types_of(desk, run) async for message in run if isinstance(message, AssistantMessage)]
+
     failures = counted("everturn_journal_write_failures_total")
+    run = desk.run(runtime=desk.runtime(journal_ship_s=3600))
+    with monkeypatch.context() as patch:
+        full_after(patch, b"assistant")
+        assert anyio.run(main) == [["started", "prompt", "init", "assistant"]]
+    assert types_of(desk, run) == ["started", "prompt", "init", "assistant", "result", "ended"]
+    assert failures() == 3
+
+
+def test_what_neither_disk_nor_store_take_is_not_handed_out_and_the_next_run_goes_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, seen = desk.run(), list[Message]()
 
     async def main() -> None:
         async for message in run:
             seen.append(message)
 
+    def refuse(*_: Any) -> None:
+        raise Unavailable("the store is away", hint="wait")
+
     with monkeypatch.context() as patch:
         full_after(patch, b"assistant")
-        with pytest.raises(Unavailable, match=r"journal .* cannot be written: No space left"):
+        patch.setattr(Appender, "append", refuse)
+        with pytest.raises(Unavailable, match="the store is away"):
             anyio.run(main)
     assert not any(isinstance(message, AssistantMessage | ResultMessage) for message in seen)
-    assert types_of(desk, run) == ["started", "prompt", "init"]
-    assert failures() >= 1
     assert desk.record().held_until is None
     second = desk.run()
     finish(second)
-    assert types_of(desk, second)[-1] == "ended"
+    assert types_of(desk, run) == ["started", "prompt", "init"]
     started, resumed, *_ = events_of(desk, second)
     assert isinstance(started, Started)
     assert started.previous_run_id == run.run_id

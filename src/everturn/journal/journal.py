@@ -16,7 +16,7 @@ from everturn.journal.reading import RunRef
 from everturn.journal.shipping import Appender, Shipper
 from everturn.log.objects import Objects
 from everturn.settings import Settings
-from everturn.telemetry import Metrics, default_metrics
+from everturn.telemetry import Metrics, default_metrics, get_logger
 
 Durability = Literal["flush", "fsync", "store"]
 
@@ -51,6 +51,7 @@ class Journal:
     ) -> None:
         self.ref = ref
         self.settles = durability != "flush"
+        self._has_room = True
         self._file = file
         self._shipper = shipper
         self._now = clock.now
@@ -60,6 +61,7 @@ class Journal:
         self._closed = closed
         self._seq = 0
         self._lock = threading.Lock()
+        self._log = get_logger()
 
     @classmethod
     def open(
@@ -108,10 +110,9 @@ class Journal:
         return self._file.path
 
     def write(self, *events: Event) -> None:
-        """Write events. On return they survive the process; for more, call `settle`.
+        """Write events. If `settles`, they may be shown when `settle` has returned as well; if not, at once.
 
-        Raises:
-            Unavailable: They cannot be written, none of them: they must not be shown.
+        On return they survive the process; unless the disk is full, say: then it is `settle` that has them stored.
         """
         with self._lock:
             at_ms = int(self._now() * 1000)
@@ -120,24 +121,33 @@ class Journal:
                 lines = line_of(events[0], seq + 1, at_ms)
             else:
                 lines = b"".join([line_of(event, number, at_ms) for number, event in enumerate(events, seq + 1)])
-            try:
-                self._file.append(lines)
-            except EverturnError:
+            if self._has_room and self._fits(lines):
+                self._shipper.grown(self._file.size_bytes)
+            else:
                 self._metrics.journal_write_failures.inc(len(events))
-                raise
+                self._shipper.overflow(lines)
             self._seq = seq + len(events)
-            self._shipper.grown(self._file.size_bytes)
 
     def settle(self) -> None:
         """Block until what was written is as durable as it has to be before it is shown.
 
         Raises:
-            Unavailable: It is not, so it must not be shown. It is in the file all the same, and stored later.
+            EverturnError: It is not, so it must not be shown. If the file has it, it is stored later.
         """
-        if self._durability == "fsync":
-            self._file.sync()
-        elif self._durability == "store":
+        if self._durability == "store" or not self._has_room:
             self._shipper.settle(self._timeout_s)
+        elif self._durability == "fsync":
+            self._file.sync()
+
+    def _fits(self, lines: bytes) -> bool:
+        """Append lines to the file. If it takes no more, all that comes from now on goes to the store at once."""
+        try:
+            self._file.append(lines)
+        except EverturnError as error:
+            self._has_room, self.settles = False, True
+            self._log.error("journal_not_written", path=str(self.path), error=error.message)
+            return False
+        return True
 
     def close(self, timeout_s: float) -> None:
         """End it, when nothing more is written. On return all of it is in the store.

@@ -121,7 +121,9 @@ class Shipper:
         self._ship_s = ship_s
         self._unshipped = metrics.journal_unshipped_bytes
         self._told_bytes = 0  # of what the metric says, what is ours
-        self._size_bytes = 0  # of whole lines in the file
+        self._file_bytes = 0  # of whole lines in the file
+        self._overflow: list[bytes] = []  # lines that the file could not take, in order
+        self._size_bytes = 0  # of all of them
         self._shipped_bytes = 0
         self._pending = b""  # what is tried again has to be the same
         self._hurried = False  # somebody waits
@@ -135,7 +137,20 @@ class Shipper:
 
     def grown(self, size_bytes: int) -> None:
         """Take note of how long the file is. Returns at once."""
-        self._size_bytes = size_bytes
+        self._file_bytes = self._size_bytes = size_bytes
+        self._begin()
+
+    def overflow(self, lines: bytes) -> None:
+        """Take whole lines that the file cannot take; nothing goes into the file after them. Returns at once.
+
+        They are nowhere but here until `settle` returns.
+        """
+        with self._changed:
+            self._overflow.append(lines)
+            self._size_bytes += len(lines)
+        self._begin()
+
+    def _begin(self) -> None:
         if self._thread is None and not self._closing:
             self._thread = start_thread(self._work, "everturn-journal")
 
@@ -208,10 +223,12 @@ class Shipper:
                 self._changed.notify_all()
 
     def _next(self) -> bytes:
-        """Read the lines that come next, about a frame of them."""
+        """Return the lines that come next, about a frame of them."""
+        if self._shipped_bytes >= self._file_bytes:
+            return self._overflow.pop(0)
         with self._path.open("rb") as file:
             file.seek(self._shipped_bytes)
-            lines = file.read(min(FRAME_BYTES, self._size_bytes - self._shipped_bytes))
+            lines = file.read(min(FRAME_BYTES, self._file_bytes - self._shipped_bytes))
             end = lines.rfind(b"\n") + 1
             return lines[:end] if end else lines + file.readline()
 

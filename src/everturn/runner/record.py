@@ -72,7 +72,7 @@ class Record:
         """Write events. On return they may be shown.
 
         Raises:
-            Unavailable: They cannot be written, so they must not be shown.
+            EverturnError: They can neither be written nor stored, so they must not be shown.
         """
         journal = self._held.journal
         assert journal is not None
