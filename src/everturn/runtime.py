@@ -20,6 +20,7 @@ from everturn.log.encryption import Keys, SealedObjects
 from everturn.log.objects import run as run_blocking
 from everturn.log.roles import Assignment
 from everturn.log.stores import admit, connect, role_of, visit
+from everturn.mirrors.feed import MirrorFeed
 from everturn.model import WorkItem
 from everturn.registry import Registry, open_registry
 from everturn.runner import Parts, Prompt, Request, Run, Runner, Sweeper
@@ -79,6 +80,7 @@ class Runtime:
             clock=clock,
             metrics=default_metrics(),
             sweeper=Sweeper(self.registry, default_metrics(), workshop.sweeper),
+            mirror=_feed(self.settings),
         )
         self._runner = Runner(parts, handle_signals=handle_signals)
 
@@ -184,6 +186,12 @@ def open_transcripts(settings: Settings, scope: str, *, only_look: bool = False)
         return TranscriptStore.open(settings.store_url(), scope=scope, any_cwd=True, settings=settings)
     objects = connect(settings.store_url(), settings, assignment=Assignment(scope))
     return TranscriptStore(objects, scope=scope, any_cwd=True, settings=settings)
+
+
+def _feed(settings: Settings) -> MirrorFeed | None:
+    """Return what keeps this machine's mirror up to date, if that is wanted and the store outlives the process."""
+    lasts = not settings.store_url().startswith("memory:")
+    return MirrorFeed.open(settings) if settings.live_mirror and lasts else None
 
 
 class _Stores:

@@ -12,15 +12,17 @@ import anyio
 import pytest
 from claude_agent_sdk import AssistantMessage, Message, ResultMessage
 
-from everturn import Run, Unavailable, WorkItem
+from everturn import NotFound, Run, Unavailable, WorkItem
 from everturn.journal.events import BeganAnew, Ended, Event, Prompt, Resumed, Shutdown, Started
 from everturn.journal.journal import Journal
 from everturn.journal.reading import Journals, RunJournal, RunRef
 from everturn.journal.shipping import Appender
 from everturn.log.objects import run as run_blocking
 from everturn.log.stores import connect
+from everturn.mirrors.sqlite import SqliteMirror, folder_of
 from everturn.settings import Settings
 from everturn.testing import InstantAgent
+from polling import wait_until
 from runner.stage import DELTA, PROMPT, UNDER_TRIO, WORK, Desk, counted, finish
 
 
@@ -216,3 +218,38 @@ def test_what_was_not_shipped_is_shipped_by_the_next_run_on_this_machine(
     assert types_of(desk, first) == ["started", "prompt", "init", "assistant", "result", "ended"]
     assert any("was torn" in warning for warning in second.warnings)
     assert not list((desk.folder / "state" / "runs").rglob("journal.jsonl"))
+
+
+# --- The mirror of this machine ---
+
+
+def folded(settings: Settings) -> dict[str, int]:
+    """Return the last event of each run that the mirror has."""
+    try:
+        known = SqliteMirror(folder_of(settings), settings.store_url()).checkpoints()
+    except NotFound:
+        return {}
+    return {ref.run_id: done.seq for ref, done in known.items()}
+
+
+def test_runs_keep_the_mirror_of_this_machine_up_to_date(desk: Desk) -> None:
+    runtime, runs = desk.runtime(), []
+    for _ in range(2):
+        runs.append(desk.run(runtime=runtime))
+        finish(runs[-1])
+    events = {run.run_id: len(journal_of(desk, run).events) for run in runs}
+    wait_until(lambda: folded(runtime.settings) == events, "the mirror has all of it")
+
+
+def test_a_mirror_that_cannot_be_written_does_not_concern_a_run(desk: Desk) -> None:
+    place = desk.folder / "mirrors"
+    place.write_text("a file, where a folder should be")
+    failures = counted("everturn_mirror_update_failures_total")
+    run = desk.run(runtime=desk.runtime(mirrors=place))
+    assert isinstance(finish(run)[-1], ResultMessage)
+    wait_until(lambda: failures() >= 1, "it is counted")
+
+
+def test_where_no_live_mirror_is_wanted_there_is_none(desk: Desk) -> None:
+    finish(desk.run(runtime=desk.runtime(live_mirror=False)))
+    assert not (desk.folder / "state" / "mirrors").exists()

@@ -35,7 +35,7 @@ CACHE_KIB = 16 << 10
 
 def folder_of(settings: Settings) -> Path:
     """Return the folder for mirrors of the store that the settings name."""
-    digest = hashlib.sha256(settings.store_url().encode("utf-8", "replace")).hexdigest()
+    digest = hashlib.sha256(settings.store_url().rstrip("/").encode("utf-8", "replace")).hexdigest()
     return settings.mirrors_path() / digest[:16]
 
 
@@ -63,7 +63,7 @@ class SqliteMirror:
         ids: Ids | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self._label = label
+        self._label = label.rstrip("/")
         self._clock = clock or SystemClock()
         self._metrics = metrics or default_metrics()
         self._place = Place(folder, self._clock, ids or Ids())

@@ -118,6 +118,8 @@ class Closing:
             self._keep = self._keep or not stored
         if self._held.journal is not None:
             self._record(self._ending(problem))
+            if self._parts.mirror is not None:
+                self._parts.mirror.wake()
             stored = await self._step("journal", partial(self._close_journal, self._held.journal))
             self._keep = self._keep or not stored
         await self._step("workdir", partial(in_thread, self._leave_workdir))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from everturn.clock import Clock
 from everturn.git.access import GitAccess
 from everturn.host.folders import RunFolders
+from everturn.mirrors.feed import MirrorFeed
 from everturn.registry import Registry
 from everturn.runner.dispatch import Stores
 from everturn.runner.sweeping import Sweeper
@@ -29,6 +30,7 @@ class Parts:
         clock: Tells the time.
         metrics: What is counted.
         sweeper: Drops what is stale in the registry, at the first run.
+        mirror: Keeps the search mirror of this machine up to date; `None`: nobody does.
     """
 
     registry: Registry
@@ -40,3 +42,4 @@ class Parts:
     clock: Clock
     metrics: Metrics
     sweeper: Sweeper
+    mirror: MirrorFeed | None = None

@@ -45,6 +45,8 @@ class Record:
         ref = RunRef(self._request.work.key, self._progress.run_id)
         begin = partial(self._parts.stores.open_journal, ref, folder.path / JOURNAL_FILE)
         self._held.journal = await in_thread(begin)
+        if self._parts.mirror is not None:
+            self._parts.mirror.note(ref, self._held.journal.path)
         before = claim.previous or claim.stale
         previous = (before.run_id or None) if before is not None else None
         await self.note(self._started(claim, previous))
