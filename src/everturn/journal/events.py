@@ -6,6 +6,7 @@ Data only. A field may be added in any release; another meaning needs another ty
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, ClassVar
 
 VERSION = 1
@@ -30,8 +31,8 @@ class Event:
             seq: Its number in the run.
             at_ms: When it is written, in milliseconds since the Unix epoch.
         """
-        head = {"v": VERSION, "seq": seq, "at_ms": at_ms, "type": self.TYPE}
-        return head | {name: getattr(self, name) for name in FIELDS[self.TYPE]}
+        names, values = _CONTENT[self.TYPE]
+        return dict(zip(names, (VERSION, seq, at_ms, *values(self)), strict=True))
 
 
 # --- The run --------------------------------------------------------------------------------------------------------
@@ -522,3 +523,6 @@ TYPES: dict[str, type[Event]] = {
     )
 }
 FIELDS = {kind: tuple(each.name for each in fields(known)) for kind, known in TYPES.items()}
+_CONTENT = {
+    kind: (("v", "seq", "at_ms", "type", *names), attrgetter("TYPE", *names)) for kind, names in FIELDS.items()
+}

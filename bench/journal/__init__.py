@@ -1,0 +1,1 @@
+"""What journals, mirrors and searching cost, beside the least that they could."""
