@@ -15,7 +15,7 @@ from everturn.git.credentials import Source
 from everturn.host.folders import RunFolders
 from everturn.journal.journal import Journal
 from everturn.journal.leftovers import LeftJournal, Leftover
-from everturn.journal.reading import RunRef
+from everturn.journal.reading import Journals, RunRef
 from everturn.log.encryption import Keys, SealedObjects
 from everturn.log.objects import run as run_blocking
 from everturn.log.roles import Assignment
@@ -157,6 +157,16 @@ def open_archive(settings: Settings, keys: Keys | None = None) -> Archive:
     objects = connect(label, settings, keys)
     run_blocking(visit(objects, label))
     return Archive(objects, label)
+
+
+def open_journals(settings: Settings, keys: Keys | None = None) -> Journals:
+    """Open a store to look at its journals. Blocks for one request and writes nothing.
+
+    Raises:
+        EverturnError: As `open_archive`.
+    """
+    archive = open_archive(settings, keys)
+    return Journals(archive.objects, archive.label)
 
 
 def open_transcripts(settings: Settings, scope: str, *, only_look: bool = False) -> TranscriptStore:

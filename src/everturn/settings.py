@@ -120,6 +120,9 @@ class Settings(BaseSettings):
     mirrors: Path | None = Field(
         None, description="folder for what is derived from journals; default: inside `state`"
     )
+    embedder: str | None = Field(
+        None, description="what turns texts into vectors, as `package.module:function`; default: Chroma's own model"
+    )
     live_mirror: bool = Field(True, description="whether runs keep the search mirror of this machine up to date")
     upload_traces: bool = Field(True, description="whether a run's messages are put into the store at its end")
     repositories: dict[str, RepositoryOptions] = Field(

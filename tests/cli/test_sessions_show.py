@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from everturn.cli.app import _run
-from everturn.cli.sessions.printer import Printer
+from everturn.cli.printer import Printer
 from everturn.conversations.reading import read_conversation
 from everturn.telemetry import LOGGER_NAME
 from recorded import SESSION, TAP_AGENT, answered, fence, keep, said, tap, text, tool_result, tool_use

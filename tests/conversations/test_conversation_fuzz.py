@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from everturn.cli.sessions.printer import Printer
+from everturn.cli.printer import Printer
 from everturn.conversations import wording
 from everturn.conversations.conversation import as_data
 from everturn.conversations.markdown import contained, to_markdown

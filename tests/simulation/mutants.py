@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from everturn.errors import Corrupt, Unavailable
-from everturn.log import compaction, reader
+from everturn.log import compaction, deletion, reader
 from everturn.log.compaction import compact
 from everturn.log.entries import Batch, encode
 from everturn.log.format import Header, Kind
@@ -18,7 +18,6 @@ from everturn.log.objects import Item, Objects, Stored
 from everturn.log.patience import Patience
 from everturn.log.reader import Log, list_parts, read
 from everturn.log.writer import LogWriter, _Attempt
-from everturn.transcripts import deletion
 from simulation import world
 from simulation.actors import Protocol
 from simulation.oracle import Violation

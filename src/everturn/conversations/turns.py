@@ -32,7 +32,7 @@ FindAgent = Callable[[str, str], Conversation | None]
 NO_MODEL = "<synthetic>"
 STOPPED = ("interrupted", "user-rejected")
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-_INTERRUPTED = "[Request interrupted by user"
+INTERRUPTED = "[Request interrupted by user"
 _OUTPUT = re.compile(r"\s*<(local-command|bash)-std(out|err)>")
 _TAG = re.compile(r"<([a-z][a-z-]*)>(.*?)</\1>", re.DOTALL)
 _NAMES = ("displayPath", "filename", "path", "name")
@@ -105,7 +105,7 @@ class TurnReader:
         self._goes_on = False
 
     def read(self, nodes: Iterable[Node]) -> tuple[Turn, ...]:
-        """Read the nodes."""
+        """Read the nodes, and return all turns so far. More nodes may follow those that were read before."""
         readers = {"user": self._user, "assistant": self._assistant, "system": self._system}
         for node in nodes:
             entry, kind = node.entry, node.entry.get("type")
@@ -134,7 +134,7 @@ class TurnReader:
         text = "\n".join(each.text for each in said if isinstance(each, Text))
         if entry.get("isMeta"):
             self._note("note", text)
-        elif text.startswith(_INTERRUPTED):
+        elif text.startswith(INTERRUPTED):
             self._note("interrupted", text)
             self._here().interrupted = True
         elif _OUTPUT.match(text):

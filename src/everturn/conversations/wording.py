@@ -141,7 +141,7 @@ def call_line(call: ToolCall) -> str:
     """Return what tells most about a tool call, in one line."""
     given = call.input
     if not isinstance(given, dict):
-        return one_line(as_json(given))
+        return one_line(given if isinstance(given, str) else as_json(given))
     names = ("description", *_TELLING) if call.agent is not None or call.name in ("Agent", "Task") else _TELLING
     telling = next((given[name] for name in names if isinstance(given.get(name), str)), None)
     return one_line(as_json(given) if telling is None else telling)
@@ -150,7 +150,7 @@ def call_line(call: ToolCall) -> str:
 def call_details(call: ToolCall) -> str:
     """Return everything a tool was called with: long text as it is, the rest as JSON."""
     if not isinstance(call.input, dict):
-        return clean(as_json(call.input))
+        return clean(call.input if isinstance(call.input, str) else as_json(call.input))
     lines = []
     for name, value in call.input.items():
         text = clean(value if isinstance(value, str) else as_json(value)).rstrip("\n")

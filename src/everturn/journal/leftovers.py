@@ -80,8 +80,10 @@ class LeftJournal:
             Corrupt: What is stored of the journal is damaged.
         """
         torn_bytes = cut(self._path).torn_bytes
-        stored = {event.seq for event in run(Journals(self._objects, "").read(self._ref)).events}
-        events, damaged = self._ship_all_but(stored)
+        there = run(Journals(self._objects, "").read(self._ref))
+        if there.deleted:  # and must not come back
+            return Leftover(0, torn_bytes, 0)
+        events, damaged = self._ship_all_but({event.seq for event in there.events})
         if torn_bytes or damaged:
             self._metrics.journal_lines_damaged.inc(damaged + bool(torn_bytes))
             self._log.warning(

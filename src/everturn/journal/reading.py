@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 from everturn.errors import Corrupt
 from everturn.journal.lines import Recorded, recorded
+from everturn.log.format import MAX_NUMBER
 from everturn.log.names import escape, names_in, parse_file_name, unescape
 from everturn.log.objects import Objects
-from everturn.log.reader import read
+from everturn.log.reader import Log, read
 
 JOURNALS = "journal"
 
@@ -46,12 +48,31 @@ class RunJournal:
         tail: The number of the last part that was read; 0: there is none.
         missing: The numbers of events that should be there and are not: the first and the last of each gap.
         unreadable: How many lines are no events.
+        deleted: Whether it was deleted, and only the mark of that is left.
     """
 
     ref: RunRef
     events: tuple[Recorded, ...]
     tail: int
     missing: tuple[tuple[int, int], ...] = ()
+    unreadable: int = 0
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Some lines of a journal, parsed, and no events yet: for whoever has to read many.
+
+    Attributes:
+        lines: Those whose heads are right, in order, each number once.
+        part: The number of the last part that they come from.
+        more: Whether others follow.
+        unreadable: How many lines are no events.
+    """
+
+    lines: list[dict[str, Any]]
+    part: int
+    more: bool
     unreadable: int = 0
 
 
@@ -102,8 +123,77 @@ class Journals:
             Corrupt: A part is damaged or missing. Names the object.
             Unavailable: The store did not answer in time.
         """
-        log = await read(self.objects, ref.folder, after=after)
-        return put_in_order(ref, log.entries(after=after), log.tail, is_whole=not after)
+        log = await self.fetch(ref, after=after)
+        found = put_in_order(ref, log.entries(after=after), log.tail, is_whole=not after)
+        return replace(found, deleted=log.start > after + 1 and not found.events)
+
+    async def fetch(self, ref: RunRef, *, after: int = 0) -> Log:
+        """Fetch a journal's parts, for `lines_of`. As `read`, but nothing is decompressed yet."""
+        return await read(self.objects, ref.folder, after=after)
+
+
+def lines_of(log: Log, *, after: int = 0, first: int = 1) -> Iterator[Lines]:
+    """Yield the lines of a journal part by part. Nothing is held back as long as the parts are in order.
+
+    From the first disorder on, all is held back to be put in order: then a number may come that has come before.
+
+    Args:
+        log: What `Journals.fetch` returned.
+        after: What it was told.
+        first: The number of the event that should come first.
+
+    Raises:
+        Corrupt: A part is damaged. Names it.
+    """
+    expected = first
+    held: dict[int, dict[str, Any]] | None = None
+    for part, entries in log.by_part(after):
+        more = part < log.tail
+        if held is None and _is_run(entries, expected):
+            expected += len(entries)
+            yield Lines(entries, part, more)
+            continue
+        held = {} if held is None else held
+        lines, unreadable = usable(entries)
+        for line in lines:
+            held.setdefault(line["seq"], line)
+        yield Lines([held[seq] for seq in sorted(held)] if not more else [], part, more, unreadable)
+
+
+def usable(entries: Iterable[Any]) -> tuple[list[dict[str, Any]], int]:
+    """Return the lines whose heads are right, and how many have no such head."""
+    all_entries = list(entries)
+    found = [entry for entry in all_entries if type(entry) is dict and _has_head(entry)]
+    return found, len(all_entries) - len(found)
+
+
+def _has_head(line: dict[str, Any]) -> bool:
+    seq, at_ms = line.get("seq"), line.get("at_ms")
+    return (
+        type(seq) is int
+        and type(at_ms) is int
+        and type(line.get("type")) is str
+        and type(line.get("v")) is int
+        and 1 <= seq <= MAX_NUMBER
+        and abs(at_ms) <= MAX_NUMBER
+    )
+
+
+def _is_run(entries: list[Any], first: int) -> bool:
+    """Tell whether entries are lines with usable heads, in order and without a hole. Nearly all journals are."""
+    try:
+        seqs = [entry["seq"] for entry in entries]
+        times = [entry["at_ms"] for entry in entries]
+        numbers = {*map(type, seqs), *map(type, times), *(type(entry["v"]) for entry in entries)}
+        kinds = {type(entry["type"]) for entry in entries}
+    except (TypeError, LookupError):
+        return False
+    return (
+        seqs == list(range(first, first + len(entries)))
+        and numbers <= {int}
+        and kinds <= {str}
+        and (not times or (min(times) >= -MAX_NUMBER and max(times) <= MAX_NUMBER))
+    )
 
 
 def put_in_order(ref: RunRef, lines: Iterable[object], tail: int, *, is_whole: bool = True) -> RunJournal:

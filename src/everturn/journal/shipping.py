@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from everturn.clock import Clock, Ids
-from everturn.errors import EverturnError, Unavailable
+from everturn.errors import EverturnError, Fenced, Unavailable
 from everturn.journal.lines import is_exact
 from everturn.log.background import start_thread
 from everturn.log.compactor import Compactor
@@ -80,7 +80,13 @@ class Appender:
         self._metrics.bytes_written.inc(size_bytes)
 
     def passed(self, folder: str, other: Header | None) -> None:
-        """Two writers met: what the run had stored last, and whoever looks after what it left."""
+        """Two writers met: what the run had stored last, and whoever looks after what it left.
+
+        Raises:
+            Fenced: The journal was deleted.
+        """
+        if other is not None and other.kind == "truncate":
+            raise Fenced(f"{folder} was deleted", hint="nothing more of this run is stored")
         self._metrics.writers_met.inc()
         self._log.warning(
             "writers_met",
@@ -120,6 +126,7 @@ class Shipper:
         self._pending = b""  # what is tried again has to be the same
         self._hurried = False  # somebody waits
         self._closing = False
+        self._deleted = False
         self._failures = 0
         self._failures_in_a_row = 0
         self._error: EverturnError | None = None
@@ -144,7 +151,8 @@ class Shipper:
             self._changed.notify_all()
             alive = self._thread is not None
             self._changed.wait_for(
-                lambda: not alive or self._shipped_bytes >= wanted or self._failures > failures, timeout_s
+                lambda: self._deleted or not alive or self._shipped_bytes >= wanted or self._failures > failures,
+                timeout_s,
             )
         if not alive:  # an interpreter that is shutting down starts no threads
             self._ship()
@@ -183,7 +191,7 @@ class Shipper:
     def _ship(self) -> None:
         """Ship what there is. Raises nothing: whoever waits is told."""
         try:
-            while self._shipped_bytes < self._size_bytes and not self._closing:
+            while self._shipped_bytes < self._size_bytes and not (self._closing or self._deleted):
                 self._pending = self._pending or self._next()
                 self._append(self._pending)
                 with self._changed:
@@ -194,6 +202,7 @@ class Shipper:
         except Exception as error:  # noqa: BLE001  # the thread has to go on, and whoever waits must not wait for ever
             with self._changed:
                 self._error = error if isinstance(error, EverturnError) else _unexpected(error)
+                self._deleted = isinstance(error, Fenced)
                 self._failures += 1
                 self._failures_in_a_row += 1
                 self._changed.notify_all()

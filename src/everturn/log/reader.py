@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,23 +58,33 @@ class Log:
         Raises:
             Corrupt: A part's lines are not the JSON that its header promises. Names the part.
         """
+        return [entry for _, entries in self.by_part(after) for entry in entries]
+
+    def by_part(self, after: int = 0) -> Iterator[tuple[int, list[Any]]]:
+        """Yield the same entries, those of one object at a time, with the last number that it covers.
+
+        Args:
+            after: Leave out the parts up to this number.
+
+        Raises:
+            Corrupt: As `entries`.
+        """
         seen: set[str] = set()
-        kept: list[Any] = []
         done = 0
         for part in self.parts:
             entries = self._entries_of(part)
             fresh = len(entries) - part.count_after(done)  # segments may overlap
             wanted = len(entries) - part.count_after(after)
-            for index, entry in enumerate(entries[fresh:], fresh):
-                uuid = entry.get("uuid") if type(entry) is dict else None
-                if type(uuid) is str:
+            again: set[int] = set()
+            for index in [at for at, entry in enumerate(entries) if type(entry) is dict and "uuid" in entry]:
+                uuid = entries[index]["uuid"]
+                if index >= fresh and type(uuid) is str:
                     if uuid in seen:
-                        continue
+                        again.add(index)
                     seen.add(uuid)
-                if index >= wanted:
-                    kept.append(entry)
+            first = max(fresh, wanted)
             done = part.header.span.last
-        return kept
+            yield done, [entry for at, entry in enumerate(entries[first:], first) if at not in again]
 
     def _entries_of(self, part: Part) -> list[Any]:
         try:

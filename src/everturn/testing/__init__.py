@@ -2,6 +2,7 @@
 
 from everturn.testing.aws import LoopbackAws
 from everturn.testing.directory_buckets import DirectoryBuckets
+from everturn.testing.embedding import word_vectors
 from everturn.testing.express import LoopbackExpress
 from everturn.testing.faults import Fault, FaultyObjects
 from everturn.testing.instant_agent import AgentStart, InstantAgent
@@ -36,4 +37,5 @@ __all__ = [
     "kill_machine",
     "make_repository",
     "read_receipts",
+    "word_vectors",
 ]

@@ -24,6 +24,7 @@ from everturn.transcripts.homes import forget_home
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.observer import StoreObserver
 from everturn.transcripts.session_logs import SessionLogs, Target
+from everturn.upkeep.journals import SessionJournals
 
 DAY_MS = 24 * 60 * 60 * 1000
 # No worker that was suspended for so long comes back to write: only then the trace of a deletion itself may go.
@@ -91,6 +92,7 @@ class Upkeep:
         self._clock = clock
         self._ids = ids
         self._observer = StoreObserver()
+        self._journals = SessionJournals(self._objects, settings, clock, ids, self._observer)
 
     async def compact(self, ref: SessionRef) -> Compacted:
         """Merge each transcript of a session into as few segments as it takes, and free what can be freed."""
@@ -142,12 +144,18 @@ class Upkeep:
     async def delete(self, ref: SessionRef, subpath: str | None = None) -> None:
         """Delete a session, or one of its sub-transcripts. Readers find nothing from the first moment on.
 
+        With a session go the journals and traces of the runs that it was held in.
+
         Raises:
             Conflict: It is under a legal hold.
             NotFound: There is no such sub-transcript.
         """
         if subpath is not None and not await log_exists(self._objects, ref.folder(subpath)):
             raise _no_such(ref, subpath)
+        await refuse_if_held(self._objects, ref.scope, ref.session_id)
+        if subpath is None:  # first: while the session is there, whoever was interrupted finds the rest
+            for each in await self._journals.runs(ref.scope, ref.session_id):
+                await self._journals.delete(each)
         logs = SessionLogs(
             self._objects,
             Layout(ref.scope),
@@ -198,6 +206,7 @@ class Upkeep:
         if found.is_remains:
             # A deletion that broke off may have left the summary; without the folder nobody would find it again.
             await self._delete_derived(found.ref)
+            await self._journals.clear_remains(found.ref.scope)
             await self._objects.delete([item.key for item in items])
         else:
             await self.delete(found.ref)

@@ -41,10 +41,19 @@ def open_store(store: str | None) -> Archive:
         Invalid: The URL is wrong, or the store has another format version.
         NotFound: There is no store of ours there.
     """
+    return open_archive(settings_for(store))
+
+
+def settings_for(store: str | None) -> Settings:
+    """Return the settings of a command that looks at a store, and have it log to standard error.
+
+    Raises:
+        Invalid: A setting is wrong, or the store would end with this process.
+    """
     settings = Settings.load(store=store)
     refuse_memory(settings.store_url())
     log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
-    return open_archive(settings)
+    return settings
 
 
 def load(archive: Archive, session: str, scope: str | None) -> StoredSession:

@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from everturn.cli.output import Terminal, plain
+from everturn.cli.printer import Printer
 from everturn.cli.sessions.common import (
     JsonOption,
     ScopeOption,
@@ -18,7 +19,6 @@ from everturn.cli.sessions.common import (
     print_json,
     printing,
 )
-from everturn.cli.sessions.printer import Printer
 from everturn.conversations import wording
 from everturn.conversations.conversation import Conversation, as_data
 from everturn.conversations.loading import StoredSession

@@ -36,6 +36,7 @@ PATCH_LINES = 14
 THOUGHT_LENGTH = 200
 INDENT = 2
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+_STRIKING = ("cut off", "interrupted", "prompt")
 _PATCH_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -93,7 +94,25 @@ class Printer:
             for turn in branch.turns:
                 self._show_turn(turn, INDENT)
 
+    def show_heading(self, title: str, facts: Iterable[str]) -> None:
+        """Print a line above turns, with what is to be said of all of them."""
+        head = _text(wording.one_line(title), "bold").append("  ")
+        head.append(_text(wording.one_line(" · ".join(facts)), "not bold dim"))
+        self._gap_wanted = True
+        self._print(Rule(head, characters="━", align="left", style="dim"), 0)
+
+    def show_line(self, text: str, style: str = "dim", indent: int = 0) -> None:
+        """Print a line beside turns."""
+        self._gap_wanted = True
+        self._print(_text(wording.one_line(text), style), indent)
+
     def _show_turn(self, turn: Turn, indent: int) -> None:
+        self.show_prompt(turn, indent)
+        for step in turn.steps:
+            self.show_step(step, indent + INDENT)
+
+    def show_prompt(self, turn: Turn, indent: int = 0) -> None:
+        """Print how a turn begins."""
         head = Text(f"{turn.number} ", style="bold").append(wording.title(turn), style="bold cyan")
         told = " · ".join([*self._when(turn), *wording.facts(turn)])
         head.append(f"  {told}" if told else "", style="not bold dim")
@@ -105,8 +124,6 @@ class Printer:
             for content in turn.prompt:
                 self._print(_prompt(content), indent + (INDENT if isinstance(content, Media) else 0))
         self._show_attachments(turn, indent)
-        for step in turn.steps:
-            self._show_step(step, indent + INDENT)
 
     def _when(self, turn: Turn) -> list[str]:
         """Return the time of a turn, with the day where it is another than before."""
@@ -122,7 +139,8 @@ class Printer:
         if beside:
             self._print(_text(wording.one_line("beside it: " + ", ".join(beside)), "dim"), indent + INDENT)
 
-    def _show_step(self, step: Step, indent: int) -> None:
+    def show_step(self, step: Step, indent: int = INDENT) -> None:
+        """Print something that was said or done in a turn."""
         if isinstance(step, ToolCall):
             self._show_call(step, indent)
         elif isinstance(step, Thinking):
@@ -142,23 +160,27 @@ class Printer:
         if wording.is_quiet(notice) and not self._full:
             return
         text = notice.text if self._full else wording.cut(wording.one_line(notice.text), THOUGHT_LENGTH)
-        style = "red" if notice.is_error else "yellow" if notice.about in ("interrupted", "prompt") else "dim"
+        style = "red" if notice.is_error else "yellow" if notice.about in _STRIKING else "dim"
         self._print(_words(f"· {notice.about}", style, text), indent)
 
     def _show_call(self, call: ToolCall, indent: int) -> None:
-        style = "red" if wording.failed(call) else "cyan"
-        mark = "✗" if wording.failed(call) else "◆" if call.agent else "▸"
-        line = _words(f"{mark} {wording.one_line(call.name)}", style, wording.call_line(call))
-        self._print(self._cut_to_fit(line, indent), indent)
-        if self._full:
-            self._print(_text(wording.call_details(call), "dim"), indent + INDENT)
+        self.show_call(call, indent)
         if call.agent is not None:
             self._print(_text(wording.agent_line(call.agent), "dim"), indent + INDENT)
             self._show_agent(call.agent, indent)
         if call.result is None:
             self._print(Text("no answer is stored", style="yellow"), indent + INDENT)
         elif call.agent is None or self._full:
-            self._show_result(call.result, indent + INDENT)
+            self.show_result(call.result, indent + INDENT)
+
+    def show_call(self, call: ToolCall, indent: int = INDENT) -> None:
+        """Print that a tool was called, and with what."""
+        style = "red" if wording.failed(call) else "cyan"
+        mark = "✗" if wording.failed(call) else "◆" if call.agent else "▸"
+        line = _words(f"{mark} {wording.one_line(call.name)}", style, wording.call_line(call))
+        self._print(self._cut_to_fit(line, indent), indent)
+        if self._full:
+            self._print(_text(wording.call_details(call), "dim"), indent + INDENT)
 
     def _show_agent(self, agent: Conversation, indent: int) -> None:
         if self._agents:
@@ -166,7 +188,8 @@ class Printer:
                 self._show_turn(turn, indent + 2 * INDENT)
             self._gap_wanted = True
 
-    def _show_result(self, result: Result, indent: int) -> None:
+    def show_result(self, result: Result, indent: int = 2 * INDENT) -> None:
+        """Print what a tool has answered."""
         if result.patch:
             self._show_patch(result.patch, indent)
             return

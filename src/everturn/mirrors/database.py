@@ -1,0 +1,122 @@
+"""Connections to the SQLite mirror, and what can go wrong with them."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from everturn.errors import Corrupt, Denied, EverturnError, NotFound, Unavailable
+from everturn.mirrors.base import Reason
+from everturn.mirrors.folding import FOLD_VERSION
+from everturn.mirrors.schema import SCHEMA_VERSION, STATEMENTS
+
+BUSY_TIMEOUT_S = 10.0
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA")
+_REBUILD = "everturn mirrors rebuild makes it anew"
+
+
+def connect(file: Path, *, read_only: bool = False, create: bool = False) -> sqlite3.Connection:
+    """Open a database. Its transactions are begun and ended by statements."""
+    mode = "ro" if read_only else "rwc" if create else "rw"
+    connection = sqlite3.connect(
+        f"file:{quote(str(file))}?mode={mode}",
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    if not read_only:
+        connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine loses its end, which is replayed
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Do all of the block, or nothing. Nobody else writes meanwhile."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def set_up(connection: sqlite3.Connection, meta: dict[str, str]) -> None:
+    """Make the tables of an empty database, in a transaction."""
+    for statement in STATEMENTS:
+        connection.execute(statement)
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", {**meta, "fold_version": str(FOLD_VERSION)}.items())
+
+
+def read_meta(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return what a mirror says of itself."""
+    return dict(connection.execute("SELECT name, value FROM meta"))
+
+
+def judge(connection: sqlite3.Connection, label: str, *, thoroughly: bool = False) -> Reason | None:
+    """Say why a database is not the mirror it should be.
+
+    Args:
+        connection: The database.
+        label: The store whose journals it should mirror.
+        thoroughly: Look at every page, which takes a second for a gigabyte.
+    """
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if version != SCHEMA_VERSION:
+            return "fold_changed" if version or not tables else "corrupt"
+        meta = read_meta(connection)
+        if thoroughly and connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            return "corrupt"
+    except sqlite3.Error as error:
+        if is_damage(error) or (type(error) is sqlite3.OperationalError and "no such" in str(error)):
+            return "corrupt"
+        raise
+    if meta.get("fold_version") != str(FOLD_VERSION):
+        return "fold_changed"
+    return "other_store" if meta.get("store") != label else None
+
+
+def is_damage(error: BaseException) -> bool:
+    """Tell whether an error says that the file is not a whole database."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    return isinstance(error, sqlite3.DatabaseError) and name.startswith(_DAMAGED)
+
+
+@contextmanager
+def explained(what: object, kinds: tuple[type[Exception], ...] = (sqlite3.Error, OSError)) -> Iterator[None]:
+    """Raise what goes wrong in the block as an error that says what can be done about it.
+
+    Args:
+        what: The mirror's file or folder.
+        kinds: Which errors.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise _explain(error, what) from error
+
+
+def _explain(error: Exception, what: object) -> EverturnError:
+    text = getattr(error, "strerror", None) or str(error)
+    name = getattr(error, "sqlite_errorname", "") or ""
+    number = getattr(error, "errno", None)
+    if is_damage(error):
+        return Corrupt(f"the mirror {what} is damaged: {text}", hint=_REBUILD)
+    if name.startswith("SQLITE_FULL") or number in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(f"there is no room for the mirror {what}: {text}", hint="free some room; nothing is lost")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return Unavailable(f"the mirror {what} is busy: {text}", hint="try again")
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"there is no mirror {what}", hint=_REBUILD)
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")) or number is not None:
+        hint = "check the folder's permissions, or name another folder with the setting mirrors"
+        return Denied(f"cannot use the mirror {what}: {text}", hint=hint)
+    return Unavailable(f"the mirror {what} failed: {text}", hint=_REBUILD)
