@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +17,7 @@ from random import Random
 
 from bench.compact import freeing_at_once
 from bench.journal.agent import Agent
-from bench.journal.texts import FILES, Texts
+from bench.journal.texts import Texts
 from bench.plan import Row
 from everturn.clock import Ids, SystemClock
 from everturn.journal.events import Ended, Event, Prompt, Resumed, Started
@@ -78,7 +78,7 @@ class Made:
 
     def as_row(self) -> Row:
         """Return it as JSON has it."""
-        return asdict(self)
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 Timed = tuple[int, Event]  # when, in milliseconds since the Unix epoch
@@ -139,17 +139,18 @@ class Item:
         return self._random.randbytes(digits // 2).hex()
 
 
-def make_corpus(folder: Path, size_bytes: int, processes: int) -> Made:
+def make_corpus(folder: Path, size_bytes: int, files: int, processes: int) -> Made:
     """Write journals into a store in a folder.
 
     Args:
         folder: The store's folder.
         size_bytes: About how long all lines are together.
+        files: From how many files their texts come.
         processes: How many processes write.
     """
     numbers = range(max(1, round(size_bytes / ITEM_BYTES)))
     item_bytes = min(ITEM_BYTES, size_bytes)
-    write = partial(_write_item, folder, item_bytes, FILES if size_bytes >= ITEM_BYTES else 50)
+    write = partial(_write_item, folder, item_bytes, files)
     made = Made()
     if processes == 1:
         for each in map(write, numbers):

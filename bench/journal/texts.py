@@ -11,7 +11,6 @@ from importlib.metadata import distributions
 from pathlib import Path
 from random import Random
 
-FILES = 3_000
 SMALLEST_BYTES, LARGEST_BYTES = 2_000, 400_000
 _DOCSTRING = re.compile(r'"""(.{80,4000}?)"""', re.DOTALL)
 _SENTENCE = re.compile(r"[A-Z`][^.!?]{30,300}[.!?](?=\s|$)")
@@ -24,7 +23,7 @@ class Texts:
         files: From how many files it comes.
     """
 
-    def __init__(self, files: int = FILES) -> None:
+    def __init__(self, files: int) -> None:
         chosen = _choose(files)
         self._sources = [(str(path), path.read_text("utf-8", "replace").splitlines(keepends=True)) for path in chosen]
         self._sentences = [
