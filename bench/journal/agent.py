@@ -11,8 +11,17 @@ from random import Random
 from typing import Any
 
 import orjson
-from claude_agent_sdk import AssistantMessage, Message, ResultMessage, SystemMessage, TextBlock, ThinkingBlock
-from claude_agent_sdk import ToolResultBlock, ToolUseBlock, UserMessage
+from claude_agent_sdk import (
+    AssistantMessage,
+    Message,
+    ResultMessage,
+    SystemMessage,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UserMessage,
+)
 from claude_agent_sdk.types import StreamEvent
 
 from bench.journal.texts import Texts
@@ -138,7 +147,10 @@ class Agent:
         for number, piece in enumerate(self._cut(block), 1):
             if kind == "thinking_delta":
                 tokens = {"estimated_tokens": 3 * number, "estimated_tokens_delta": 3}
-                yield 0.0, SystemMessage("thinking_tokens", {"type": "system", "subtype": "thinking_tokens", **tokens})
+                yield (
+                    0.0,
+                    SystemMessage("thinking_tokens", {"type": "system", "subtype": "thinking_tokens", **tokens}),
+                )
             delta = {"type": kind, name: piece}
             yield DELTA_S, self._event({"type": "content_block_delta", "index": index, "delta": delta})
         if isinstance(block, ThinkingBlock):

@@ -1,8 +1,8 @@
 """How fast a mirror is rebuilt from journals, beside the least that this takes.
 
-*read* fetches the same parts and decompresses them. *parse* makes JSON of each line besides. *insert* puts the same texts, which
-are in memory, into a new SQLite file and indexes them, in one transaction, with the mirror's own tokenizer, and nothing else: no rows about
-runs, no checkpoints, no columns beside the text.
+*read* fetches the same parts and decompresses them. *parse* makes JSON of each line besides. *insert* puts the same
+texts, which are in memory, into a new SQLite file and indexes them, in one transaction, with the mirror's tokenizer
+and settings, and nothing else: no rows about runs, no checkpoints, no columns beside the text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,16 @@ from everturn.mirrors.keeping import READERS, rebuild
 from everturn.mirrors.sqlite import SqliteMirror
 
 BATCH_TEXTS = 5_000
-TOKENIZE = "unicode61 remove_diacritics 2"
+_SET_UP = """
+PRAGMA page_size = 8192; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;
+CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+CREATE VIRTUAL TABLE found USING fts5 (
+    text, content = 'texts', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
+);
+INSERT INTO found (found, rank) VALUES ('hashsize', 33554432);
+INSERT INTO found (found, rank) VALUES ('automerge', 0);
+BEGIN;
+"""
 
 
 def measure_rebuild(store: Path, folder: Path) -> Row:
@@ -89,18 +98,7 @@ def measure_inserting(folder: Path, store: Path) -> Row:
     text_bytes = 0
     wall_s = cpu_s = 0.0
     with mirror_in(folder, store).reading() as database, closing(sqlite3.connect(file)) as bare:
-        bare.executescript(
-            f"""
-            PRAGMA page_size = 8192; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;
-            CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
-            CREATE VIRTUAL TABLE found USING fts5 (
-                text, content = 'texts', content_rowid = 'id', tokenize = '{TOKENIZE}'
-            );
-            INSERT INTO found (found, rank) VALUES ('hashsize', 33554432);
-            INSERT INTO found (found, rank) VALUES ('automerge', 0);
-            BEGIN;
-            """
-        )
+        bare.executescript(_SET_UP)
         for first, texts in _batches(database):
             text_bytes += sum(len(text.encode()) for _, text in texts)
             began, used_s = time.perf_counter(), time.process_time()

@@ -74,13 +74,19 @@ def _journals(found: Summary) -> Table:
         )
         for kind in kinds
     ]
-    return Table("The journals that it was rebuilt from", ("type", "lines", "of lines", "of bytes", "mean, bytes"), rows)
+    return Table(
+        "The journals that it was rebuilt from", ("type", "lines", "of lines", "of bytes", "mean, bytes"), rows
+    )
 
 
 def _searches(found: Summary) -> Table:
     kinds = {"all": found.searched["all"], **found.searched["kinds"]}
     rows = [
-        (kind.replace("_", " "), f"{row['searches']:,}", *(amount(row[f"{name}_ms"]) for name in ("p50", "p99", "max")))
+        (
+            kind.replace("_", " "),
+            f"{row['searches']:,}",
+            *(amount(row[f"{name}_ms"]) for name in ("p50", "p99", "max")),
+        )
         for kind, row in kinds.items()
     ]
     return Table("Searches", ("", "searches", "p50, ms", "p99, ms", "slowest, ms"), rows)

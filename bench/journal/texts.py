@@ -62,11 +62,7 @@ class Texts:
 def _choose(count: int) -> list[Path]:
     """Return so many files, always the same ones as long as the same are there."""
     roots = {Path(sysconfig.get_path("stdlib")), *(Path(str(each.locate_file(""))) for each in distributions())}
-    found = {
-        path.resolve()
-        for root in roots
-        for path in root.rglob("*.py")
-        if SMALLEST_BYTES < path.stat().st_size < LARGEST_BYTES
-    }
-    known = sorted(found, key=lambda path: (path.name, path.stat().st_size, str(path)))
+    sizes = {path: path.stat().st_size for root in {root.resolve() for root in roots} for path in root.rglob("*.py")}
+    usable = [path for path, size_bytes in sizes.items() if SMALLEST_BYTES < size_bytes < LARGEST_BYTES]
+    known = sorted(usable, key=lambda path: (path.name, sizes[path], str(path)))
     return Random(0).sample(known, min(count, len(known)))

@@ -1,9 +1,9 @@
 """What it costs to write an event before it is shown, beside bare writes of the same lines.
 
-*bare* writes lines that are encoded already to an open file and flushes them; with `fsync` it has them on the disk, too,
-by the call that the journal uses (`fdatasync`, the cheaper one); with `store` it creates an object of each. *encoded* is
-the same with the line still to be made, by one call of a fast JSON library: what nobody who writes JSON can do without.
-*write* is the run's own call, with events that are there; *message* begins with the SDK's message.
+*bare* writes lines that are encoded already to an open file and flushes them; with `fsync` it has them on the disk,
+too, by the call that the journal uses (`fdatasync`, the cheaper one); with `store` it creates an object of each.
+*encoded* is the same with the line still to be made, by one call of a fast JSON library: nobody who writes JSON can
+do without that. *write* is the run's own call, with events that are there; *message* begins with the SDK's message.
 
 A journal ships what it writes to a store meanwhile, as it does in life. Nothing of ours goes on beside the bare ones.
 """

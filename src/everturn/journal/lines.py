@@ -63,7 +63,7 @@ def line_of(event: Event, seq: int, at_ms: int) -> bytes:
 
 
 def _is_plain(line: bytes, record: dict[str, Any]) -> bool:
-    """Tell at a glance whether a line certainly says what its record says: infinite numbers have become null in it."""
+    """Tell at a glance whether a line surely says what its record does: an infinite number has become null in it."""
     return line.count(b"null") == list(record.values()).count(None)
 
 
