@@ -13,6 +13,8 @@ from everturn.journal.lines import Recorded, line_of, parse
 from everturn.journal.reading import RunJournal, RunRef, put_in_order
 from everturn.log.objects import run
 from everturn.log.stores import admit, connect
+from everturn.transcripts.observer import StoreObserver
+from everturn.upkeep.journals import SessionJournals
 
 WORK = "task:tap"
 FIRST, SECOND = "1" * 20, "2" * 20
@@ -93,3 +95,8 @@ class JournalStore:
         for start in range(0, len(events), at_once):
             journal.write(*events[start : start + at_once])
         journal.close(10)
+
+    def delete(self, run_id: str) -> None:
+        """Delete the journal of a run."""
+        journals = SessionJournals(self.objects, self.settings, self.clock, Ids(2), StoreObserver())
+        run(journals.delete(RunRef(WORK, run_id)))

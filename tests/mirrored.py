@@ -13,7 +13,7 @@ from everturn.journal.events import Assistant, Ended, Event, Init, Prompt, Resul
 from everturn.journal.lines import line_of
 from everturn.mirrors.database import connect, set_up, transaction
 from everturn.mirrors.folding import RunFold
-from everturn.mirrors.writing import write_rows
+from everturn.mirrors.writing import index_texts, write_rows
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -37,7 +37,7 @@ class MirrorOfRuns:
         fold = RunFold(run_id, work)
         fold.take(orjson.loads(line_of(event, seq, at_ms + 1000 * (seq - 1))) for seq, event in enumerate(events, 1))
         with transaction(self.database):
-            write_rows(self.database, run_id, fold.drain())
+            index_texts(self.database, write_rows(self.database, run_id, fold.drain()))
 
     def close(self) -> None:
         """Close the file."""

@@ -106,6 +106,16 @@ def test_a_store_that_is_away_is_no_reason_not_to_tell_what_is_known(everturn: E
 
 
 @pytest.mark.slow
+def test_turns_are_found_by_their_meaning_too(everturn: Everturn, store: JournalStore) -> None:
+    everturn.variables["EVERTURN_EMBEDDER"] = "everturn.testing.embedding:word_vectors"  # type: ignore[attr-defined]
+    found = search(everturn, store, "--semantic", "which washer fits", "--limit", "1", "--json")
+    assert [(row["run_id"], row["turn"]) for row in rows(found)[:-1]] == [("3" * 20, 1)]
+    refused = everturn("search", "--semantic", "washer", "--kind", "prompt", "--store", store.url)
+    assert refused.returncode == 2
+    assert "leave out the kind" in refused.stderr
+
+
+@pytest.mark.slow
 def test_nothing_in_a_text_can_control_the_terminal(everturn: Everturn, store: JournalStore) -> None:
     shown = search(everturn, store, "which washer").stdout
     assert "Which washer fits this tap?" in shown

@@ -106,6 +106,15 @@ def test_an_answer_under_the_id_of_one_before_is_another_one() -> None:
     assert steps_of(*said("Yes."), start, *said("No.")) == [Text("Yes."), Text("No.")]
 
 
+def test_a_block_of_white_space_that_has_no_whole_does_not_take_that_of_the_next_one() -> None:
+    assert steps_of(*streamed(" ", index=0), *said("a b", index=1)) == [Text("a b")]
+
+
+def test_a_whole_block_of_which_pieces_are_missing_is_shown_once() -> None:
+    block = said("One two three.")
+    assert steps_of(*block[:1], *block[2:]) == [Text("One two three.")]
+
+
 def test_a_whole_block_without_pieces_is_shown() -> None:
     assert steps_of(Assistant("At once.", "m1", "m")) == [Text("At once.")]
 
@@ -404,7 +413,7 @@ def pieces_of(events: list[Event], parent: str | None) -> str:
     return "".join(event.text for event in events if isinstance(event, kinds) and event.parent == parent)
 
 
-@settings(QUICK, max_examples=400)
+@settings(QUICK, max_examples=200)
 @given(killed_runs())
 def test_every_piece_that_was_written_is_in_the_story_once_and_in_its_place(events: list[Event]) -> None:
     run = run_of(*events)

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from everturn import Settings, WorkItem
+from everturn.conversations.conversation import Text
+from everturn.conversations.story import tell
 from everturn.journal.events import Assistant, Prompt, Resumed, Started, TextDelta
 from everturn.journal.reading import Journals, RunJournal
 from everturn.log.objects import run
@@ -142,6 +144,7 @@ def assert_the_story_is_whole(pasture: Pasture, kills: int) -> None:
     assert [each.events[-1].type == "ended" for each in journals] == [False] * kills + [True]
     assert_all_that_was_seen_is_in_it(pasture, journals)
     assert_no_gap_and_no_repetition(journals)
+    assert_the_story_says_it_all_once(journals)
 
 
 def assert_all_that_was_seen_is_in_it(pasture: Pasture, journals: list[RunJournal]) -> None:
@@ -169,6 +172,15 @@ def assert_no_gap_and_no_repetition(journals: list[RunJournal]) -> None:
     for journal in journals:
         whole_blocks = [each.event.text for each in journal.events if isinstance(each.event, Assistant)]
         assert all("".join(deltas(journal)).count(block) == 1 for block in whole_blocks)
+
+
+def assert_the_story_says_it_all_once(journals: list[RunJournal]) -> None:
+    """What people read is what the pieces say together, those of answers that were cut off, too."""
+    story = tell(KEY, journals).conversation()
+    steps = [step for turn in story.turns for step in turn.steps]
+    read = [step.text for step in steps if isinstance(step, Text)]
+    pieces = [piece for journal in journals for piece in deltas(journal)]
+    assert "".join(read) == "".join(pieces)
 
 
 def _spoken(journal: RunJournal) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everturn.errors import Corrupt
@@ -68,6 +68,7 @@ def depth(value: Any) -> int:
     return levels
 
 
+@settings(deadline=None)
 @given(events, st.integers(min_value=1, max_value=2**62), moments)
 def test_every_event_comes_back_as_it_was_and_its_line_is_of_the_schema(event: Event, seq: int, at_ms: int) -> None:
     line = line_of(event, seq, at_ms)
@@ -78,6 +79,7 @@ def test_every_event_comes_back_as_it_was_and_its_line_is_of_the_schema(event: E
     CHECK.validate(found.raw)
 
 
+@settings(deadline=None)
 @given(events)
 def test_a_line_that_does_not_say_exact_is_read_by_any_json_library(event: Event) -> None:
     line = line_of(event, 1, 0)
@@ -165,6 +167,7 @@ def test_what_stands_twice_in_a_value_is_written_twice() -> None:
     assert plain({"a": twice, "b": twice}) == {"a": [None], "b": [None]}
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_bytes_that_are_no_line_are_corrupt_and_nothing_else(junk: bytes) -> None:
     with pytest.raises(Corrupt, match="cannot be read"):
@@ -186,6 +189,7 @@ def test_an_exact_line_that_is_cut_is_corrupt_too(cut: int) -> None:
         parse(line[:-cut])
 
 
+@settings(deadline=None)
 @given(values)
 def test_json_that_is_no_line_is_corrupt(value: Any) -> None:
     with pytest.raises(Corrupt):

@@ -27,7 +27,7 @@ from claude_agent_sdk import (
 )
 from claude_agent_sdk._internal.message_parser import parse_message
 from claude_agent_sdk.types import MirrorErrorMessage, ServerToolResultBlock, ServerToolUseBlock, StreamEvent
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everturn import Runtime, Settings, WorkItem
@@ -53,6 +53,8 @@ from everturn.journal.events import (
 from everturn.journal.lines import line_of, parse
 from everturn.journal.messages import Scribe
 from everturn.journal.schema import schema
+from everturn.log.objects import run
+from everturn.runtime import open_journals
 from everturn.testing import Reply, ScriptedModel, Text, cli_environment
 from everturn.testing import ToolUse as CallTool
 
@@ -356,6 +358,7 @@ def anything_in(kind: Any) -> st.SearchStrategy[Any]:
 messages: Any = st.one_of([anything_in(kind) for kind in Message.__args__])
 
 
+@settings(deadline=None)
 @given(st.lists(messages, min_size=1, max_size=5))
 def test_no_message_is_refused_whatever_it_holds(many: list[Message]) -> None:
     scribe = Scribe()
@@ -391,13 +394,14 @@ def test_whatever_the_real_agent_says_becomes_lines_of_the_schema(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     heard: list[Message] = []
+    settings = Settings.load(state=tmp_path / "state")
     look = Reply(Text("Let me look."), CallTool("Bash", {"command": "echo a tap"}))
 
     async def main() -> None:
         options = ClaudeAgentOptions(
             cwd=tmp_path, setting_sources=[], include_partial_messages=True, permission_mode="bypassPermissions"
         )
-        runtime = Runtime(Settings.load(state=tmp_path / "state"))
+        runtime = Runtime(settings)
         async for message in runtime.run(WorkItem.task("tap"), prompt="Mend the tap.", options=options):
             heard.append(message)  # noqa: PERF401
 
@@ -414,3 +418,11 @@ def test_whatever_the_real_agent_says_becomes_lines_of_the_schema(
     assert texts == "".join(event.text for event in events if isinstance(event, Assistant)) == "Let me look.It drips."
     inputs = "".join(event.text for event in events if isinstance(event, ToolInputDelta))
     assert json.loads(inputs) == {"command": "echo a tap"}
+    journals = open_journals(settings)
+    (ref,) = run(journals.tails())
+    stored = run(journals.read(ref))
+    for line in stored.events:
+        CHECK.validate(line.raw)
+    assert (stored.missing, stored.unreadable) == ((), 0)
+    assert [line.type for line in stored.events][:2] == ["started", "prompt"]
+    assert [line.event for line in stored.events if type(line.event) in kinds] == events

@@ -63,7 +63,7 @@ def long_runs(name: str, count: int, turns: int) -> dict[str, list[Event]]:
 
 def batch(name: str, lines: Sequence[Line], part: int | None = 1) -> Batch:
     """Return lines that make up a part of a run's journal, or come from this machine."""
-    return Batch(ref_of(name), lines, part, after=part - 1 if part else 0)
+    return Batch(ref_of(name), lines, part, after=part - 1 if part else lines[0]["seq"] - 1)
 
 
 def fold_all(mirror: Folding, runs: dict[str, list[Event]], at_once: int = 1000) -> None:

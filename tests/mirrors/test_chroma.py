@@ -51,6 +51,15 @@ def mirror(tmp_path: Path) -> Iterator[ChromaMirror]:
     found.close()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChromaMirror]:
+    """A mirror that is only asked."""
+    found = mirror_at(tmp_path_factory.mktemp("shared") / "mirror")
+    rebuild(found, RUNS)
+    yield found
+    found.close()
+
+
 def index_of(mirror: ChromaMirror) -> Path:
     return mirror._current().folder / "index"
 
@@ -58,8 +67,8 @@ def index_of(mirror: ChromaMirror) -> Path:
 # --- What is found --------------------------------------------------------------------------------------------------
 
 
-def test_the_turn_that_is_nearest_comes_first(mirror: ChromaMirror) -> None:
-    hits = mirror.search("green paint for a fence")
+def test_the_turn_that_is_nearest_comes_first(shared: ChromaMirror) -> None:
+    hits = shared.search("green paint for a fence")
     first = hits[0]
     assert (first.work, first.run_id, first.turn) == ("task/fence", "run-fence", 1)
     assert (first.seq, first.kind, first.agent, first.session_id, first.worker) == (
@@ -108,8 +117,8 @@ def test_a_turn_is_found_once_however_many_of_its_passages_are_near(mirror: Chro
         (Filters(until_ms=NOON_MS + 5), {"tap", "fence"}),
     ],
 )
-def test_filters(mirror: ChromaMirror, filters: Filters, found: set[str]) -> None:
-    assert {hit.work.removeprefix("task/") for hit in mirror.search("anything", filters=filters)} == found
+def test_filters(shared: ChromaMirror, filters: Filters, found: set[str]) -> None:
+    assert {hit.work.removeprefix("task/") for hit in shared.search("anything", filters=filters)} == found
 
 
 def test_a_filter_that_lets_little_through_lets_all_of_it_through(mirror: ChromaMirror) -> None:
@@ -121,15 +130,15 @@ def test_a_filter_that_lets_little_through_lets_all_of_it_through(mirror: Chroma
 
 
 @pytest.mark.parametrize("text", ["\ud800 tap", "'; DROP TABLE --", "tap" * 10_000, "\x00", "{}", "-"])
-def test_any_text_may_be_looked_for(mirror: ChromaMirror, text: str) -> None:
-    assert mirror.search(text)
+def test_any_text_may_be_looked_for(shared: ChromaMirror, text: str) -> None:
+    assert shared.search(text)
 
 
-def test_nothing_to_look_for_and_kinds_are_refused(mirror: ChromaMirror) -> None:
+def test_nothing_to_look_for_and_kinds_are_refused(shared: ChromaMirror) -> None:
     with pytest.raises(Invalid, match="nothing to look for"):
-        mirror.search("  ")
+        shared.search("  ")
     with pytest.raises(Invalid, match="as a whole"):
-        mirror.search("tap", filters=Filters(kind="prompt"))
+        shared.search("tap", filters=Filters(kind="prompt"))
 
 
 def test_a_mirror_that_holds_nothing_finds_nothing(tmp_path: Path) -> None:
@@ -281,7 +290,7 @@ def test_something_else_in_its_place_is_no_mirror(tmp_path: Path, what: str) -> 
         "elsewhere": lambda: (place / "chroma").symlink_to(tmp_path / "valuable"),
     }[what]()
     mirror = mirror_at(place)
-    assert mirror.unusable() == "missing"
+    assert mirror.unusable() == ("missing" if what == "dangling" else "corrupt")
     mended(mirror)
     assert (tmp_path / "valuable" / "file").exists()
     mirror.close()
@@ -436,6 +445,7 @@ def test_a_writer_that_is_killed_leaves_what_can_be_gone_on_with_or_is_seen_to_b
 # --- Chroma itself --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nobody_else_loads_chroma() -> None:
     program = (
         "import sys, everturn, everturn.runtime, everturn.cli.app, everturn.mirrors.chroma, everturn.testing;"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everturn.journal.events import (
@@ -158,6 +158,7 @@ events = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(events, max_size=25), st.data())
 def test_batches_make_no_difference(some: list[Event], data: st.DataObject) -> None:
     lines = lines_of(START, *some)

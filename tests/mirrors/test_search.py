@@ -178,7 +178,6 @@ def test_a_filter_that_is_asked_stops_asking_and_says_so(
 ) -> None:
     monkeypatch.setattr(selection, "MAX_LISTED", 0)
     monkeypatch.setattr(searching, "MAX_LOOKED_AT", 4)
-    monkeypatch.setattr(searching, "_AT_ONCE", 2)
     mirror.add("run-1", [answered("fox"), *(prompted(f"fox {number}") for number in range(8))])
     found = look(mirror, "fox", kind="answer")
     assert (found.hits, found.is_all) == ((), False)

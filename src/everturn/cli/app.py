@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from claude_agent_sdk import ClaudeSDKError
 
-from everturn.cli import demo, doctor, journal, run, search, sessions, stats, sweep, workdirs
+from everturn.cli import demo, doctor, journal, mirrors, run, search, sessions, stats, sweep, workdirs
 from everturn.cli.output import (
     EXIT_BROKEN_PIPE,
     EXIT_FAILED,
@@ -42,6 +42,7 @@ app.command("search")(search.command)
 app.command("stats")(stats.command)
 app.add_typer(sessions.app)
 app.add_typer(journal.app)
+app.add_typer(mirrors.app)
 app.add_typer(workdirs.app)
 
 

@@ -18,6 +18,7 @@ from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, pr
 from everturn.cli.times import moment_ms
 from everturn.clock import SystemClock
 from everturn.conversations.wording import clean, one_line, plural
+from everturn.mirrors.chroma import KIND as TURN
 from everturn.mirrors.chroma import ChromaMirror
 from everturn.mirrors.hits import Filters, Found, Hit, Kind
 from everturn.mirrors.query import parse_query
@@ -99,7 +100,7 @@ def _print(terminal: Terminal, found: Found, show_turn: Callable[[Hit], str]) ->
 
 def _heading(hit: Hit, width: int) -> list[Text]:
     """Return who it is of, and what it is: in one line if there is room."""
-    said = [what_it_is(hit)]
+    said = [] if hit.kind == TURN else [_what_it_is(hit)]
     if hit.work.startswith("task:") and hit.agent:
         said.append(f"by {hit.agent}")
     if hit.turn:
@@ -114,7 +115,7 @@ def _heading(hit: Hit, width: int) -> list[Text]:
     return [whole] if whole.cell_len <= width else [whose, facts]
 
 
-def what_it_is(hit: Hit) -> str:
+def _what_it_is(hit: Hit) -> str:
     """Return what kind of text a hit is, in words."""
     tool = hit.tool or "a tool"
     return {"tool_input": f"{tool} called", "tool_result": f"{tool} answered", "user": "told"}.get(hit.kind, hit.kind)
@@ -128,12 +129,12 @@ def _conclusion(found: Found) -> str:
     if not found.is_all:
         if not found.hits:
             return "nothing was found so far back; other words, or fewer filters, reach further"
-        return f"the best of the {found.looked_at:,} taken in last; more words narrow it down"
+        return f"the best of the newest {found.looked_at:,}; more words narrow it down"
     if not found.hits:
         return "nothing was found"
     if len(found.hits) < found.looked_at:
         return f"the best {len(found.hits)} of {plural(found.looked_at, 'text')}"
-    return plural(len(found.hits), "text")
+    return plural(len(found.hits), "turn" if found.hits[0].kind == TURN else "text")
 
 
 def _print_json(found: Found, show_turn: Callable[[Hit], str]) -> None:

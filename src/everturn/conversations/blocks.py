@@ -74,14 +74,20 @@ class Block:
         """What has come of it so far."""
         return "".join(self.pieces)
 
-    def holds(self, event: Event) -> bool:
-        """Tell whether a whole block can be this one: all pieces are in it, in order."""
+    def is_in(self, event: Event) -> bool:
+        """Tell whether a whole block has all pieces of this one in it, in order."""
         if isinstance(event, ToolUse):
             return self.call_id in (event.call_id, "")
         whole = event.text if isinstance(event, Assistant | Thinking) else ""
-        if not whole:
-            return isinstance(event, Thinking) or not self.text.strip()
-        return whole.strip() == self.text.strip() or _in_order(self.pieces, whole)
+        if isinstance(event, Thinking) and not whole:
+            return True  # only its signature was kept
+        return bool(self.text.strip()) and _in_order(self.pieces, whole)
+
+    def equals(self, event: Event) -> bool:
+        """Tell whether a whole block is what has come of this one, white space around it aside."""
+        if isinstance(event, ToolUse):
+            return self.call_id == event.call_id
+        return isinstance(event, Assistant | Thinking) and event.text.strip() == self.text.strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +192,14 @@ class Blocks:
     def _find(self, event: Assistant | Thinking | ToolUse) -> tuple[Key, Block] | None:
         """Find the block that an event is the whole of: whole blocks come in the order in which they were begun."""
         kind = _KINDS[type(event)]
-        for key, block in self._open.items():
-            same_answer = block.message_id == event.message_id or None in (block.message_id, event.message_id)
-            if block.kind == kind and same_answer and block.holds(event):
-                return key, block
-        return None
+        found = [
+            (key, block)
+            for key, block in self._open.items()
+            if block.kind == kind
+            and (block.message_id == event.message_id or None in (block.message_id, event.message_id))
+        ]
+        exact = (each for each in found if each[1].equals(event))
+        return next(exact, None) or next((each for each in found if each[1].is_in(event)), None)
 
 
 def is_interruption(event: Event | None) -> bool:

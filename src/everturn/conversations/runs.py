@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from everturn.errors import Conflict, Corrupt, Invalid, NotFound
@@ -177,11 +177,10 @@ class Runs:
         # In this order: once all of it is shipped, it is removed.
         local, unreadable = LocalFile(file.path).read() if file is not None else ([], 0)
         stored = await self.journals.read(ref)
-        if not local and not unreadable:
+        if stored.deleted or not (local or unreadable):
             return stored
-        lines = [event.raw for event in (*stored.events, *local)]
-        found = put_in_order(ref, lines, stored.tail)
-        return RunJournal(ref, found.events, stored.tail, found.missing, max(stored.unreadable, unreadable))
+        found = put_in_order(ref, [event.raw for event in (*stored.events, *local)], stored.tail)
+        return replace(found, unreadable=max(stored.unreadable, unreadable))
 
     async def glance(self, ref: RunRef, tail: int) -> RunJournal:
         """Read how a run began and how it ended, as far as it is stored. What lies between is left out, if it can be.
@@ -194,12 +193,11 @@ class Runs:
             EverturnError: As `read`.
         """
         end = await self.journals.read(ref, after=max(0, tail - 1))
-        first = await read_part(self.journals.objects, ref.folder, part(1)) if tail > 1 else None
-        begin = put_in_order(ref, first.entries() if first is not None else (), tail)
-        is_enough = end.events and any(isinstance(each.event, Prompt) for each in begin.events)
-        if tail <= 1 and end.events:
+        if end.deleted or (tail == 1 and end.events):
             return end
-        if not is_enough:
+        first = await read_part(self.journals.objects, ref.folder, part(1))
+        begin = put_in_order(ref, first.entries() if first is not None else (), tail)
+        if not end.events or not any(isinstance(each.event, Prompt) for each in begin.events):
             return await self.journals.read(ref)
         return RunJournal(ref, _without_repetition(begin.events, end.events), tail)
 

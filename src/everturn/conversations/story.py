@@ -65,11 +65,16 @@ _NAMES: dict[type | None, str] = {
     Shutdown: "shutdown",
     Ended: "ended",
 }
+_TELLING = {Prompt, *_NAMES}
 
 
-def facts_of(events: Iterable[Recorded]) -> Facts:
+def facts_of(events: Sequence[Recorded]) -> Facts:
     """Return what events say of their run."""
-    return reduce(lambda facts, recorded: facts.after(readable(recorded)), events, Facts())
+    telling = (readable(recorded) for recorded in events if type(recorded.event) in _TELLING)
+    found = reduce(Facts.after, telling, Facts())
+    if not events:
+        return found
+    return replace(found, first_at_ms=events[0].at_ms, last_at_ms=events[-1].at_ms, events=len(events))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +234,9 @@ def _entries(journal: RunJournal) -> tuple[list[Entry], dict[str, list[Entry]]]:
             about[recorded.event.call_id] = description_of(recorded.event)
         if recorded.seq in gaps:
             threads[None].tell_gap(*gaps[recorded.seq], recorded.at_ms)
-        threads.setdefault(parent, Retelling()).add(recorded)
+        if parent not in threads:
+            threads[parent] = Retelling()
+        threads[parent].add(recorded)
     for thread in threads.values():
         thread.close()
     told = {parent: thread.entries() for parent, thread in threads.items()}

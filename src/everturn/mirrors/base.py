@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from everturn.journal.reading import RunRef
@@ -38,9 +39,8 @@ class Batch:
         ref: The run.
         lines: Parsed lines with usable heads, by number, each number once. Some of them may be folded already.
         part: The number of the last part that they come from; `None`: they come from a file on this machine.
-        after: The number of the last part before those that they come from: all lines in between are here, or came
-            with an earlier batch of the same reading.
-        from_start: For lines from a file: whether it was read from its start.
+        after: The number of the last part before those that they come from or, for lines from a file, of the last
+            event before them; 0: there is none. What is missing behind it is missing for good.
         more: Whether the rest of the reading follows at once. A mirror may keep such a batch until then.
     """
 
@@ -48,7 +48,6 @@ class Batch:
     lines: Sequence[Line]
     part: int | None = None
     after: int = 0
-    from_start: bool = False
     more: bool = False
 
     def news(self, done: Checkpoint | None, missing: Sequence[Sequence[int]]) -> list[Line] | None:
@@ -65,10 +64,7 @@ class Batch:
         seq, part = (0, 0) if done is None else (done.seq, done.part)
         lines = self.lines
         news = list(lines) if lines and lines[0]["seq"] > seq else [line for line in lines if line["seq"] > seq]
-        if self.part is not None:
-            joins = part >= self.after
-        else:
-            joins = self.from_start or not news or news[0]["seq"] == seq + 1
+        joins = (seq if self.part is None else part) >= self.after
         if missing and len(news) < len(self.lines):
             known = {line["seq"] for line in self.lines if line["seq"] <= seq}
             joins = joins and not any(first <= each <= last for first, last in missing for each in known)
@@ -81,6 +77,21 @@ class Batch:
             return Checkpoint(self.ref, seq, before.part, before.stored_seq)
         stored_seq = max(before.stored_seq, self.lines[-1]["seq"] if self.lines else 0)
         return Checkpoint(self.ref, seq, max(before.part, self.part), stored_seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much there is in a mirror.
+
+    Attributes:
+        runs: How many runs.
+        events: How many events were folded.
+        size_bytes: How much room it takes on the disk.
+    """
+
+    runs: int
+    events: int
+    size_bytes: int
 
 
 class Folding(Protocol):
@@ -111,6 +122,13 @@ class Mirror(Folding, Protocol):
     """
 
     name: str
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+    def extent(self) -> Extent:
+        """Return how much there is in it. Raises as its `checkpoints`."""
 
     def unusable(self) -> Reason | None:
         """Say why it has to be rebuilt before it can be used, or `None`."""

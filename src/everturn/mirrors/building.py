@@ -24,21 +24,23 @@ from everturn.mirrors import database
 from everturn.mirrors.base import Batch, Checkpoint
 from everturn.mirrors.folding import RunFold
 from everturn.mirrors.place import Place
-from everturn.mirrors.rows import Row, Rows
+from everturn.mirrors.rows import Rows
 from everturn.mirrors.writing import (
     delete_run,
+    index_texts,
     load_checkpoint,
     load_checkpoints,
     save_checkpoint,
     write_rows,
-    write_texts,
 )
 
 GROUP_CHARS = 4 << 20  # of texts that are handed to the writing thread at once
 GROUP_RUNS = 500
 RUN_CHARS = 32 << 20  # of texts of one run that are kept until it is written
-COMMIT_CHARS = 64 << 20
-INDEX_BYTES = 32 << 20  # of the index that are kept in memory until they are written
+WAITING_GROUPS = 12  # so that folding goes on while texts are indexed
+COMMIT_CHARS = 48 << 20
+COMMIT_S = 5.0  # no more than that of the work is lost with the process
+INDEX_BYTES = 64 << 20  # of the index that are kept in memory until they are written
 CACHE_KIB = 64 << 10
 
 
@@ -47,7 +49,6 @@ class _Group:
     """What is written in one go."""
 
     runs: list[tuple[str, Rows, Checkpoint, bytes]] = field(default_factory=list)
-    texts: list[Row] = field(default_factory=list)
     chars: int = 0
     commit: bool = False
 
@@ -57,18 +58,24 @@ class Building:
 
     Args:
         connection: The file, set up.
-        path: Its name, for messages.
+        path: Its name.
+        clock: Tells when to keep what is written.
         count: Is told what was taken in.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, count: Callable[[Rows], None]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, clock: Clock, count: Callable[[Rows], None]
+    ) -> None:
         self._connection = connection
+        self._clock = clock
+        self._kept_at = clock.elapsed()
         self._path = path
         self._count = count
         self._done = load_checkpoints(connection)
         self._folds: dict[RunRef, RunFold] = {}
         self._group = _Group()
-        self._groups: queue.Queue[_Group | None] = queue.Queue(maxsize=3)
+        self._groups: queue.Queue[_Group | None] = queue.Queue(maxsize=WAITING_GROUPS)
+        self._unindexed: list[int] = []
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._write, name="everturn-mirror", daemon=True)
         self._thread.start()
@@ -84,7 +91,7 @@ class Building:
         connection = database.connect(file, create=True)
         try:
             for statement in (
-                "PRAGMA page_size = 8192",
+                "PRAGMA page_size = 16384",
                 "PRAGMA journal_mode = TRUNCATE",
                 "PRAGMA synchronous = OFF",
                 f"PRAGMA cache_size = -{CACHE_KIB}",
@@ -95,7 +102,7 @@ class Building:
                     database.set_up(connection, meta)
             for name, value in (("hashsize", INDEX_BYTES), ("automerge", 0)):
                 connection.execute("INSERT INTO texts_fts (texts_fts, rank) VALUES (?, ?)", (name, value))
-            return cls(connection, file, count)
+            return cls(connection, file, clock, count)
         except BaseException:
             connection.close()
             raise
@@ -208,21 +215,24 @@ class Building:
         connection = self._connection
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
-        texts: list[Row] = []
         for run_id, rows, checkpoint, state in group.runs:
-            if rows.obsolete:  # of the same run, and written by an earlier group or by this one
-                write_texts(connection, texts)
-                texts = []
-            texts += rows.texts
-            rows.texts = []
-            write_rows(connection, run_id, rows)
+            if rows.obsolete:  # it has to be in the index before it can be taken out
+                self._index()
+            self._unindexed += write_rows(connection, run_id, rows)
             save_checkpoint(connection, checkpoint, state)
-        write_texts(connection, texts)
         chars += group.chars
-        if group.commit or chars >= COMMIT_CHARS:
+        now = self._clock.elapsed()
+        if group.commit or chars >= COMMIT_CHARS or now - self._kept_at >= COMMIT_S:
+            self._index()
             connection.execute("COMMIT")
+            self._kept_at = now
             return 0
         return chars
+
+    def _index(self) -> None:
+        """Index what was written, in the order of ids: where they go back, FTS5 begins another part of its index."""
+        index_texts(self._connection, self._unindexed)
+        self._unindexed.clear()
 
 
 def _is_usable(file: Path, meta: dict[str, str]) -> bool:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from everturn.clock import Clock, Ids, SystemClock
-from everturn.errors import EverturnError, Invalid
+from everturn.errors import EverturnError, Invalid, Unavailable
 from everturn.journal.reading import RunRef
-from everturn.mirrors.base import Batch, Checkpoint, Folding, Reason
-from everturn.mirrors.database import explained
+from everturn.mirrors.base import Batch, Checkpoint, Extent, Folding, Reason
+from everturn.mirrors.database import explained, is_full
 from everturn.mirrors.embedding import Embedder
 from everturn.mirrors.hits import Filters, Hit, Piece
 from everturn.mirrors.place import Place
@@ -19,6 +19,7 @@ from everturn.mirrors.shelf import Shelf
 from everturn.mirrors.values import clean, moment
 from everturn.mirrors.vectors import TOOL, Neighbour
 from everturn.mirrors.wordmarks import EXCERPT_LENGTH
+from everturn.telemetry import Metrics, default_metrics
 
 KIND = "turn"
 
@@ -29,23 +30,41 @@ class ChromaMirror:
     It needs `pip install 'everturn[chroma]'`. Chroma is loaded when the index is first opened.
 
     Args:
-        folder: The folder for the mirrors of one store.
+        folder: Where its files are; see `folder_of`.
         label: That store.
         embedder: What turns texts into vectors.
         clock: Waits for locks.
         ids: Makes names.
+        metrics: What is counted.
     """
 
     name = "chroma"
 
     def __init__(
-        self, folder: Path, label: str, embedder: Embedder, *, clock: Clock | None = None, ids: Ids | None = None
+        self,
+        folder: Path,
+        label: str,
+        embedder: Embedder,
+        *,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._label = label
         self._embedder = embedder
         self._clock = clock or SystemClock()
         self._place = Place(folder, self._clock, ids or Ids(), self.name, "")
+        self._metrics = metrics or default_metrics()
         self._shelf: Shelf | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it is: a link to a folder."""
+        return self._place.current
+
+    def extent(self) -> Extent:
+        """Return how much there is in it. Raises as `checkpoints`."""
+        return self._current().extent()
 
     def close(self) -> None:
         """Let go of the files. They are opened again when they are needed."""
@@ -61,27 +80,38 @@ class ChromaMirror:
             Unavailable: It is busy.
         """
         shelf = self._found()
-        return "missing" if shelf is None else shelf.judge()
+        if shelf is None:
+            return "corrupt" if self._place.is_foreign(self.path) else "missing"
+        return shelf.judge()
 
     @contextmanager
-    def rebuilding(self, reason: Reason) -> Iterator[Folding | None]:  # noqa: ARG002  # it is all done in one way
+    def rebuilding(self, reason: Reason) -> Iterator[Folding | None]:
         """Enter with a mirror to fold all runs into. See `Mirror.rebuilding`."""
-        before = self._place.target(self._place.current)
-        with ExitStack() as stack:
-            with explained(self._place.folder):
-                stack.enter_context(self._place.locked())
-                is_rebuilt = self._place.target(self._place.current) != before and self.unusable() is None
-                shelf = None if is_rebuilt else self._coming()
-            if shelf is None:
+        before = self._place.target(self.path)
+        with self._place.locked():
+            if self._place.target(self.path) != before and self.unusable() is None:
                 yield None
                 return
+            self._metrics.mirror_rebuilds.labels(reason).inc()
             try:
-                yield shelf
-            finally:
-                shelf.close()
-            self.close()
-            with explained(self._place.folder):
-                self._place.publish()
+                with self._building() as shelf:
+                    yield shelf
+            except Unavailable as error:
+                if is_full(error.__cause__):  # room is what is needed most
+                    self._place.drop(self._place.coming)
+                raise
+
+    @contextmanager
+    def _building(self) -> Iterator[Shelf]:
+        with explained(self._place.folder):
+            shelf = self._coming()
+        try:
+            yield shelf
+        finally:
+            shelf.close()
+        self.close()
+        with explained(self._place.folder):
+            self._place.publish(self._place.coming)
 
     def checkpoints(self) -> dict[RunRef, Checkpoint]:
         """Return how far each run is folded."""
@@ -117,19 +147,19 @@ class ChromaMirror:
             try:
                 return _search(shelf, clean(text), limit, filters or Filters())
             except EverturnError:
-                if self._place.target(self._place.current) == shelf.folder:
+                if self._place.target(self.path) == shelf.folder:
                     raise  # else it was rebuilt meanwhile
 
     def _current(self) -> Shelf:
         found = self._found()
         if found is None:
-            with explained(self._place.current):
+            with explained(self.path):
                 raise FileNotFoundError
         return found
 
     def _found(self) -> Shelf | None:
         """Return what the folder's link points to now; somebody may have rebuilt it."""
-        target = self._place.target(self._place.current)
+        target = self._place.target(self.path)
         if target is None:
             return None
         if self._shelf is None or self._shelf.folder != target:

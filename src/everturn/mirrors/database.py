@@ -90,6 +90,12 @@ def is_damage(error: BaseException) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and name.startswith(_DAMAGED)
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Tell whether an error says that there is no room."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    return name.startswith("SQLITE_FULL") or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextmanager
 def explained(what: object, kinds: tuple[type[Exception], ...] = (sqlite3.Error, OSError)) -> Iterator[None]:
     """Raise what goes wrong in the block as an error that says what can be done about it.
@@ -110,7 +116,7 @@ def _explain(error: Exception, what: object) -> EverturnError:
     number = getattr(error, "errno", None)
     if is_damage(error):
         return Corrupt(f"the mirror {what} is damaged: {text}", hint=_REBUILD)
-    if name.startswith("SQLITE_FULL") or number in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return Unavailable(f"there is no room for the mirror {what}: {text}", hint="free some room; nothing is lost")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return Unavailable(f"the mirror {what} is busy: {text}", hint="try again")

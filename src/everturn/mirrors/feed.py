@@ -31,6 +31,7 @@ class _Source:
     ref: RunRef
     file: BinaryIO
     offset: int = 0
+    seq: int = 0
     ended: bool = False
 
 
@@ -85,8 +86,11 @@ class MirrorFeed:
             self._failed(error)
             return
         with self._lock:
+            if self._ending.is_set():
+                source.file.close()
+                return
             self._sources[ref] = source
-            if self._ending.is_set() or (self._thread is not None and self._thread.is_alive()):
+            if self._thread is not None and self._thread.is_alive():
                 return
             self._thread = start_thread(self._work, "everturn-mirror-feed")
 
@@ -121,6 +125,8 @@ class MirrorFeed:
                 self._wait_s = min(max(self._retry_s, 2 * self._wait_s), LONGEST_RETRY_S)
             with self._lock:
                 if ending or not self._sources:
+                    for source in self._sources.values():
+                        source.file.close()
                     self._sources.clear()
                     self._thread = None
                     return
@@ -141,14 +147,15 @@ class MirrorFeed:
     def _follow(self, source: _Source) -> None:
         while data := _whole_lines(source):
             lines, unreadable = _parse(data)
-            batch = Batch(source.ref, lines, from_start=not source.offset)
+            batch = Batch(source.ref, lines, after=source.seq)
             if not self._fold(batch):
                 if not source.offset:
                     self._mirror.forget([source.ref])
-                source.offset = 0  # the mirror is another one by now: all of it once more
+                source.offset = source.seq = 0  # the mirror is another one by now: all of it once more
                 continue
             source.offset += len(data)
-            source.ended = bool(lines) and lines[-1]["type"] == Ended.TYPE
+            if lines:
+                source.seq, source.ended = lines[-1]["seq"], lines[-1]["type"] == Ended.TYPE
             if unreadable:
                 self._metrics.mirror_events.labels("unreadable").inc(unreadable)
 

@@ -24,6 +24,7 @@ from everturn.mirrors.values import (
     needed,
     number,
     pieces,
+    text_id,
     told,
     words,
 )
@@ -328,7 +329,7 @@ class RunFold:
 
     def _partial(self, key: Key, block: Block) -> list[Row]:
         seq, at_ms, turn, said = block
-        return self._texts(seq, turn, moment(at_ms), key[3], None, key[0], 1, clean("".join(said)))
+        return self._texts(seq, turn, at_ms, key[3], None, key[0], 1, clean("".join(said)))
 
     def _count(self, what: str) -> None:
         self._run[what] += 1
@@ -353,13 +354,13 @@ class RunFold:
 
     def _note_text(self, line: Line, kind: str, text: str, tool: str | None = None) -> None:
         parent = words(line, "parent")
-        self._rows.texts += self._texts(line["seq"], self._number, moment(line["at_ms"]), kind, tool, parent, 0, text)
+        self._rows.texts += self._texts(line["seq"], self._number, line["at_ms"], kind, tool, parent, 0, text)
 
     def _texts(
         self,
         seq: int,
         turn: int | None,
-        at: str | None,
+        at_ms: int,
         kind: str,
         tool: str | None,
         parent: str | None,
@@ -369,8 +370,9 @@ class RunFold:
         if not text:
             return []
         self._rows.chars += len(text)
+        run_id, at = self.run_id, moment(at_ms)
         return [
-            (self.run_id, seq, piece, turn, at, kind, tool, parent, partial, said)
+            (text_id(at_ms, run_id, seq, piece), run_id, seq, piece, turn, at, kind, tool, parent, partial, said)
             for piece, said in enumerate(pieces(text))
         ]
 

@@ -95,7 +95,7 @@ class Found:
     Attributes:
         hits: The best, in order.
         looked_at: How many texts that fit were compared.
-        is_all: Whether these are all that fit; if not, they are those that were taken in last.
+        is_all: Whether these are all that fit; if not, they are the newest.
     """
 
     hits: tuple[Hit, ...]

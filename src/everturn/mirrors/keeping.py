@@ -203,6 +203,17 @@ class _Keeping:
             self._told(self._progress())
 
 
+def behind(journals: Journals, mirror: Mirror) -> int:
+    """Return of how many runs the store has more than the mirror. One listing.
+
+    Raises:
+        EverturnError: The store or the mirror cannot be read.
+    """
+    known = mirror.checkpoints()
+    tails = only_first(run(journals.tails()))
+    return sum(1 for ref, tail in tails.items() if ref not in known or known[ref].part < tail)
+
+
 def only_first(tails: dict[RunRef, int]) -> dict[RunRef, int]:
     """Leave out copies: runs go by their ids, and of several scopes that have one of this id the first counts."""
     found: dict[str, RunRef] = {}

@@ -169,10 +169,12 @@ class Ledger:
         with self._open() as database:
             return int(database.execute("SELECT coalesce(sum(passages), 0) FROM runs WHERE NOT doomed").fetchone()[0])
 
-    def events(self) -> int:
-        """Return how many events are folded."""
+    def extent(self) -> tuple[int, int]:
+        """Return how many runs there are, and how many events of them are folded."""
         with self._open() as database:
-            return int(database.execute("SELECT coalesce(sum(seq), 0) FROM runs WHERE NOT doomed").fetchone()[0])
+            rows = database.execute("SELECT seq, missing FROM runs WHERE NOT doomed").fetchall()
+        gaps = (last + 1 - first for _, missing in rows for first, last in json.loads(missing))
+        return len(rows), sum(seq for seq, _ in rows) - sum(gaps)
 
     def matching_repos(self, repo: str) -> list[str]:
         """Return the repositories that somebody may mean, as the runs spell them."""

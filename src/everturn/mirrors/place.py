@@ -60,7 +60,7 @@ class Place:
         """
         timeout_s = LOCK_TIMEOUT_S if wait else 0
         with explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = locks.take(self.folder / f"{self._name}.lock", clock=self._clock, timeout_s=timeout_s)
         if lock is None and wait:
             raise Unavailable(f"the mirror {self.folder} has been locked for an hour", hint="try again later")
@@ -72,12 +72,27 @@ class Place:
 
     def target(self, link: Path) -> Path | None:
         """Return what a link points to, or `None` if it is no link of ours, or nothing is there."""
+        while True:
+            name = self._named(link)
+            if name is None:
+                return None
+            file = self.folder / name
+            if file.exists() and not file.is_symlink():
+                return file
+            if self._named(link) == name:  # if not, it has been replaced while we looked
+                return None
+
+    def is_foreign(self, link: Path) -> bool:
+        """Tell whether something else stands in the place of a link of ours."""
+        return os.path.lexists(link) and self._named(link) is None
+
+    def _named(self, link: Path) -> str | None:
         try:
             name = str(link.readlink())
         except OSError:
             return None
-        file = self.folder / name
-        return file if self._ours.fullmatch(name) and file.exists() and not file.is_symlink() else None
+        found = self._ours.fullmatch(name)
+        return name if found is not None and found[1] == name else None
 
     def point(self, link: Path) -> Path:
         """Have a link point to something that is still to be made, and return that. For whoever holds the lock."""

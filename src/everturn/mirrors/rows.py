@@ -85,7 +85,7 @@ TOOL_CALL = (
 )
 FILE = ("run_id", "seq", "turn", "path", "action", "tool", "at")
 ERROR = ("run_id", "seq", "turn", "at", "kind", "tool", "message")
-TEXT = ("run_id", "seq", "piece", "turn", "at", "kind", "tool", "parent_call_id", "partial", "text")
+TEXT = ("id", "run_id", "seq", "piece", "turn", "at", "kind", "tool", "parent_call_id", "partial", "text")
 COLUMNS: dict[str, Sequence[str]] = {
     "runs": RUN,
     "model_usage": MODEL_USAGE,

@@ -146,7 +146,7 @@ CREATE TABLE errors (
 """
 
 # A long text takes several rows, its pieces. `partial`: the block was never completed, this is what came of it.
-# Ids ascend as texts are taken in, and mean nothing else: a rebuild gives others.
+# Ids go with time, and are the same in every mirror (`values.text_id`).
 _TEXTS = """
 CREATE TABLE texts (
     id             INTEGER PRIMARY KEY,

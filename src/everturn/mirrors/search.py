@@ -1,7 +1,7 @@
 """Full-text search over the SQLite mirror (docs/mirrors.md, decision 0034).
 
 Each step has a bound of its own, so that an answer takes some milliseconds however common a word is. The index
-names the texts, the one that was taken in last first; so many of them are read and compared; and an answer says
+names the texts, the newest first; so many of them are read and compared; and an answer says
 whether some were left out.
 """
 
@@ -20,11 +20,12 @@ from everturn.mirrors.selection import Selection, select
 from everturn.mirrors.wordmarks import Finder
 
 MAX_COMPARED = 500  # texts that are read and ranked
-MAX_LOOKED_AT = 50_000  # texts with the words of which is asked whether the filters let them through
-_AT_ONCE = 4096
+MAX_LOOKED_AT = 10_000  # texts with the words of which is asked whether the filters let them through
 _SAMPLE = 256  # texts by which it is reckoned how common a word is
-_READ_LENGTH = 16_384  # characters of a text that count for its rank
+_READ_LENGTH = 8_192  # characters of a text that count for its rank
 _SATURATION, _LENGTH_WEIGHT = 1.2, 0.75  # the usual constants of BM25, k1 and b
+_NEXT = "SELECT DISTINCT (SELECT min(id) FROM texts WHERE id >= value) FROM json_each(:ids)"
+_MATCHES = "SELECT rowid FROM texts_fts WHERE texts_fts MATCH :match ORDER BY rowid DESC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,7 @@ def _candidates(database: sqlite3.Connection, query: Query, selection: Selection
     else:
         # The plus keeps SQLite from asking the full-text index once for each id.
         listed = f"AND +rowid IN ({selection.ids})" if selection.ids else ""
-        sql = f"""
-            SELECT rowid FROM texts_fts WHERE texts_fts MATCH :match {listed}
-            ORDER BY rowid DESC LIMIT {MAX_COMPARED + 1}"""  # noqa: S608
+        sql = f"{_MATCHES} LIMIT {MAX_COMPARED + 1}".replace("ORDER", f"{listed} ORDER")
         ids, is_all = _column(database, sql, {"match": query.expression, **selection.values}), True
     return ids[:MAX_COMPARED], is_all and len(ids) <= MAX_COMPARED
 
@@ -67,20 +66,16 @@ def _candidates(database: sqlite3.Connection, query: Query, selection: Selection
 def _let_through(database: sqlite3.Connection, query: Query, selection: Selection) -> tuple[list[int], bool]:
     """Return the ids of texts that have the words and that a filter which lets much through lets through."""
     sql = f"""
-        SELECT texts.id FROM json_each(:ids) AS found JOIN texts ON texts.id = found.value
-        WHERE {selection.condition} ORDER BY found.key"""  # noqa: S608
-    matches = database.execute(
-        "SELECT rowid FROM texts_fts WHERE texts_fts MATCH ? ORDER BY rowid DESC", (query.expression,)
-    )
+        SELECT texts.id, {selection.condition} FROM ({_MATCHES} LIMIT {MAX_LOOKED_AT + 1}) AS found
+        CROSS JOIN texts ON texts.id = found.rowid"""  # noqa: S608
     ids: list[int] = []
-    looked_at = 0
-    while looked_at < MAX_LOOKED_AT and len(ids) <= MAX_COMPARED:
-        some = [row[0] for row in matches.fetchmany(_AT_ONCE)]
-        if not some:
-            return ids, True
-        ids += _column(database, sql, {"ids": json.dumps(some), **selection.values})
-        looked_at += len(some)
-    return ids, False
+    rows = database.execute(sql, {"match": query.expression, **selection.values})
+    for looked_at, (number, fits) in enumerate(rows):
+        if looked_at == MAX_LOOKED_AT or len(ids) > MAX_COMPARED:
+            return ids, False
+        if fits:
+            ids.append(number)
+    return ids, True
 
 
 def _column(database: sqlite3.Connection, sql: str, values: dict[str, Any]) -> list[int]:
@@ -120,8 +115,8 @@ def _weights(database: sqlite3.Connection, finder: Finder) -> list[float]:
     if finder.terms < 2:
         return [1.0] * finder.terms
     first, last = database.execute("SELECT (SELECT min(id) FROM texts), (SELECT max(id) FROM texts)").fetchone()
-    spread = {first + (last - first) * number // _SAMPLE for number in range(_SAMPLE)}
-    sample = _read(database, finder, sorted(spread))
+    spread = [first + (last - first) * number // _SAMPLE for number in range(_SAMPLE)]
+    sample = _read(database, finder, _column(database, _NEXT, {"ids": json.dumps(spread)}))
     having = [sum(1 for each in sample if each.counts[term]) for term in range(finder.terms)]
     return [math.log(1 + (len(sample) - count + 0.5) / (count + 0.5)) for count in having]
 

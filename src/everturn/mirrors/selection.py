@@ -12,7 +12,7 @@ from everturn.mirrors.hits import Filters, Kind
 from everturn.mirrors.values import moment
 from everturn.model import repository_name
 
-MAX_LISTED = 30_000  # texts of which a list is made; above that, each that has the words is asked
+MAX_LISTED = 15_000  # texts of which a list is made; above that, each that has the words is asked
 
 
 @dataclass(frozen=True, slots=True)

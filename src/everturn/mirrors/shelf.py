@@ -15,7 +15,7 @@ from everturn.clock import Clock
 from everturn.errors import Conflict, Corrupt, Unavailable
 from everturn.git import locks
 from everturn.journal.reading import RunRef
-from everturn.mirrors.base import Batch, Checkpoint, Line, Reason
+from everturn.mirrors.base import Batch, Checkpoint, Extent, Line, Reason
 from everturn.mirrors.database import explained
 from everturn.mirrors.embedding import REBUILD, Embedder
 from everturn.mirrors.ledger import Entry, Ledger
@@ -91,6 +91,13 @@ class Shelf:
     def checkpoints(self) -> dict[RunRef, Checkpoint]:
         """Return how far each run is folded."""
         return self.ledger.checkpoints()
+
+    def extent(self) -> Extent:
+        """Return how much there is in it."""
+        runs, events = self.ledger.extent()
+        with explained(self.folder):
+            size_bytes = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        return Extent(runs, events, size_bytes)
 
     def fold(self, batch: Batch) -> bool:
         """Take in what is new in a batch. See `Folding.fold`.

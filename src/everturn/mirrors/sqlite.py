@@ -6,7 +6,7 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -14,12 +14,19 @@ from everturn.clock import Clock, Ids, SystemClock
 from everturn.errors import Corrupt, Unavailable
 from everturn.journal.reading import RunRef
 from everturn.mirrors import database
-from everturn.mirrors.base import Batch, Checkpoint, Folding, Reason
+from everturn.mirrors.base import Batch, Checkpoint, Extent, Folding, Reason
 from everturn.mirrors.building import Building
 from everturn.mirrors.folding import RunFold
 from everturn.mirrors.place import Place
 from everturn.mirrors.rows import Rows
-from everturn.mirrors.writing import delete_run, load_checkpoint, load_checkpoints, save_checkpoint, write_rows
+from everturn.mirrors.writing import (
+    delete_run,
+    index_texts,
+    load_checkpoint,
+    load_checkpoints,
+    save_checkpoint,
+    write_rows,
+)
 from everturn.settings import Settings
 from everturn.telemetry import Metrics, default_metrics
 
@@ -81,7 +88,7 @@ class SqliteMirror:
         with database.explained(self.path):
             file = self._place.target(self.path)
             if file is None:
-                return "corrupt" if self.path.exists() else "missing"
+                return "corrupt" if self._place.is_foreign(self.path) else "missing"
             with closing(database.connect(file, read_only=True)) as connection:
                 reason = database.judge(connection, self._label, thoroughly=thoroughly)
                 if reason is None and "complete" not in database.read_meta(connection):
@@ -98,10 +105,9 @@ class SqliteMirror:
             Denied: The file cannot be opened.
             Unavailable: It cannot be read now.
         """
-        file = self._place.target(self.path)
+        with database.explained(self.path):
+            file, connection = self._open(self._open_to_read)
         try:
-            with database.explained(self.path):
-                connection = self._open_to_read(file)
             with closing(connection), database.explained(self.path, (sqlite3.Error,)):
                 yield connection
         except Corrupt:
@@ -112,6 +118,14 @@ class SqliteMirror:
         """See `Folding.checkpoints`. Raises as `reading`."""
         with self.reading() as connection:
             return load_checkpoints(connection)
+
+    def extent(self) -> Extent:
+        """See `Mirror.extent`. Raises as `reading`."""
+        with self.reading() as connection:
+            runs, events = connection.execute("SELECT count(*), ifnull(sum(events), 0) FROM runs").fetchone()
+        file = self.path.resolve()
+        sizes = [each.stat().st_size for each in (file, file.with_name(f"{file.name}-wal")) if each.exists()]
+        return Extent(runs, events, sum(sizes))
 
     def fold(self, batch: Batch) -> bool:
         """See `Folding.fold`.
@@ -177,17 +191,27 @@ class SqliteMirror:
                 yield None
                 return
             self._metrics.mirror_rebuilds.labels(reason).inc()
-            with database.explained(self.path):
-                building = Building.open(self._place, self._label, self._clock, self.count)
             try:
-                with database.explained(self.path, (sqlite3.Error,)):
+                with self._building() as building:
                     yield building
-                with database.explained(self.path):
-                    building.finish()
-                    self._place.publish(self._place.coming)
-            except BaseException:
-                building.abandon()
+            except Unavailable as error:
+                if database.is_full(error.__cause__):  # room is what is needed most
+                    self._place.drop(self._place.coming)
                 raise
+
+    @contextmanager
+    def _building(self) -> Iterator[Building]:
+        with database.explained(self.path):
+            building = Building.open(self._place, self._label, self._clock, self.count)
+        try:
+            with database.explained(self.path, (sqlite3.Error,)):
+                yield building
+            with database.explained(self.path):
+                building.finish()
+                self._place.publish(self._place.coming)
+        except BaseException:
+            building.abandon()
+            raise
 
     def count(self, rows: Rows) -> None:
         """Count what was taken in."""
@@ -212,25 +236,48 @@ class SqliteMirror:
         file = self._place.target(self.path)
         try:
             with self._lock, database.explained(self.path):
-                now = self.path.stat()
-                if self._opened is not None and not os.path.samestat(self._opened[1], now):
+                if self._opened is None or not self._is_current(self._opened[1]):
                     self.close()
-                if self._opened is None:
-                    self._opened = (self._open(file), now)
+                    file, connection = self._open(self._open_to_write)
+                    self._opened = (connection, file.stat())
                 yield self._opened[0]
         except Corrupt:
             self.close()
             self._discard(file)
             raise
 
-    def _open_to_read(self, file: Path | None) -> sqlite3.Connection:
-        if file is None:
-            raise FileNotFoundError(self.path)
-        return database.connect(file, read_only=True)
+    def _is_current(self, opened: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(opened, self.path.stat())
+        except FileNotFoundError:
+            return False
 
-    def _open(self, file: Path | None) -> sqlite3.Connection:
-        if file is None:
-            raise Corrupt(f"{self.path} is no mirror", hint="everturn mirrors rebuild makes one")
+    def _open(self, opening: Callable[[Path], sqlite3.Connection]) -> tuple[Path, sqlite3.Connection]:
+        """Open the file that counts, and the one that counts then if it has been replaced meanwhile."""
+        while True:
+            file = self._place.target(self.path)
+            if file is None and self._place.is_foreign(self.path):
+                raise Corrupt(f"{self.path} is no mirror", hint="everturn mirrors rebuild makes one")
+            if file is None:
+                raise FileNotFoundError(self.path)
+            try:
+                return file, opening(file)
+            except sqlite3.Error as error:
+                if self._place.target(self.path) == file:
+                    if database.is_damage(error):
+                        self._discard(file)
+                    raise
+
+    def _open_to_read(self, file: Path) -> sqlite3.Connection:
+        connection = database.connect(file, read_only=True)
+        try:
+            connection.execute("SELECT count(*) FROM meta").fetchone()  # opens the files beside it, too
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _open_to_write(self, file: Path) -> sqlite3.Connection:
         connection = database.connect(file)
         try:
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -267,7 +314,7 @@ def _fold(connection: sqlite3.Connection, batch: Batch) -> Rows | None:
     if news:
         fold.take(news)
         rows = fold.drain()
-        write_rows(connection, batch.ref.run_id, rows)
+        index_texts(connection, write_rows(connection, batch.ref.run_id, rows))
     done = batch.done(before, fold.seq)
     if done != before:
         save_checkpoint(connection, done, fold.state())

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
+from zlib import crc32
 
 LARGEST = 1 << 53
 PIECE_CHARS = 32_768
+_EPOCH_MS = 1_577_836_800_000  # the beginning of 2020
+_LAST_MS = (1 << 42) - 1
 _SEARCHED_CHARS = 1024  # how far from its end a piece may be cut for the sake of a whole word
 
 
@@ -105,6 +108,15 @@ def moment(at_ms: int) -> str | None:
     seconds, milliseconds = divmod(at_ms, 1000)
     second = _second(seconds)
     return None if second is None else f"{second}.{milliseconds:03}Z"
+
+
+def text_id(at_ms: int, run_id: str, seq: int, piece: int) -> int:
+    """Return the id of a text: later texts have higher ones, and the same text has the same in every mirror.
+
+    The lower twenty bits tell apart what was said in the same millisecond.
+    """
+    since_ms = min(max(at_ms - _EPOCH_MS, 0), _LAST_MS)
+    return since_ms << 20 | (crc32(f"{run_id}/{seq}/{piece}".encode(errors="surrogatepass")) & 0xFFFFF)
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,13 @@ class Vectors:
         )
         with self._translated():
             self._client = chroma.PersistentClient(f"{folder}{'/.' * (generation % 64)}", settings=settings)
-            self._collection = self._client.get_or_create_collection(
-                COLLECTION, embedding_function=None, configuration={"hnsw": _HNSW}
-            )
+            try:
+                self._collection = self._client.get_or_create_collection(
+                    COLLECTION, embedding_function=None, configuration={"hnsw": _HNSW}
+                )
+            except BaseException:
+                self._client.close()
+                raise
 
     def close(self) -> None:
         """Let go of it."""
@@ -197,7 +201,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    digest = blake2b(digest_size=16)
+    digest = sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)

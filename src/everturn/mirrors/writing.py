@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import orjson
 
 from everturn.journal.reading import RunRef
 from everturn.mirrors.base import Checkpoint
@@ -17,19 +19,23 @@ def _insert(table: str, columns: Iterable[str]) -> str:
 
 
 _INSERT = {table: _insert(table, columns) for table, columns in COLUMNS.items()}
-_INSERT_TEXT = _insert("texts", ("id", *COLUMNS["texts"])).replace("INSERT OR REPLACE", "INSERT")
-_INDEX = "INSERT INTO texts_fts (rowid, text) SELECT id, text FROM texts WHERE id >= ?"
+_INSERT_TEXT = _INSERT["texts"].replace("INSERT OR REPLACE", "INSERT")
+_THESE = "id IN (SELECT value FROM json_each(?))"
+_INDEX = f"INSERT INTO texts_fts (rowid, text) SELECT id, text FROM texts WHERE {_THESE} ORDER BY id"  # noqa: S608
 _UNINDEX = "INSERT INTO texts_fts (texts_fts, rowid, text) SELECT 'delete', id, text FROM texts WHERE run_id = ?"
 _CHECKPOINT = "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?)"
 
 
-def write_rows(connection: sqlite3.Connection, run_id: str, rows: Rows) -> None:
-    """Write what came of a batch."""
+def write_rows(connection: sqlite3.Connection, run_id: str, rows: Rows) -> list[int]:
+    """Write what came of a batch, and return the ids of its texts, for `index_texts`.
+
+    If something is obsolete, all texts of the run have to be in the index.
+    """
     for seq in rows.obsolete:
         connection.execute(f"{_UNINDEX} AND seq = ?", (run_id, seq))
         connection.execute("DELETE FROM texts WHERE run_id = ? AND seq = ?", (run_id, seq))
     if not rows.run:
-        return
+        return []
     connection.execute(_INSERT["runs"], rows.run)
     connection.execute("DELETE FROM model_usage WHERE run_id = ?", (run_id,))
     connection.executemany(_INSERT["model_usage"], rows.model_usage)
@@ -37,15 +43,39 @@ def write_rows(connection: sqlite3.Connection, run_id: str, rows: Rows) -> None:
     connection.executemany(_INSERT["tool_calls"], rows.tool_calls.values())
     connection.executemany(_INSERT["files"], rows.files)
     connection.executemany(_INSERT["errors"], rows.errors)
-    write_texts(connection, rows.texts)
+    return _write_texts(connection, rows.texts)
 
 
-def write_texts(connection: sqlite3.Connection, texts: list[Row]) -> None:
-    """Write texts, and index them in one go: SQLite does that without holding up other threads."""
-    if texts:
-        (last,) = connection.execute("SELECT ifnull(max(id), 0) FROM texts").fetchone()
-        connection.executemany(_INSERT_TEXT, [(number, *text) for number, text in enumerate(texts, last + 1)])
-        connection.execute(_INDEX, (last + 1,))
+def index_texts(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Put texts into the full-text index, in one go: SQLite does that without holding up other threads."""
+    if ids:
+        connection.execute(_INDEX, (_as_json(ids),))
+
+
+def _write_texts(connection: sqlite3.Connection, texts: Sequence[Row]) -> list[int]:
+    if not texts:
+        return []
+    ids = [text[0] for text in texts]
+    taken = {row[0] for row in connection.execute(f"SELECT id FROM texts WHERE {_THESE}", (_as_json(ids),))}  # noqa: S608
+    if taken or len(set(ids)) < len(ids):  # once in millions of texts
+        ids = _free_ids(connection, ids)
+        texts = [(number, *text[1:]) for number, text in zip(ids, texts, strict=True)]
+    connection.executemany(_INSERT_TEXT, texts)
+    return ids
+
+
+def _free_ids(connection: sqlite3.Connection, wanted: Sequence[int]) -> list[int]:
+    """Return for each id the first one from it on that nobody has."""
+    found: dict[int, None] = {}
+    for number in wanted:
+        while number in found or connection.execute("SELECT 1 FROM texts WHERE id = ?", (number,)).fetchone():
+            number += 1  # noqa: PLW2901
+        found[number] = None
+    return list(found)
+
+
+def _as_json(ids: Sequence[int]) -> str:
+    return orjson.dumps(ids).decode()
 
 
 def save_checkpoint(connection: sqlite3.Connection, checkpoint: Checkpoint, state: bytes) -> None:

@@ -203,7 +203,7 @@ class Closing:
                 self._log.warning("closing_failed", step="journal", error=str(error))
 
     async def _close_journal(self, journal: Journal) -> None:
-        await in_thread(partial(journal.close, 0 if self._stop.hurry else self._left_s))
+        await in_thread(partial(journal.close, self._left_s))
 
     async def _release(self, lease: Lease) -> None:
         await in_thread(lease.end)

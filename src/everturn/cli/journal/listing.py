@@ -17,7 +17,7 @@ from everturn.cli.sessions.care import in_parallel
 from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, short_ids
 from everturn.conversations.story import End, Facts, end_of, facts_of, in_order, with_successors
 from everturn.errors import Corrupt
-from everturn.journal.reading import RunRef
+from everturn.journal.reading import RunJournal, RunRef
 from everturn.log.objects import run
 
 _STYLES = {"completed": "green", "died": "red", "failed": "red", "damaged": "red"}
@@ -63,16 +63,15 @@ def command(
         if named is None or (ref.scope == named.work_key and named.run_id in (None, ref.run_id))
     }
 
-    def look(ref: RunRef) -> tuple[Facts, int] | None:
+    def look(ref: RunRef) -> RunJournal | None:
         try:
-            events = run(runs.glance(ref, tails[ref])).events
+            return run(runs.glance(ref, tails[ref]))
         except Corrupt:
             return None
-        return facts_of(events), events[-1].seq if events else 0
 
     refs = sorted(tails)
     looked = dict(zip(refs, in_parallel("reading", refs, look, quiet=as_json), strict=True))
-    lines = _lines(looked, tails)
+    lines = _lines({ref: found for ref, found in looked.items() if found is None or not found.deleted}, tails)
     if as_json:
         for line in lines:
             print_json(_record(line))
@@ -81,16 +80,18 @@ def command(
     terminal.print(_table(lines) if lines else Text("there are no journals", style="dim"))
 
 
-def _lines(looked: dict[RunRef, tuple[Facts, int] | None], tails: dict[RunRef, int]) -> list[Line]:
+def _lines(looked: dict[RunRef, RunJournal | None], tails: dict[RunRef, int]) -> list[Line]:
+    """Return the lines of the list. `None` stands for a journal that cannot be read."""
     by_scope: dict[str, dict[RunRef, Facts]] = defaultdict(dict)
     for ref, found in looked.items():
-        by_scope[ref.scope][ref] = Facts() if found is None else found[0]
+        by_scope[ref.scope][ref] = facts_of(() if found is None else found.events)
     lines = []
     for facts in by_scope.values():
         for ref, successor in with_successors(in_order(facts)):
             found = looked[ref]
+            last = found.events[-1].seq if found is not None and found.events else 0
             end = end_of(facts[ref], None if successor is None else facts[successor])
-            lines.append(Line(ref, facts[ref], end, 0 if found is None else found[1], tails[ref], found is None))
+            lines.append(Line(ref, facts[ref], end, last, tails[ref], found is None))
     return lines
 
 

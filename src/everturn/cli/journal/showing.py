@@ -94,7 +94,11 @@ def _read(runs: Runs, named: Named, *, quiet: bool) -> Read:
         except Corrupt as error:
             return RunJournal(ref, (), 0), error.message
 
-    results = in_parallel("reading", refs, read, quiet=quiet)
+    results = [each for each in in_parallel("reading", refs, read, quiet=quiet) if not each[0].deleted]
+    if not results:
+        raise NotFound(
+            f"the journals of {named.work_key} were deleted", hint="everturn journal list shows what is left"
+        )
     by_ref = {journal.ref: journal for journal, _ in results}
     order = in_order({ref: facts_of(journal.events) for ref, journal in by_ref.items()})
     problems = {journal.ref: why for journal, why in results if why is not None}
