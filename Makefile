@@ -11,7 +11,7 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test test-fast simulate bench bench-quick record promtool git-lfs lint format clean bench-workdirs
+.PHONY: help demo demo-s3 test test-fast simulate bench bench-quick record promtool git-lfs lint format clean bench-workdirs bench-journal
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-quick: $(STAMP) $(SERVER)/.installed ## The same at small sizes, in a good
 
 bench-workdirs: $(STAMP) ## Measure workdirs against clones and linked worktrees; needs 30 GB of disk
 	@$(BIN)/python -m bench.workdirs $(ARGS)
+
+bench-journal: $(STAMP) $(SERVER)/.installed ## Measure the journal, rebuilding its mirror, and searching; needs 8 GB of disk
+	@$(BIN)/python -m bench.journal --server-python $(SERVER)/bin/python $(ARGS)
 
 record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes
 	@$(BIN)/python -m bench.record

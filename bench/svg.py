@@ -20,6 +20,8 @@ _COLOURS = {
     "workdirs, sparse": "#12977a",
     "clones": "#c8571b",
     "linked worktrees": "#7a7f87",
+    "write": "#2f6fdb",
+    "bare": "#7a7f87",
     "p50": "#2f6fdb",
     "p99": "#c8571b",
 }

@@ -1,1 +1,1 @@
-"""What journals and their mirrors cost."""
+"""What journals, mirrors and searching cost, beside the least that they could."""

@@ -197,7 +197,7 @@ class Delta(Event):
     parent: str | None = None
 
     def record(self, seq: int, at_ms: int) -> dict[str, Any]:
-        """See `Event`. Spelled out, as most lines by far are made here."""
+        """See `Event`. Spelled out where most lines by far are made."""
         return {
             "v": VERSION,
             "seq": seq,
@@ -246,6 +246,18 @@ class Stream(Event):
     message_id: str | None
     event: dict[str, Any]
     parent: str | None = None
+
+    def record(self, seq: int, at_ms: int) -> dict[str, Any]:
+        """See `Delta.record`."""
+        return {
+            "v": VERSION,
+            "seq": seq,
+            "at_ms": at_ms,
+            "type": self.TYPE,
+            "message_id": self.message_id,
+            "event": self.event,
+            "parent": self.parent,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,6 +435,17 @@ class System(Event):
 
     subtype: str
     data: Any = None
+
+    def record(self, seq: int, at_ms: int) -> dict[str, Any]:
+        """See `Delta.record`. Each piece of a thought comes with one."""
+        return {
+            "v": VERSION,
+            "seq": seq,
+            "at_ms": at_ms,
+            "type": self.TYPE,
+            "subtype": self.subtype,
+            "data": self.data,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,16 @@ from everturn.log.entries import decode_lines, encode
 _HEAD = ("v", "seq", "at_ms", "type")
 _EXACT = b'"exact":true,'
 _EXACT_WITHIN = 160  # bytes from a line's beginning: its head is shorter
+_SHORT_BYTES = 1000
+_SCALARS = {str, int, bool, type(None)}
+_CONTAINERS = {dict, list}
+_USUAL = _SCALARS | _CONTAINERS
+_OPTIONS = (
+    orjson.OPT_APPEND_NEWLINE
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +55,8 @@ def line_of(event: Event, seq: int, at_ms: int) -> bytes:
     """
     record = event.record(seq, at_ms)
     try:
-        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-        if not event.FOREIGN or orjson.loads(line) == record:
+        line = orjson.dumps(record, option=_OPTIONS)
+        if not event.FOREIGN or _is_plain(line, record) or orjson.loads(line) == record:
             return line
     except (TypeError, ValueError, RecursionError):
         pass
@@ -54,6 +65,23 @@ def line_of(event: Event, seq: int, at_ms: int) -> bytes:
         return encode([head | {"exact": True} | record]).lines
     except Invalid:
         return encode([head | {"exact": True} | plain(record)]).lines
+
+
+def _is_plain(line: bytes, record: dict[str, Any]) -> bool:
+    """Tell in a moment whether a line surely says what its record does. An infinite number has become null in it."""
+    if len(line) < _SHORT_BYTES:
+        return line.count(b"null") == list(record.values()).count(None)
+    return _are_plain(record.values())
+
+
+def _are_plain(values: Iterable[Any]) -> bool:
+    """Tell whether JSON surely has these values just as they are; that takes no time for a long text."""
+    kinds = set(map(type, values))
+    if kinds <= _SCALARS:
+        return True
+    return kinds <= _USUAL and all(
+        _are_plain(value.values() if type(value) is dict else value) for value in values if type(value) in _CONTAINERS
+    )
 
 
 def is_exact(line: bytes) -> bool:
