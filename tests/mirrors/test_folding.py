@@ -20,6 +20,7 @@ from everturn.journal.events import (
     Resumed,
     Shutdown,
     Started,
+    Stream,
     TextDelta,
     Thinking,
     ThinkingDelta,
@@ -106,6 +107,57 @@ def test_costs_of_turns_are_what_each_has_added(ground: Ground) -> None:
     )
     assert rows(mirror, "SELECT turn, cost_usd FROM turns ORDER BY turn") == [(1, 0.5), (2, 0.25)]
     assert rows(mirror, "SELECT cost_usd, input_tokens FROM runs") == [(0.75, 30)]
+
+
+def test_what_earlier_runs_of_a_conversation_took_is_not_counted_again(ground: Ground) -> None:
+    before = {"m": {"inputTokens": 10, "costUSD": 0.5}, "other": {"inputTokens": 5, "costUSD": 0.0}}
+    mirror = fold(
+        ground,
+        started(2),
+        Resumed("s", "run-0", took_over=False, cost_usd=0.5, model_usage=before),
+        *(Prompt("b", resumed=True), result(0.75, 30), Prompt("c", resumed=False), result(1.0, 36)),
+    )
+    assert rows(mirror, "SELECT cost_usd, input_tokens FROM runs") == [(0.5, 26)]
+    assert rows(mirror, "SELECT model, cost_usd, input_tokens FROM model_usage") == [("m", 0.5, 26)]
+    assert rows(mirror, "SELECT turn, cost_usd FROM turns ORDER BY turn") == [(1, 0.25), (2, 0.25)]
+
+
+def test_an_agent_that_begins_to_count_anew_is_believed(ground: Ground) -> None:
+    before = {"m": {"inputTokens": 10, "costUSD": 0.5}}
+    mirror = fold(
+        ground,
+        started(2),
+        Resumed("s", "run-0", took_over=False, cost_usd=0.5, model_usage=before),
+        *(Prompt("b", resumed=True), result(0.25, 4)),
+    )
+    assert rows(mirror, "SELECT cost_usd, input_tokens FROM runs") == [(0.25, 4)]
+
+
+def test_what_came_before_a_conversation_that_was_lost_is_not_taken_from_the_next(ground: Ground) -> None:
+    mirror = fold(
+        ground,
+        started(2),
+        Resumed("s", "run-0", took_over=False, cost_usd=0.5, model_usage={"m": {"inputTokens": 10}}),
+        BeganAnew("s2", "s"),
+        *(Prompt("b", resumed=False), result(0.75, 30)),
+    )
+    assert rows(mirror, "SELECT cost_usd, input_tokens FROM runs") == [(0.75, 30)]
+
+
+def test_the_end_of_an_answer_tells_what_it_took_in_the_end(ground: Ground) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 1}
+    begun = {"type": "message_start", "message": {"id": "msg", "model": "m", "usage": usage}}
+    mirror = fold(
+        ground,
+        started(),
+        Prompt("go", resumed=False),
+        *(Stream("msg", begun), TextDelta("msg", 0, "one"), Assistant("one", "msg", "m", usage=usage)),
+        Stream("msg", {"type": "message_delta", "usage": {"output_tokens": 38}}),
+        Stream("sub", {**begun, "message": {**begun["message"], "id": "sub", "model": "small"}}, "call"),
+    )
+    query = "SELECT model, input_tokens, output_tokens FROM model_usage ORDER BY model"
+    assert rows(mirror, query) == [("m", 10, 38), ("small", 10, 1)]
+    assert rows(mirror, "SELECT input_tokens, output_tokens, cost_is_partial FROM runs") == [(20, 39, 1)]
 
 
 def test_what_a_lost_conversation_took_is_not_forgotten(ground: Ground) -> None:
