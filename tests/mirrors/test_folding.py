@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from everturn.journal.reading import RunRef
 from everturn.mirrors.keeping import catch_up
 from everturn.mirrors.sqlite import SqliteMirror
 from everturn.mirrors.values import PIECE_CHARS
-from mirrors.ground import REF, Ground, Line, a_run, lines_of_events, matches, rows
+from mirrors.ground import NOON_MS, REF, Ground, Line, a_run, lines_of_events, matches, rows
 
 
 @pytest.fixture
@@ -181,6 +182,28 @@ def test_a_run_that_never_ended_has_died_once_another_has_begun(ground: Ground) 
     assert rows(mirror, "SELECT runs, died FROM work_items") == [(2, 1)]
     assert rows(mirror, "SELECT runs, died FROM sessions") == [(2, 1)]
     assert rows(mirror, "SELECT day, runs FROM days") == [("2025-11-20", 2)]
+
+
+def test_a_run_that_begins_after_the_registry_lost_its_row_is_the_later_one(ground: Ground) -> None:
+    ground.store(REF, lines_of_events([started(5)]))
+    ground.store(RunRef("task:t", "run-2"), lines_of_events([started(1, run_id="run-2")], NOON_MS + 60_000))
+    third = lines_of_events([started(2, run_id="run-3")], NOON_MS + 90_000)
+    mirror = fold_lines(ground, third, RunRef("task:t", "run-3"))
+    assert rows(mirror, "SELECT run_id, outcome FROM run_outcomes ORDER BY run_id") == [
+        ("run-1", "died"),
+        ("run-2", "died"),
+        ("run-3", "open"),
+    ]
+
+
+def test_the_run_that_names_another_as_the_one_before_is_later_whatever_the_clocks_say(ground: Ground) -> None:
+    before = replace(started(2, run_id="run-2"), previous_run_id="run-1")
+    ground.store(RunRef("task:t", "run-2"), lines_of_events([before], NOON_MS - 60_000))
+    mirror = fold(ground, started(1))
+    assert rows(mirror, "SELECT run_id, outcome FROM run_outcomes ORDER BY run_id") == [
+        ("run-1", "died"),
+        ("run-2", "open"),
+    ]
 
 
 def test_tool_calls_know_how_they_ended(ground: Ground) -> None:
