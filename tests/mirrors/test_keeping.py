@@ -329,6 +329,8 @@ def test_datasette_and_others_find_plain_tables(ground: Ground) -> None:
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
         assert connection.execute("PRAGMA foreign_key_list(texts)").fetchall()
         assert connection.execute("SELECT value FROM meta WHERE name = 'store'").fetchone() == (LABEL.rstrip("/"),)
+        (made,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'texts_fts'").fetchone()
+        assert 'content="texts"' in made  # by which Datasette knows
         assert connection.execute("SELECT count(*) FROM texts_fts WHERE texts_fts MATCH 'needle'").fetchone() == (3,)
     finally:
         connection.close()

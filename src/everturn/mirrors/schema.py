@@ -163,9 +163,10 @@ CREATE TABLE texts (
 ) STRICT
 """
 
+# Datasette finds out by this spelling of `content` that the table can be searched.
 _TEXTS_FTS = """
 CREATE VIRTUAL TABLE texts_fts USING fts5 (
-    text, content = 'texts', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
+    text, content="texts", content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
 )
 """
 
