@@ -230,6 +230,9 @@ class SqliteMirror:
                 self._opened[0].close()
                 self._opened = None
 
+    def __del__(self) -> None:
+        self.close()
+
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Enter with the connection that stays open, unless the file has been replaced or deleted meanwhile."""
