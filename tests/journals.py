@@ -93,7 +93,8 @@ class JournalStore:
         """Store the journal of a run."""
         journal = self.open(run_id, work)
         for start in range(0, len(events), at_once):
-            journal.write(*events[start : start + at_once])
+            for event in events[start : start + at_once]:
+                journal.write(event)
         journal.close(10)
 
     def delete(self, run_id: str) -> None:

@@ -157,12 +157,14 @@ def _ours(journal: Journal, way: str, stream: Stream) -> Write:
     events, messages, scribe = stream.events, stream.messages, Scribe()
 
     def write(number: int) -> None:
-        journal.write(*events[number])
+        for event in events[number]:
+            journal.write(event)
         if journal.settles:
             journal.settle()
 
     def write_message(number: int) -> None:
-        journal.write(*scribe.events(messages[number]))
+        for event in scribe.events(messages[number]):
+            journal.write(event)
         if journal.settles:
             journal.settle()
 

@@ -483,7 +483,8 @@ def test_events_that_come_late_are_printed_once_after_they_were_told_to_be_missi
 
 def write(journal: Journal, *events: Event) -> None:
     """Write events, and have them in the store."""
-    journal.write(*events)
+    for event in events:
+        journal.write(event)
     journal._shipper.settle(10)
 
 

@@ -46,7 +46,8 @@ class Shelf:
         journal = Journal.open(
             self.objects, RunRef(SCOPE, run_id), self.folder / f"{run_id}.jsonl", settings=self.settings
         )
-        journal.write(*events)
+        for event in events:
+            journal.write(event)
         return journal
 
     def journal(self, run_id: str, *events: Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +30,6 @@ class JournalFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size_bytes = 0
-        self._torn = False
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -41,17 +41,16 @@ class JournalFile:
         """Append whole lines. On return they survive the process.
 
         Raises:
-            Unavailable: The disk is full, say. None of them is in it.
+            Unavailable: The disk is full, say. None of them is in it; nothing may be appended any more.
         """
         try:
-            if self._torn:
-                self._take_back()
             written = os.write(self._file, lines)
-            if written != len(lines):
+            if written == len(lines):
+                self.size_bytes += written
+            else:
                 self._append_rest(lines, written)
         except OSError as error:
             raise self._failed(error) from None
-        self.size_bytes += len(lines)
 
     def sync(self) -> None:
         """Return when all that was appended survives the machine's power.
@@ -69,23 +68,17 @@ class JournalFile:
         os.close(self._file)
 
     def _append_rest(self, lines: bytes, written: int) -> None:
-        self._torn = True
         rest = memoryview(lines)
-        while written < len(lines):
-            written += os.write(self._file, rest[written:])
-        self._torn = False
-
-    def _take_back(self) -> None:
-        """Cut off what stands behind the last whole line: whoever reads the file must not take it for an event."""
-        os.ftruncate(self._file, self.size_bytes)
-        self._torn = False
+        try:
+            while written < len(lines):
+                written += os.write(self._file, rest[written:])
+        except OSError:
+            with suppress(OSError):  # then whoever looks after what we leave cuts it off
+                os.ftruncate(self._file, self.size_bytes)
+            raise
+        self.size_bytes += len(lines)
 
     def _failed(self, error: OSError) -> Unavailable:
-        if self._torn:
-            try:
-                self._take_back()
-            except OSError:  # tried again before the next line, and by whoever looks after what we leave
-                self._torn = True
         return Unavailable(
             f"the journal {self.path} cannot be written: {error.strerror}",
             hint="make room on its disk, then run it again: the conversation is stored",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self
@@ -24,7 +23,7 @@ Durability = Literal["flush", "fsync", "store"]
 class Journal:
     """The journal of one run, written by that run.
 
-    Any thread may write; events get their numbers in the order in which they come.
+    For one thread at a time; the shipper has one of its own.
 
     Args:
         ref: Whose it is.
@@ -53,6 +52,7 @@ class Journal:
         self.settles = durability != "flush"
         self._has_room = True
         self._file = file
+        self._append = file.append
         self._shipper = shipper
         self._now = clock.now
         self._durability = durability
@@ -60,7 +60,6 @@ class Journal:
         self._metrics = metrics
         self._closed = closed
         self._seq = 0
-        self._lock = threading.Lock()
         self._log = get_logger()
 
     @classmethod
@@ -93,10 +92,12 @@ class Journal:
         clock, metrics = clock or SystemClock(), metrics or default_metrics()
         file = JournalFile(path)
         appender = Appender(objects, ref.folder, settings=settings, clock=clock, ids=ids or Ids(), metrics=metrics)
+        shipper = Shipper(file, appender.append, ship_s=settings.journal_ship_s, metrics=metrics)
+        shipper.start()
         return cls(
             ref,
             file,
-            Shipper(path, appender.append, ship_s=settings.journal_ship_s, metrics=metrics),
+            shipper,
             clock=clock,
             durability=settings.journal_durability,
             timeout_s=2 * settings.append_deadline_s,  # what is on its way already may have to fail first
@@ -109,24 +110,22 @@ class Journal:
         """Where it is on this machine."""
         return self._file.path
 
-    def write(self, *events: Event) -> None:
-        """Write events. If `settles`, they may be shown when `settle` has returned as well; if not, at once.
+    def write(self, event: Event) -> None:
+        """Write an event. If `settles`, it may be shown when `settle` has returned as well; if not, at once.
 
-        On return they survive the process; unless the disk is full, say: then it is `settle` that has them stored.
+        On return it survives the process; unless the disk is full, say: then it is `settle` that has it stored.
         """
-        with self._lock:
-            at_ms = int(self._now() * 1000)
-            seq = self._seq
-            if len(events) == 1:
-                lines = line_of(events[0], seq + 1, at_ms)
-            else:
-                lines = b"".join([line_of(event, number, at_ms) for number, event in enumerate(events, seq + 1)])
-            if self._has_room and self._fits(lines):
-                self._shipper.grown(self._file.size_bytes)
-            else:
-                self._metrics.journal_write_failures.inc(len(events))
-                self._shipper.overflow(lines)
-            self._seq = seq + len(events)
+        seq = self._seq + 1
+        line = line_of(event, seq, int(self._now() * 1000))
+        self._seq = seq
+        if self._has_room:
+            try:
+                self._append(line)
+                return
+            except EverturnError as error:
+                self._give_up(error)
+        self._metrics.journal_write_failures.inc()
+        self._shipper.overflow(line)
 
     def settle(self) -> None:
         """Block until what was written is as durable as it has to be before it is shown.
@@ -139,15 +138,10 @@ class Journal:
         elif self._durability == "fsync":
             self._file.sync()
 
-    def _fits(self, lines: bytes) -> bool:
-        """Append lines to the file. If it takes no more, all that comes from now on goes to the store at once."""
-        try:
-            self._file.append(lines)
-        except EverturnError as error:
-            self._has_room, self.settles = False, True
-            self._log.error("journal_not_written", path=str(self.path), error=error.message)
-            return False
-        return True
+    def _give_up(self, error: EverturnError) -> None:
+        """Have all that comes from now on go to the store at once: the file takes no more."""
+        self._has_room, self.settles = False, True
+        self._log.error("journal_not_written", path=str(self.path), error=error.message)
 
     def close(self, timeout_s: float) -> None:
         """End it, when nothing more is written. On return all of it is in the store.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from everturn.clock import Clock, Ids
 from everturn.errors import EverturnError, Fenced, Unavailable
+from everturn.journal.file import JournalFile
 from everturn.journal.lines import is_exact
 from everturn.log.background import start_thread
 from everturn.log.compactor import Compactor
@@ -109,21 +109,22 @@ class Shipper:
     for that says so. What the store does not take stays in the file, and is tried again.
 
     Args:
-        path: The file.
+        file: The file.
         append: Appends lines to the log; see `Appender.append`.
         ship_s: How long events wait for each other.
         metrics: Where it is told what is not stored.
     """
 
-    def __init__(self, path: Path, append: Callable[[bytes], None], *, ship_s: float, metrics: Metrics) -> None:
-        self._path = path
+    def __init__(
+        self, file: JournalFile, append: Callable[[bytes], None], *, ship_s: float, metrics: Metrics
+    ) -> None:
+        self._file = file
         self._append = append
         self._ship_s = ship_s
         self._unshipped = metrics.journal_unshipped_bytes
         self._told_bytes = 0  # of what the metric says, what is ours
-        self._file_bytes = 0  # of whole lines in the file
         self._overflow: list[bytes] = []  # lines that the file could not take, in order
-        self._size_bytes = 0  # of all of them
+        self._overflow_bytes = 0
         self._shipped_bytes = 0
         self._pending = b""  # what is tried again has to be the same
         self._hurried = False  # somebody waits
@@ -135,10 +136,9 @@ class Shipper:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def grown(self, size_bytes: int) -> None:
-        """Take note of how long the file is. Returns at once."""
-        self._file_bytes = self._size_bytes = size_bytes
-        self._begin()
+    def start(self) -> None:
+        """Begin to look how long the file has become."""
+        self._thread = start_thread(self._work, "everturn-journal")
 
     def overflow(self, lines: bytes) -> None:
         """Take whole lines that the file cannot take; nothing goes into the file after them. Returns at once.
@@ -147,12 +147,11 @@ class Shipper:
         """
         with self._changed:
             self._overflow.append(lines)
-            self._size_bytes += len(lines)
-        self._begin()
+            self._overflow_bytes += len(lines)
 
-    def _begin(self) -> None:
-        if self._thread is None and not self._closing:
-            self._thread = start_thread(self._work, "everturn-journal")
+    @property
+    def _size_bytes(self) -> int:
+        return self._file.size_bytes + self._overflow_bytes
 
     def settle(self, timeout_s: float) -> None:
         """Block until all of the file is stored.
@@ -224,11 +223,11 @@ class Shipper:
 
     def _next(self) -> bytes:
         """Return the lines that come next, about a frame of them."""
-        if self._shipped_bytes >= self._file_bytes:
+        if self._shipped_bytes >= self._file.size_bytes:
             return self._overflow.pop(0)
-        with self._path.open("rb") as file:
+        with self._file.path.open("rb") as file:
             file.seek(self._shipped_bytes)
-            lines = file.read(min(FRAME_BYTES, self._file_bytes - self._shipped_bytes))
+            lines = file.read(min(FRAME_BYTES, self._file.size_bytes - self._shipped_bytes))
             end = lines.rfind(b"\n") + 1
             return lines[:end] if end else lines + file.readline()
 

@@ -90,7 +90,8 @@ class Record:
         """
         journal = self._held.journal
         assert journal is not None
-        journal.write(*events)
+        for event in events:
+            journal.write(event)
         if journal.settles:
             await in_thread_or_leave(journal.settle)
 
