@@ -194,6 +194,14 @@ def test_a_run_that_is_stopped_says_why(desk: Desk) -> None:
     assert ends == [Shutdown("enough"), Ended("stopped")]
 
 
+def test_a_run_that_is_stopped_while_it_lets_go_says_why(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = desk.runtime()
+    run = desk.run(runtime=runtime)
+    monkeypatch.setattr(runtime._stores, "upload_trace", lambda *_, **__: run.stop("enough"))
+    finish(run)
+    assert events_of(desk, run)[-2:] == [Shutdown("enough"), Ended("stopped")]
+
+
 def test_a_run_that_fails_says_what_went_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     run = desk.run(agent=InstantAgent(desk.folder / "lost", loses_begun="streaming"))
     with pytest.raises(Exception, match="lost session"):
