@@ -182,6 +182,7 @@ def repository(tmp_path: Path) -> Path:
     return make_repository(tmp_path / "shop", {"tap.txt": "it leaks\n"})
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 @pytest.mark.filterwarnings(r"ignore:Async generator 'claude_agent_sdk\.:ResourceWarning")  # the SDK's, under trio
 def test_work_on_a_repository_goes_on_in_another_checkout_under_trio(machine: MakeMachine, repository: Path) -> None:

@@ -68,6 +68,7 @@ def journals_of(folder: Path) -> list[RunJournal]:
 # --- What is measured ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_agent_says_the_same_again() -> None:
     first, second = (
         [repr(message) for _, message in Agent(Random(7), texts_of(FILES), "session", "/work").turn()]

@@ -106,6 +106,7 @@ def test_a_new_machine_is_well_and_nothing_is_left_on_it(doctor: Doctor) -> None
     assert doctor.everturn.files() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_a_machine_in_use_stays_as_it_is(doctor: Doctor) -> None:
     state = doctor.everturn.state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +126,7 @@ def scripts(draw: st.DrawFn) -> tuple[list[Event], list[int]]:
     return events, draw(st.lists(st.integers(0, len(events))))
 
 
+@pytest.mark.slow
 @QUICK
 @given(scripts())
 def test_each_word_is_printed_once_and_in_order_however_the_events_come(

@@ -58,6 +58,7 @@ def records(settings: Settings, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_mirror_is_listed_rebuilt_and_listed_again(settings: Settings) -> None:
     (before,) = records(settings, "mirrors", "list")
     assert (before["mirror"], before["state"]) == ("sqlite", "not built")
@@ -71,6 +72,7 @@ def test_a_mirror_is_listed_rebuilt_and_listed_again(settings: Settings) -> None
     assert rows(mirror, "SELECT count(*) FROM turns") == [(2,)]
 
 
+@pytest.mark.slow
 def test_people_are_told_in_a_table(settings: Settings) -> None:
     done = everturn(settings, "mirrors", "rebuild")
     assert done.returncode == 0
@@ -80,6 +82,7 @@ def test_people_are_told_in_a_table(settings: Settings) -> None:
     assert "sqlite.db" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_mirror_that_is_no_database_is_said_to_be_damaged(settings: Settings) -> None:
     folder = folder_of(settings)
     folder.mkdir(parents=True)
@@ -88,12 +91,14 @@ def test_a_mirror_that_is_no_database_is_said_to_be_damaged(settings: Settings) 
     assert listed["state"] == "damaged"
 
 
+@pytest.mark.slow
 def test_a_mirror_that_there_is_not_is_refused(settings: Settings) -> None:
     done = everturn(settings, "mirrors", "rebuild", "--only", "stone")
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is no mirror called stone (")
 
 
+@pytest.mark.slow
 def test_a_store_that_is_not_there_is_refused(settings: Settings, tmp_path: Path) -> None:
     done = everturn(settings, "mirrors", "rebuild", "--store", f"file://{tmp_path}/nothing")
     assert done.returncode == 2

@@ -80,6 +80,7 @@ def test_a_conversation_that_is_lost_is_told_on_standard_error_and_begun_anew(ev
     assert PROMPT in model.requests[-1].last_user_text()
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_a_failure_of_the_model_is_exit_code_1_and_not_a_crash(everturn: Any) -> None:
     with ScriptedModel(lambda _: Failure(403, "permission_error", "not for you")).serve() as url:
@@ -185,6 +186,7 @@ def test_bad_input_is_one_line_and_writes_nothing(everturn: Any, given: tuple[st
     assert not everturn.state.exists()
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_is_one_line_and_writes_nothing(everturn: Any) -> None:
     (everturn.desk / "everturn.toml").write_text("git_timeout_s = 'long'\n")
     assert_refused(everturn("run", *PROMPTED), "the setting git_timeout_s is wrong")
@@ -243,6 +245,7 @@ def ignoring_conditions(app: Callable[..., Any]) -> Callable[..., Any]:
     return careless
 
 
+@pytest.mark.slow
 def test_a_store_that_ignores_conditions_is_refused_and_left_as_it_was(everturn: Any) -> None:
     with LoopbackS3.start(wrap=ignoring_conditions) as server:
         bucket = server.create_bucket(f"bucket-{uuid.uuid4()}")
@@ -254,6 +257,7 @@ def test_a_store_that_ignores_conditions_is_refused_and_left_as_it_was(everturn:
     assert everturn.files() == {}
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_is_refused(everturn: Any, tmp_path: Path) -> None:
     everturn.variables = {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:1",

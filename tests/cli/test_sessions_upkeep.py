@@ -138,6 +138,7 @@ def test_an_age_that_is_none_is_refused(age: str) -> None:
         milliseconds(age)
 
 
+@pytest.mark.slow
 def test_a_wrong_age_is_one_line_for_whoever_types_it(everturn: Everturn, url: str) -> None:
     result = everturn("sessions", "expire", "--older-than", "soon", "--store", url, "--yes")
     assert result.returncode == 2

@@ -208,6 +208,7 @@ def test_reset_by_force_is_the_override(workdirs: Command, origin: Origin, tmp_p
     assert not list((tmp_path / "state" / "workdirs" / "quarantine").iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_that_is_at_work_is_never_reset(workdirs: Command, busy: Path) -> None:
     done = workdirs("reset", busy.name, "--force", "--yes")
     assert done.code == 1

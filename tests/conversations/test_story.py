@@ -346,6 +346,7 @@ def junk_events(draw: st.DrawFn) -> list[Any]:
     return lines
 
 
+@pytest.mark.slow
 @QUICK
 @given(st.lists(junk_events(), max_size=3))
 def test_whatever_journals_hold_there_is_a_story(runs: list[list[Any]]) -> None:
@@ -413,6 +414,7 @@ def pieces_of(events: list[Event], parent: str | None) -> str:
     return "".join(event.text for event in events if isinstance(event, kinds) and event.parent == parent)
 
 
+@pytest.mark.slow
 @settings(QUICK, max_examples=200)
 @given(killed_runs())
 def test_every_piece_that_was_written_is_in_the_story_once_and_in_its_place(events: list[Event]) -> None:

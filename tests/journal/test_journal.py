@@ -128,6 +128,7 @@ def test_with_store_an_event_is_in_the_store_before_it_is_shown(tmp_path: Path) 
     journal.close(5)
 
 
+@pytest.mark.slow
 def test_with_store_an_event_that_cannot_be_stored_must_not_be_shown(tmp_path: Path) -> None:
     desk = Desk(tmp_path, journal_durability="store")
     desk.objects.faults.append(Fault("fail", "create", times=None))

@@ -284,6 +284,7 @@ def test_a_full_disk_gives_one_clear_error_and_the_rest_stays(tmp_path: Path) ->
         mirror.close()
 
 
+@pytest.mark.slow
 def test_a_line_of_fifty_megabytes_is_taken_in(tmp_path: Path) -> None:
     ground = Ground(tmp_path)
     text = "a long line " * (50 << 20 >> 3) + "needle"

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,6 +111,7 @@ def assert_same(one: SqliteMirror, other: SqliteMirror) -> None:
     check_index(other)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data(), lines_of_a_run, lines_of_a_run)
 def test_live_folding_gives_what_a_rebuild_gives(data: st.DataObject, first: list[Line], second: list[Line]) -> None:
@@ -136,6 +138,7 @@ def last_of(batch: list[Line]) -> int:
     return batch[-1]["seq"] if batch else 0
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data(), lines_of_a_run)
 def test_parts_that_are_doubled_missing_or_out_of_order_change_nothing_of_that(

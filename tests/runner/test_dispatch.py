@@ -122,6 +122,7 @@ def test_a_lost_session_costs_one_request_to_the_store_and_its_exchange(fleet: F
     assert asked.round_trips == MOST_ROUND_TRIPS
 
 
+@pytest.mark.slow
 def test_opening_the_store_takes_two_more(fleet: Fleet) -> None:
     fleet.run()
     for worker in (fleet, fleet.another()):

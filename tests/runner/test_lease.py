@@ -105,6 +105,7 @@ def away() -> None:
     raise Unavailable("the registry is away", hint="wait")
 
 
+@pytest.mark.slow
 def test_a_heartbeat_comes_three_times_as_often_as_the_claim_would_end(tmp_path: Path) -> None:
     clock = SystemClock()
     registry = Moody(tmp_path / "registry.db", clock)

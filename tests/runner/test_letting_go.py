@@ -80,6 +80,7 @@ def test_an_agent_that_refuses_to_be_interrupted_is_ended_without_an_error(
     assert desk.record().held_until is None
 
 
+@pytest.mark.slow
 # Under trio, the SDK leaves a generator of its own unclosed when the loop ends before it; that warns when it goes.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

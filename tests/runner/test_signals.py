@@ -170,6 +170,7 @@ print(stop.reason, flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_child_that_was_forked_while_a_run_lasts_ends_when_it_is_told_to() -> None:
     done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.split() == [str(-signal.SIGTERM), "None", "SIGTERM"]

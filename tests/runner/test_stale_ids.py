@@ -74,6 +74,7 @@ def test_without_a_limit_a_session_is_resumed_after_a_year(desk: Desk, monkeypat
     assert (run.resumed, run.session_id) == (True, first.session_id)
 
 
+@pytest.mark.slow
 def test_each_agent_has_a_limit_of_its_own(desk: Desk) -> None:
     ages = {"hasty": {"max_session_age_ms": 60_000}, "patient": {"max_session_age_ms": None}}
     file = desk.folder / "ages.json"

@@ -84,6 +84,7 @@ def test_a_registry_whose_disk_fills_up_while_the_agent_works_does_not_end_the_r
         assert again.saw("ended")[0]["resumed"] is True
 
 
+@pytest.mark.slow
 def test_a_wrong_file_of_agents_is_refused_before_anything_is_touched(make_stage: MakeStage) -> None:
     stage = make_stage()
     machine = stage.machine("a")

@@ -228,6 +228,7 @@ atexit.register(setattr, threading.Thread, "start", refuse)  # what Python does 
 )
 
 
+@pytest.mark.slow
 def test_no_session_is_lost_where_a_program_that_ends_can_start_no_threads(tmp_path: Path) -> None:
     url = (tmp_path / "store").as_uri()
     command = [sys.executable, "-c", LATE_PROGRAM, url]

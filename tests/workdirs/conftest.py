@@ -11,9 +11,15 @@ from workdirs.left_behind import LeftBehind, copied, prepare
 from workdirs.yard import Origin, Yard
 
 
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Origin:
+    files = {"a.txt": "a\n", "lib/b.txt": "b\n", ".gitignore": "*.o\n/build/\n"}
+    return Origin(tmp_path_factory.mktemp("remotes") / "shop", files)
+
+
 @pytest.fixture
-def origin(tmp_path: Path) -> Origin:
-    return Origin(tmp_path / "remotes" / "shop", {"a.txt": "a\n", "lib/b.txt": "b\n", ".gitignore": "*.o\n/build/\n"})
+def origin(shop: Origin, tmp_path: Path) -> Origin:
+    return Origin.copied(shop, tmp_path / "remotes" / "shop")
 
 
 @pytest.fixture

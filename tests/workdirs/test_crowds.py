@@ -142,6 +142,7 @@ def test_those_who_want_one_workdir_have_it_one_after_the_other(yard: Yard, orig
     assert yard.root.path.with_name("diary").read_text() == "+-" * 8
 
 
+@pytest.mark.slow
 def test_of_those_who_do_not_wait_one_has_it(yard: Yard, origin: Origin) -> None:
     item = WorkItem("same", origin.url, 7)
     together = threading.Barrier(8)

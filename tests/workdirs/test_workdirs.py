@@ -471,6 +471,7 @@ def test_a_wait_that_is_stopped_ends(yard: Yard, origin: Origin) -> None:
     first.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_holds_nothing(yard: Yard, origin: Origin) -> None:
     tests = str(Path(__file__).parents[1])
     with subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,18 @@ class Origin:
         git(self._desk, "remote", "add", "origin", str(folder))
         if files:
             self.push(files)
+
+    @classmethod
+    def copied(cls, template: Origin, folder: Path) -> Origin:
+        """Return a copy of a repository, in no time."""
+        copy = object.__new__(cls)
+        copy.path, copy.url = folder, str(folder)
+        copy._desk = folder.with_name(f"{folder.name}-desk")
+        shutil.copytree(template.path, copy.path, symlinks=True)
+        shutil.copytree(template._desk, copy._desk, symlinks=True)
+        config = copy._desk / ".git" / "config"
+        config.write_text(config.read_text(encoding="utf-8").replace(template.url, copy.url), encoding="utf-8")
+        return copy
 
     def push(self, files: dict[str, str], branch: str = "main", *, ref: str | None = None) -> str:
         """Add a commit to a branch, which begins at `main` if it is not there, and return the commit."""

@@ -50,7 +50,7 @@ class ChromaMirror:
         ids: Ids | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self._label = label.rstrip("/")
+        self._label = label if label.endswith("://") else label.rstrip("/")
         self._embedder = embedder
         self._clock = clock or SystemClock()
         self._place = Place(folder, self._clock, ids or Ids(), self.name, "")

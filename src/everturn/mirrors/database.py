@@ -29,8 +29,12 @@ def connect(file: Path, *, read_only: bool = False, create: bool = False) -> sql
         isolation_level=None,
         check_same_thread=False,
     )
-    if not read_only:
-        connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine loses its end, which is replayed
+    try:
+        if not read_only:
+            connection.execute("PRAGMA synchronous = NORMAL")  # after a crash of the machine, its end is replayed
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

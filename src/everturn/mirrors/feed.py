@@ -130,6 +130,7 @@ class MirrorFeed:
                         source.file.close()
                     self._sources.clear()
                     self._thread = None
+                    self._mirror.close()
                     return
             (self._woken if self._wait_s <= self._pause_s else self._ending).wait(self._wait_s)
             self._woken.clear()

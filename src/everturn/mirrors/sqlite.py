@@ -63,7 +63,7 @@ class SqliteMirror:
         ids: Ids | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self._label = label.rstrip("/")
+        self._label = label if label.endswith("://") else label.rstrip("/")
         self._clock = clock or SystemClock()
         self._metrics = metrics or default_metrics()
         self._place = Place(folder, self._clock, ids or Ids())
@@ -229,6 +229,9 @@ class SqliteMirror:
             if self._opened is not None:
                 self._opened[0].close()
                 self._opened = None
+
+    def __del__(self) -> None:
+        self.close()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
