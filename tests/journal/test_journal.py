@@ -22,7 +22,7 @@ from everturn.journal.journal import Journal
 from everturn.journal.leftovers import LeftJournal
 from everturn.journal.lines import line_of
 from everturn.journal.reading import Journals, RunJournal, RunRef
-from everturn.journal.shipping import Appender
+from everturn.journal.shipping import Appender, Shipper
 from everturn.log.objects import Objects, run
 from everturn.log.stores import connect
 from everturn.telemetry import Metrics
@@ -284,6 +284,29 @@ def test_a_full_disk_is_a_clear_error_and_nothing_of_the_line_stays(small: Path)
         file.append(b"x" * 9000 + b"\n")
     assert file.path.read_bytes() == b"whole\n"
     file.close()
+
+
+def test_a_store_that_is_away_for_days_gets_all_of_it_in_the_end(desk: Desk) -> None:
+    stored: list[bytes] = []
+    tried = threading.Event()
+
+    def append(lines: bytes) -> None:
+        if not tried.is_set():
+            tried.set()
+            raise Unavailable("the store is away", hint="wait")
+        stored.append(lines)
+
+    file = JournalFile(desk.path)
+    shipper = Shipper(file, append, ship_s=QUICK_S, metrics=desk.metrics)
+    shipper._failures_in_a_row = 5000
+    file.append(b"a line\n")
+    shipper._hurried = True
+    shipper.start()
+    assert tried.wait(10)
+    shipper.settle(10)
+    shipper.close(10)
+    file.close()
+    assert stored == [b"a line\n"]
 
 
 def test_a_file_that_is_deleted_or_replaced_while_it_is_written_is_stored_all_the_same(desk: Desk) -> None:

@@ -22,6 +22,7 @@ from everturn.telemetry import Metrics, get_logger
 
 FRAME_BYTES = 1 << 20
 LONGEST_PAUSE_S = 30.0
+MOST_DOUBLINGS = 32  # of a pause; a store may be away for days
 
 
 class Appender:
@@ -203,7 +204,8 @@ class Shipper:
 
     def _wait(self) -> bool:
         """Wait until there is something to do, and tell whether there is, or the end has come."""
-        pause_s = min(self._ship_s * 2.0**self._failures_in_a_row, max(self._ship_s, LONGEST_PAUSE_S))
+        longer = 2.0 ** min(self._failures_in_a_row, MOST_DOUBLINGS)
+        pause_s = min(self._ship_s * longer, max(self._ship_s, LONGEST_PAUSE_S))
         with self._changed:
             self._tell_metric(self._size_bytes - self._shipped_bytes)
             self._changed.wait_for(lambda: self._closing or self._hurried, pause_s)
