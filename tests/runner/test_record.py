@@ -122,6 +122,22 @@ def test_with_store_nothing_is_handed_out_before_it_is_in_the_store(desk: Desk) 
     assert anyio.run(main) == [["started", "prompt", "init", "assistant"]]
 
 
+def test_with_fsync_the_files_names_and_whose_they_are_are_on_the_disk_too(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, synced = os.fsync, list[Path]()
+
+    def note(file: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{file}").readlink())
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", note)
+    run = desk.run(runtime=desk.runtime(journal_durability="fsync"))
+    finish(run)
+    folder = desk.folder / "state" / "runs" / run.run_id
+    assert {folder / "run.json.new", folder, folder.parent} <= set(synced)
+
+
 def full_after(monkeypatch: pytest.MonkeyPatch, kind: bytes) -> None:
     """Have the disk be full in the middle of the line of an event of this type, and of all after it."""
     write, full = os.write, threading.Event()

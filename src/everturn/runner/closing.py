@@ -36,7 +36,6 @@ from everturn.upkeep.traces import Trace
 END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left
 TRACE_FILE = "trace.jsonl"
-JOURNAL_FILE = "journal.jsonl"
 TAINTED = "tainted"  # in the notes of a folder: the reason that its run has added to those in the registry
 
 

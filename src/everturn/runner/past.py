@@ -10,7 +10,7 @@ from everturn.errors import EverturnError, Unavailable
 from everturn.host.folders import RunFolder
 from everturn.journal.reading import RunRef
 from everturn.model import Claim
-from everturn.runner.closing import END_AGENTS_S, JOURNAL_FILE, TAINTED, TRACE_FILE
+from everturn.runner.closing import END_AGENTS_S, TAINTED, TRACE_FILE
 from everturn.runner.dispatch import in_thread
 from everturn.runner.handle import Progress
 from everturn.runner.lease import Lease
@@ -120,7 +120,7 @@ class Past:
         return replace(claim, tainted=tainted)
 
     async def _ship_journal(self, folder: RunFolder) -> None:
-        journal = folder.path / JOURNAL_FILE
+        journal = folder.journal
         if not journal.exists():
             return
         if self._journal_refusal is not None:
