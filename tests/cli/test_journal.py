@@ -16,7 +16,7 @@ import pytest
 
 from cli.conftest import Everturn
 from everturn.cli.app import _run
-from everturn.cli.journal.following import Follower, follow
+from everturn.cli.journal.following import Follower, Watcher, follow
 from everturn.conversations.runs import LocalJournals, Named, Runs
 from everturn.errors import Corrupt
 from everturn.journal.events import (
@@ -270,6 +270,14 @@ def test_what_is_missing_is_told_and_a_damaged_journal_keeps_no_other_from_being
     assert [record["outcome"] for record in journal("list", "--json").records] == ["damaged", "completed"]
 
 
+def test_a_folder_with_nothing_in_it_is_no_run(journal: Command, told: JournalStore, tmp_path: Path) -> None:
+    part = next((tmp_path / "store" / "journal").glob(f"*/{FIRST}/*1.jsonl.zst"))
+    part.unlink()
+    done = journal("show", WORK)
+    assert FIRST not in done.out
+    assert (done.code, "The washer is worn." in done.out) == (0, True)
+
+
 # --- The list -------------------------------------------------------------------------------------------------------
 
 
@@ -461,6 +469,21 @@ def test_following_ends_with_what_time_will_not_mend(told: JournalStore, tmp_pat
     part.write_bytes(b"junk")
     with pytest.raises(Corrupt):
         follow_to(told, told.objects, Onlooker(1))
+
+
+def test_the_run_that_goes_on_is_asked_for_each_time_and_a_dead_one_rarely(store: JournalStore) -> None:
+    store.keep(SECOND, killed())  # which comes behind the other one in a listing
+    live = store.open(FIRST)
+    live.write(started(FIRST, 2, SECOND))
+    live._shipper.settle(10)
+    local = LocalJournals(store.settings.runs_path(), store.url)
+    watcher = Watcher(Runs(Journals(store.objects, store.url), local), Named(WORK), 1)
+    assert {journal.ref.run_id for journal in watcher.look()} == {FIRST, SECOND}
+    for number in range(5):
+        live.write(TextDelta("m", 0, f"{number}"))
+        live._shipper.settle(10)
+        assert [(journal.ref.run_id, len(journal.events)) for journal in watcher.look()] == [(FIRST, 1)]
+    live.close(10)
 
 
 def test_following_from_the_last_turns_passes_over_the_others(told: JournalStore) -> None:

@@ -159,6 +159,15 @@ def test_a_fork_at_the_wrong_moment_does_not_lock_all_folders(
     os.close(read)
 
 
+def test_a_journal_is_not_deleted_though_nothing_tells_whose_it_is(folders: RunFolders, root: Path) -> None:
+    folder = folders.open("run-1")
+    folder.journal.write_text("a line\n")
+    folder.close(keep=True)
+    (left,) = folders.leftovers()
+    assert (left.facts, left.journal.read_text()) == ({}, "a line\n")
+    left.close()
+
+
 def test_no_folder_of_runs_means_no_leftovers(folders: RunFolders, root: Path) -> None:
     assert folders.leftovers() == []
     assert not root.exists()

@@ -15,14 +15,14 @@ from prometheus_client import CollectorRegistry
 
 from everturn import Settings
 from everturn.clock import Ids, ManualClock
-from everturn.errors import Denied, EverturnError, Unavailable
+from everturn.errors import Corrupt, Denied, EverturnError, Unavailable
 from everturn.journal.events import Ended, Event, Prompt, TextDelta
 from everturn.journal.file import JournalFile, cut
 from everturn.journal.journal import Journal
 from everturn.journal.leftovers import LeftJournal
 from everturn.journal.lines import line_of
 from everturn.journal.reading import Journals, RunJournal, RunRef
-from everturn.journal.shipping import Appender
+from everturn.journal.shipping import Appender, Shipper
 from everturn.log.objects import Objects, run
 from everturn.log.stores import connect
 from everturn.telemetry import Metrics
@@ -284,6 +284,80 @@ def test_a_full_disk_is_a_clear_error_and_nothing_of_the_line_stays(small: Path)
         file.append(b"x" * 9000 + b"\n")
     assert file.path.read_bytes() == b"whole\n"
     file.close()
+
+
+def test_a_store_that_is_away_for_days_gets_all_of_it_in_the_end(desk: Desk) -> None:
+    stored: list[bytes] = []
+    tried = threading.Event()
+
+    def append(lines: bytes) -> None:
+        if not tried.is_set():
+            tried.set()
+            raise Unavailable("the store is away", hint="wait")
+        stored.append(lines)
+
+    file = JournalFile(desk.path)
+    shipper = Shipper(file, append, ship_s=QUICK_S, metrics=desk.metrics)
+    shipper._failures_in_a_row = 5000
+    file.append(b"a line\n")
+    shipper._hurried = True
+    shipper.start()
+    assert tried.wait(10)
+    shipper.settle(10)
+    shipper.close(10)
+    file.close()
+    assert stored == [b"a line\n"]
+
+
+def test_a_file_that_is_deleted_or_replaced_while_it_is_written_is_stored_all_the_same(desk: Desk) -> None:
+    journal = desk.open()
+    journal.write(delta(1))
+    desk.path.unlink()
+    desk.path.write_text("somebody else's\n")
+    journal.write(delta(2))
+    journal.close(10)
+    assert desk.events() == [delta(1), delta(2)]
+
+
+def test_of_a_file_that_somebody_cuts_nothing_wrong_is_stored_and_the_next_start_stores_what_is_left(
+    tmp_path: Path,
+) -> None:
+    desk = Desk(tmp_path, journal_ship_s=QUICK_S)
+    journal = desk.open()
+    journal.write(delta(1))
+    journal._shipper.settle(10)
+    desk.objects.faults.append(fault := Fault("fail", "create", times=None))
+    journal.write(delta(2))
+    os.truncate(desk.path, 0)
+    journal.write(delta(3, "a word that is as long as what was cut off " * 9))
+    desk.objects.faults.remove(fault)
+    os.truncate(desk.path, desk.path.stat().st_size)
+    journal.write(delta(4))
+    with pytest.raises(Corrupt, match="was cut by somebody else"):
+        journal.close(10)
+    assert desk.stored().tail == 1
+    assert desk.look_after() == (2, 0, 0)
+    assert [event.seq for event in desk.stored().events] == [1, 3, 4]
+
+
+def test_what_is_written_after_the_end_goes_into_no_other_file(desk: Desk, tmp_path: Path) -> None:
+    journal = desk.open()
+    journal.close(10)
+    with (tmp_path / "other").open("wb", buffering=0):
+        journal.write(delta(1))
+    assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_a_journal_leaves_no_thread_and_no_descriptor(desk: Desk) -> None:
+    def held() -> tuple[int, int]:
+        names = [thread.name for thread in threading.enumerate() if thread.name.startswith("everturn-journal")]
+        return len(names), len(list(Path("/proc/self/fd").iterdir()))
+
+    before = held()
+    journal = desk.open()
+    journal.write(delta(1))
+    journal.close(10)
+    wait_until(lambda: held() == before, "the thread is gone, and what it had open")
 
 
 # --- What a dead run has left ---

@@ -13,6 +13,8 @@ import pytest
 from claude_agent_sdk import AssistantMessage, Message, ResultMessage
 
 from everturn import NotFound, Run, Unavailable, WorkItem
+from everturn.clock import Ids, SystemClock
+from everturn.host.folders import RunFolders
 from everturn.journal.events import BeganAnew, Ended, Event, Prompt, Resumed, Shutdown, Started
 from everturn.journal.journal import Journal
 from everturn.journal.reading import Journals, RunJournal, RunRef
@@ -22,6 +24,8 @@ from everturn.log.stores import connect
 from everturn.mirrors.sqlite import SqliteMirror, folder_of
 from everturn.settings import Settings
 from everturn.testing import InstantAgent
+from everturn.transcripts.archive import Archive
+from everturn.upkeep.tending import Upkeep
 from polling import wait_until
 from runner.stage import DELTA, PROMPT, UNDER_TRIO, WORK, Desk, counted, finish
 
@@ -118,6 +122,22 @@ def test_with_store_nothing_is_handed_out_before_it_is_in_the_store(desk: Desk) 
     assert anyio.run(main) == [["started", "prompt", "init", "assistant"]]
 
 
+def test_with_fsync_the_files_names_and_whose_they_are_are_on_the_disk_too(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, synced = os.fsync, list[Path]()
+
+    def note(file: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{file}").readlink())
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", note)
+    run = desk.run(runtime=desk.runtime(journal_durability="fsync"))
+    finish(run)
+    folder = desk.folder / "state" / "runs" / run.run_id
+    assert {folder / "run.json.new", folder, folder.parent} <= set(synced)
+
+
 def full_after(monkeypatch: pytest.MonkeyPatch, kind: bytes) -> None:
     """Have the disk be full in the middle of the line of an event of this type, and of all after it."""
     write, full = os.write, threading.Event()
@@ -190,6 +210,14 @@ def test_a_run_that_is_stopped_says_why(desk: Desk) -> None:
     assert ends == [Shutdown("enough"), Ended("stopped")]
 
 
+def test_a_run_that_is_stopped_while_it_lets_go_says_why(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = desk.runtime()
+    run = desk.run(runtime=runtime)
+    monkeypatch.setattr(runtime._stores, "upload_trace", lambda *_, **__: run.stop("enough"))
+    finish(run)
+    assert events_of(desk, run)[-2:] == [Shutdown("enough"), Ended("stopped")]
+
+
 def test_a_run_that_fails_says_what_went_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     run = desk.run(agent=InstantAgent(desk.folder / "lost", loses_begun="streaming"))
     with pytest.raises(Exception, match="lost session"):
@@ -199,16 +227,26 @@ def test_a_run_that_fails_says_what_went_wrong(desk: Desk, monkeypatch: pytest.M
     assert (last.outcome, "lost session" in str(last.error)) == ("failed", True)
 
 
+def refuse(*_: Any) -> None:
+    raise Unavailable("the store is away", hint="wait")
+
+
+def leave(desk: Desk, monkeypatch: pytest.MonkeyPatch, *works: WorkItem) -> list[Run]:
+    """Have runs of which nothing of their journals is stored when they end."""
+    runs = []
+    for work in works:
+        runs.append(desk.run(work, runtime=desk.runtime(journal_ship_s=3600)))
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "close", refuse)
+            patch.setattr(RunFolders, "leftovers", lambda _: [])
+            finish(runs[-1])
+    return runs
+
+
 def test_what_was_not_shipped_is_shipped_by_the_next_run_on_this_machine(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise Unavailable("the store is away", hint="wait")
-
-    first = desk.run(runtime=desk.runtime(journal_ship_s=3600))
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "close", refuse)
-        finish(first)
+    [first] = leave(desk, monkeypatch, WORK)
     assert types_of(desk, first) == []
     assert [folder.name for folder in run_folders(desk)] == [first.run_id]
     with (run_folders(desk)[0] / "journal.jsonl").open("ab") as file:
@@ -218,6 +256,40 @@ def test_what_was_not_shipped_is_shipped_by_the_next_run_on_this_machine(
     assert types_of(desk, first) == ["started", "prompt", "init", "assistant", "result", "ended"]
     assert any("was torn" in warning for warning in second.warnings)
     assert not list((desk.folder / "state" / "runs").rglob("journal.jsonl"))
+
+
+def test_what_was_not_shipped_when_its_session_was_deleted_is_never_shipped(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [first] = leave(desk, monkeypatch, WORK)
+    archive = Archive(connect(desk.store.as_uri(), Settings.load()), "")
+    upkeep = Upkeep(archive, Settings.load(), SystemClock(), Ids())
+    run_blocking(upkeep.delete(run_blocking(archive.find(str(first.session_id)))))
+    second = desk.run(WorkItem.task("another"))
+    finish(second)
+    assert types_of(desk, first) == []
+    assert any("its session was deleted" in warning for warning in second.warnings)
+    assert not list((desk.folder / "state" / "runs").rglob("journal.jsonl"))
+
+
+def test_a_store_that_takes_no_journal_is_waited_for_once_however_many_were_left(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = leave(desk, monkeypatch, *(WorkItem.task(name) for name in "abc"))
+    runtime, asked = desk.runtime(), []
+
+    def ship(ref: RunRef, _: Path) -> None:
+        asked.append(ref)
+        refuse()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime._stores, "ship_journal", ship)
+        finish(desk.run(runtime=runtime))
+    assert len(asked) == 1
+    finish(desk.run(WorkItem.task("another")))
+    objects = connect(desk.store.as_uri(), Settings.load())
+    refs = [RunRef(f"task:{name}", run.run_id) for name, run in zip("abc", left, strict=True)]
+    assert all(len(run_blocking(Journals(objects, "").read(ref)).events) == 6 for ref in refs)
 
 
 # --- The mirror of this machine ---

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from claude_agent_sdk import SessionKey
 
-from everturn import Conflict, Fenced, Settings, TranscriptStore
+from everturn import Conflict, Corrupt, Fenced, Settings, TranscriptStore
 from everturn.clock import Ids, ManualClock
 from everturn.journal.events import BeganAnew, Event, Started, TextDelta
 from everturn.journal.journal import Journal
@@ -117,4 +117,42 @@ def test_remains_of_journals_go_when_those_of_their_session_go(shelf: Shelf) -> 
     found = run(shelf.upkeep.look(SessionRef(SCOPE, PROJECT, GONE)))
     assert found.is_remains
     assert run(shelf.upkeep.expire(found))
+    assert [ref.run_id for ref in run(Journals(shelf.objects, "").runs(SCOPE))] == ["b"]
+
+
+def damage(shelf: Shelf, run_id: str, number: int) -> None:
+    """Have a part of a journal hold something else."""
+    folder = RunRef(SCOPE, run_id).folder
+    keys = sorted(item.key for item in run(shelf.objects.listing(folder)))
+    run(shelf.objects.put(keys[number], b"something else"))
+
+
+def test_a_damaged_journal_keeps_no_session_from_being_deleted_and_goes_with_its_own(shelf: Shelf) -> None:
+    for run_id, session_id in (("a", KEPT), ("b", GONE)):
+        journal = shelf.open(run_id, started(run_id, session_id))
+        journal._shipper.settle(10)
+        journal.write(TextDelta("m", 0, "secret"))
+        journal.close(10)
+        damage(shelf, run_id, 1)
+    shelf.delete(GONE)
+    with pytest.raises(Corrupt):
+        shelf.read("a")
+    assert shelf.read("b").deleted
+
+
+def test_a_journal_of_which_nothing_tells_whose_it_is_outlives_no_session_of_its_work_item(
+    shelf: Shelf,
+) -> None:
+    shelf.journal("a", started("a", GONE), TextDelta("m", 0, "secret"))
+    damage(shelf, "a", 0)
+    shelf.delete(GONE)
+    assert shelf.read("a").deleted
+
+
+def test_a_damaged_journal_keeps_no_remains_from_being_cleared(shelf: Shelf) -> None:
+    shelf.journal("a", started("a", GONE))
+    shelf.delete(GONE)
+    shelf.journal("b", started("b", KEPT))
+    damage(shelf, "b", 0)
+    assert run(shelf.upkeep.expire(run(shelf.upkeep.look(SessionRef(SCOPE, PROJECT, GONE)))))
     assert [ref.run_id for ref in run(Journals(shelf.objects, "").runs(SCOPE))] == ["b"]

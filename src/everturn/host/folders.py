@@ -105,7 +105,22 @@ class RunFolder:
     def note(self, **facts: Any) -> None:
         """Note facts about the run, beside those that are there. On return whoever looks sees them."""
         with _told(self.path):
-            guard.write_json(str(self.path / _NOTES), {**self.facts, **facts})
+            guard.write_json(str(self.path / _NOTES), {**self.facts, **facts}, sync=True)
+
+    @property
+    def journal(self) -> Path:
+        """The run's journal; there once the run has begun it."""
+        return self.path / "journal.jsonl"
+
+    def sync(self) -> None:
+        """Return when the names of the files that are here now, and the folder's own, survive the machine's power."""
+        with _told(self.path):
+            for folder in (self.path, self.path.parent):
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
 
     def extend_lease(self, until_elapsed_s: float) -> None:
         """Let the agent live until then. Without a lease it is not even started.
@@ -350,8 +365,8 @@ class RunFolders:
     def leftovers(self) -> list[RunFolder]:
         """Return the folders of dead runs, locked by this process now, so that nobody else looks after them as well.
 
-        Folders in which there is nothing yet are deleted. Those of other users, and those that cannot be locked now,
-        are left alone.
+        Folders in which there is nothing yet are deleted; one with a journal is kept, though it may be nobody's.
+        Those of other users, and those that cannot be locked now, are left alone.
         """
         if not self._root.is_dir():
             return []
@@ -371,7 +386,7 @@ class RunFolders:
             os.close(lock)
             return None
         folder = RunFolder(path, lock, self._clock)
-        if not folder.facts and folder.agent is None:
+        if not folder.facts and folder.agent is None and not folder.journal.exists():
             folder.close()
             return None
         return folder

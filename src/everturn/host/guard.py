@@ -186,11 +186,15 @@ def elapsed_s() -> float:
 # --- Files -------------------------------------------------------------------------------------------------------
 
 
-def write_json(path: str, value: dict[str, Any]) -> None:
-    """Put a value into a file that is replaced as a whole. Whoever reads it sees the old one or the new one."""
+def write_json(path: str, value: dict[str, Any], *, sync: bool = False) -> None:
+    """Put a value into a file that is replaced as a whole. Whoever reads it sees the old one or the new one; with
+    `sync`, also after the machine has lost its power."""
     draft = f"{path}.new"
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         json.dump(value, file)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(draft, path)
 
 

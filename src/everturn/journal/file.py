@@ -31,7 +31,7 @@ class JournalFile:
         self.path = path
         self.size_bytes = 0
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Denied(
                 f"the journal {path} cannot be made: {error.strerror}", hint="check the setting state, and its disk"
@@ -63,9 +63,21 @@ class JournalFile:
         except OSError as error:
             raise self._failed(error) from None
 
+    def reader(self) -> int:
+        """Return another descriptor of the file, which leads there whatever becomes of its name; to be closed.
+
+        Raises:
+            Denied: The process has too many files open.
+        """
+        try:
+            return os.dup(self._file)
+        except OSError as error:
+            raise Denied(f"the journal {self.path} cannot be read: {error.strerror}", hint="see ulimit -n") from None
+
     def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._file)
+        """Let go of the file. What is appended from now on is refused: its number may be another file's by then."""
+        descriptor, self._file = self._file, -1
+        os.close(descriptor)
 
     def _append_rest(self, lines: bytes, written: int) -> None:
         rest = memoryview(lines)
@@ -83,6 +95,17 @@ class JournalFile:
             f"the journal {self.path} cannot be written: {error.strerror}",
             hint="make room on its disk, then run it again: the conversation is stored",
         )
+
+
+def lines_at(descriptor: int, start: int, size_bytes: int) -> bytes:
+    """Return the whole lines of a file from a place on, so many bytes of them at most; one line if that is longer."""
+    found = bytearray()
+    while piece := os.pread(descriptor, size_bytes, start + len(found)):
+        end = (piece.find(b"\n") if found else piece.rfind(b"\n")) + 1
+        if end:
+            return bytes(found + piece[:end])
+        found += piece
+    return b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,11 @@ class RunJournal:
     unreadable: int = 0
     deleted: bool = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing, not even the mark of a deletion: a folder may outlive what was in it."""
+        return not (self.tail or self.events or self.unreadable)
+
 
 @dataclass(frozen=True, slots=True)
 class Lines:

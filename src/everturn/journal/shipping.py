@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
 from everturn.clock import Clock, Ids
-from everturn.errors import EverturnError, Fenced, Unavailable
-from everturn.journal.file import JournalFile
+from everturn.errors import Corrupt, EverturnError, Fenced, Unavailable
+from everturn.journal.file import JournalFile, lines_at
 from everturn.journal.lines import is_exact
 from everturn.log.background import start_thread
 from everturn.log.compactor import Compactor
@@ -21,6 +22,7 @@ from everturn.telemetry import Metrics, get_logger
 
 FRAME_BYTES = 1 << 20
 LONGEST_PAUSE_S = 30.0
+MOST_DOUBLINGS = 32  # of a pause; a store may be away for days
 
 
 class Appender:
@@ -113,12 +115,16 @@ class Shipper:
         append: Appends lines to the log; see `Appender.append`.
         ship_s: How long events wait for each other.
         metrics: Where it is told what is not stored.
+
+    Raises:
+        Denied: The process has too many files open.
     """
 
     def __init__(
         self, file: JournalFile, append: Callable[[bytes], None], *, ship_s: float, metrics: Metrics
     ) -> None:
         self._file = file
+        self._reader = file.reader()
         self._append = append
         self._ship_s = ship_s
         self._unshipped = metrics.journal_unshipped_bytes
@@ -187,15 +193,19 @@ class Shipper:
             with self._changed:
                 self._closing = True
                 self._changed.notify_all()
+            if self._thread is None:
+                os.close(self._reader)
 
     def _work(self) -> None:
         while self._wait():
             self._ship()
+        os.close(self._reader)
         self._tell_metric(0)
 
     def _wait(self) -> bool:
         """Wait until there is something to do, and tell whether there is, or the end has come."""
-        pause_s = min(self._ship_s * 2.0**self._failures_in_a_row, max(self._ship_s, LONGEST_PAUSE_S))
+        longer = 2.0 ** min(self._failures_in_a_row, MOST_DOUBLINGS)
+        pause_s = min(self._ship_s * longer, max(self._ship_s, LONGEST_PAUSE_S))
         with self._changed:
             self._tell_metric(self._size_bytes - self._shipped_bytes)
             self._changed.wait_for(lambda: self._closing or self._hurried, pause_s)
@@ -225,11 +235,13 @@ class Shipper:
         """Return the lines that come next, about a frame of them."""
         if self._shipped_bytes >= self._file.size_bytes:
             return self._overflow.pop(0)
-        with self._file.path.open("rb") as file:
-            file.seek(self._shipped_bytes)
-            lines = file.read(min(FRAME_BYTES, self._file.size_bytes - self._shipped_bytes))
-            end = lines.rfind(b"\n") + 1
-            return lines[:end] if end else lines + file.readline()
+        size_bytes = self._file.size_bytes
+        if os.fstat(self._reader).st_size < size_bytes:  # what would be read is no longer what was written there
+            raise Corrupt(
+                f"the journal {self._file.path} was cut by somebody else",
+                hint="what is left of it is stored by the next start here; leave the folder of runs alone",
+            )
+        return lines_at(self._reader, self._shipped_bytes, min(FRAME_BYTES, size_bytes - self._shipped_bytes))
 
     def _tell_metric(self, size_bytes: int) -> None:
         self._unshipped.inc(size_bytes - self._told_bytes)

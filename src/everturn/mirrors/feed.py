@@ -10,6 +10,7 @@ from typing import BinaryIO, Self
 
 from everturn.errors import Corrupt, EverturnError, NotFound
 from everturn.journal.events import Ended
+from everturn.journal.file import lines_at
 from everturn.journal.lines import parse
 from everturn.journal.reading import RunRef, usable
 from everturn.log.background import start_thread
@@ -146,7 +147,7 @@ class MirrorFeed:
                         del self._sources[source.ref]
 
     def _follow(self, source: _Source) -> None:
-        while data := _whole_lines(source):
+        while data := lines_at(source.file.fileno(), source.offset, CHUNK_BYTES):
             lines, unreadable = _parse(data)
             batch = Batch(source.ref, lines, after=source.seq)
             if not self._fold(batch):
@@ -172,17 +173,6 @@ class MirrorFeed:
         text = str(error) if isinstance(error, EverturnError) else type(error).__name__
         self._metrics.mirror_update_failures.inc()
         self._log.warning("mirror_not_updated", error=text)
-
-
-def _whole_lines(source: _Source) -> bytes:
-    """Return the next lines of a file, as many as are whole and not too many at once."""
-    found = bytearray()
-    while True:
-        piece = os.pread(source.file.fileno(), CHUNK_BYTES, source.offset + len(found))
-        found += piece
-        end = found.rfind(b"\n") + 1
-        if end or not piece:
-            return bytes(found[:end])
 
 
 def _parse(data: bytes) -> tuple[list[Line], int]:

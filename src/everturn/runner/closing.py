@@ -36,7 +36,6 @@ from everturn.upkeep.traces import Trace
 END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left
 TRACE_FILE = "trace.jsonl"
-JOURNAL_FILE = "journal.jsonl"
 TAINTED = "tainted"  # in the notes of a folder: the reason that its run has added to those in the registry
 
 
@@ -94,6 +93,7 @@ class Closing:
         self._ending = ending
         self._keep = False  # the folder: something in it is still needed
         self._agent_is_gone = True
+        self._shutdown_is_recorded = False
         self._begun = parts.clock.elapsed()
         self._log = get_logger()
 
@@ -104,8 +104,7 @@ class Closing:
         the claim is released, or runs out.
         """
         problem: Exception | None = None
-        if self._stop.reason is not None:
-            self._record(Shutdown(self._stop.reason))
+        self._record_shutdown()
         if self._held.folder is not None and _may_live(self._held.folder):
             end = partial(in_thread, partial(self._held.folder.end_agent, timeout_s=END_AGENTS_S))
             self._agent_is_gone = await self._step("agent", end)
@@ -117,6 +116,7 @@ class Closing:
             stored = await self._step("trace", partial(self._upload_trace, self._held.trace, self._held.lease))
             self._keep = self._keep or not stored
         if self._held.journal is not None:
+            self._record_shutdown()  # the wish may have come meanwhile
             self._record(self._ending(problem))
             if self._parts.mirror is not None:
                 self._parts.mirror.wake()
@@ -195,6 +195,11 @@ class Closing:
         scope = lease.claim.work.key
         upload = partial(self._parts.stores.upload_trace, scope, self._progress.run_id, trace.path)
         await in_thread(partial(upload, timeout_s=self._left_s))
+
+    def _record_shutdown(self) -> None:
+        if self._stop.reason is not None and not self._shutdown_is_recorded:
+            self._shutdown_is_recorded = True
+            self._record(Shutdown(self._stop.reason))
 
     def _record(self, event: Event) -> None:
         """Write how the run ends, for whoever reads of it later; it ends all the same."""

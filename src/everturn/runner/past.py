@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from everturn.errors import EverturnError, Unavailable
 from everturn.host.folders import RunFolder
 from everturn.journal.reading import RunRef
 from everturn.model import Claim
-from everturn.runner.closing import END_AGENTS_S, JOURNAL_FILE, TAINTED, TRACE_FILE
+from everturn.runner.closing import END_AGENTS_S, TAINTED, TRACE_FILE
 from everturn.runner.dispatch import in_thread
 from everturn.runner.handle import Progress
 from everturn.runner.lease import Lease
@@ -37,7 +38,9 @@ class Past:
         self._lease = lease
         self._label = parts.stores.label.rstrip("/")
         self._looked = False
-        self._refusal: Unavailable | None = None
+        # It would be the same, and take as long, for each of the folders.
+        self._journal_refusal: Unavailable | None = None
+        self._trace_refusal: Unavailable | None = None
         self._log = get_logger()
 
     async def look_after(self, store: TranscriptStore) -> bool:
@@ -117,27 +120,41 @@ class Past:
         return replace(claim, tainted=tainted)
 
     async def _ship_journal(self, folder: RunFolder) -> None:
-        journal = folder.path / JOURNAL_FILE
+        journal = folder.journal
         if not journal.exists():
             return
+        if self._journal_refusal is not None:
+            raise self._journal_refusal
         ref = RunRef(folder.facts["task_id"], folder.run_id)
+        try:
+            async with self._parts.stores.claimed(ref.scope, 0) as guest:
+                is_deleted = not await guest.is_known(folder.facts["session_id"])
+            if is_deleted:  # perhaps before anything of its journal was in the store: it must not come back
+                self._progress.warn(f"the journal of run {ref.run_id} was not stored, as its session was deleted")
+            else:
+                await self._store_journal(ref, journal)
+        except Unavailable as error:
+            self._journal_refusal = error
+            raise
+        await in_thread(journal.unlink)
+
+    async def _store_journal(self, ref: RunRef, journal: Path) -> None:
         left = await in_thread(partial(self._parts.stores.ship_journal, ref, journal))
         if left.torn_bytes or left.damaged:
             self._progress.warn(f"the journal of run {ref.run_id} was torn; every whole line of it is stored")
-        await in_thread(journal.unlink)
 
     async def _upload_trace(self, folder: RunFolder) -> None:
         trace = folder.path / TRACE_FILE
         if not self._parts.settings.upload_traces or not trace.exists():
             return
-        if self._refusal is not None:  # it would be the same, and take as long, for each of them
-            raise self._refusal
+        if self._trace_refusal is not None:
+            raise self._trace_refusal
         scope, timeout_s = folder.facts["task_id"], self._parts.settings.retry_deadline_s
         upload = partial(self._parts.stores.upload_trace, scope, folder.run_id, trace, timeout_s=timeout_s, late=True)
         try:
             await in_thread(upload)
         except Unavailable as error:
-            self._refusal = error
+            self._trace_refusal = error
             raise
         await in_thread(trace.unlink)
 

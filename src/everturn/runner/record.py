@@ -11,7 +11,7 @@ from everturn.journal.events import Event, Prompt, Resumed, Started
 from everturn.journal.messages import Scribe
 from everturn.journal.reading import RunRef
 from everturn.model import Claim
-from everturn.runner.closing import JOURNAL_FILE, Holdings
+from everturn.runner.closing import Holdings
 from everturn.runner.dispatch import in_thread, in_thread_or_leave
 from everturn.runner.handle import Progress
 from everturn.runner.parts import Parts
@@ -43,8 +43,10 @@ class Record:
             Unavailable: The same.
         """
         ref = RunRef(self._request.work.key, self._progress.run_id)
-        begin = partial(self._parts.stores.open_journal, ref, folder.path / JOURNAL_FILE)
+        begin = partial(self._parts.stores.open_journal, ref, folder.journal)
         self._held.journal = await in_thread(begin)
+        if self._parts.settings.journal_durability == "fsync":
+            await in_thread(folder.sync)
         if self._parts.mirror is not None:
             self._parts.mirror.note(ref, self._held.journal.path)
         before = claim.previous or claim.stale

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from everturn.clock import Clock, Ids
-from everturn.journal.events import BeganAnew, Started
-from everturn.journal.reading import Journals, RunJournal, RunRef
+from everturn.errors import Corrupt
+from everturn.journal.events import BeganAnew, Resumed, Started
+from everturn.journal.reading import Journals, RunJournal, RunRef, put_in_order
 from everturn.log.deletion import delete_log
 from everturn.log.objects import Objects
+from everturn.log.reader import list_spans, read_part, uncovered
 from everturn.log.writer import LogWriter
 from everturn.settings import Settings
 from everturn.transcripts.layout import Layout
@@ -35,9 +39,12 @@ class SessionJournals:
         self._journals = Journals(objects, "")
 
     async def runs(self, scope: str, session_id: str) -> list[RunRef]:
-        """Return the runs of a scope in which a session was held, or begun, or lost. Reads all its journals."""
-        found = [await self._journals.read(ref) for ref in await self._journals.runs(scope)]
-        return [journal.ref for journal in found if session_id in _sessions(journal)]
+        """Return the runs of a scope in which a session was held, or begun, or lost. Reads all its journals.
+
+        One that is so damaged that nothing tells whose it is counts as the session's: it must not outlive it.
+        """
+        found = [(ref, await self._sessions(ref)) for ref in await self._journals.runs(scope)]
+        return [ref for ref, sessions in found if sessions is None or session_id in sessions]
 
     async def delete(self, ref: RunRef) -> None:
         """Delete the journal of a run, and its trace. What the run still ships is refused, should it be alive."""
@@ -47,8 +54,22 @@ class SessionJournals:
     async def clear_remains(self, scope: str) -> None:
         """Delete what deletions of journals have left in a scope."""
         for ref in await self._journals.runs(scope):
-            if (await self._journals.read(ref)).deleted:
+            with suppress(Corrupt):  # then it was not deleted
+                if not (await self._journals.read(ref)).deleted:
+                    continue
                 await self._objects.delete([item.key for item in await self._objects.listing(ref.folder)])
+
+    async def _sessions(self, ref: RunRef) -> set[str] | None:
+        """Return the sessions that a run had to do with; `None`: its journal is damaged, and nothing tells."""
+        try:
+            return _sessions_of(await self._journals.read(ref))
+        except Corrupt:
+            lines: list[Any] = []
+            for span in uncovered(await list_spans(self._objects, ref.folder)):
+                with suppress(Corrupt):
+                    part = await read_part(self._objects, ref.folder, span)
+                    lines += part.entries() if part is not None else []
+            return _sessions_of(put_in_order(ref, lines, 0)) or None
 
     def _writer(self, folder: str, epoch: int) -> LogWriter:
         return LogWriter(
@@ -63,8 +84,8 @@ class SessionJournals:
         )
 
 
-def _sessions(journal: RunJournal) -> set[str]:
+def _sessions_of(journal: RunJournal) -> set[str]:
     """Return the sessions that a run had to do with."""
     events = [each.event for each in journal.events]
-    found = {event.session_id for event in events if isinstance(event, Started | BeganAnew)}
+    found = {event.session_id for event in events if isinstance(event, Started | Resumed | BeganAnew)}
     return found | {event.instead_of for event in events if isinstance(event, BeganAnew)}

@@ -14,7 +14,6 @@ from everturn.conversations.runs import Named, Runs
 from everturn.conversations.story import facts_of, in_order
 from everturn.conversations.turning import last_turns
 from everturn.errors import EverturnError, Unavailable
-from everturn.journal.events import Ended
 from everturn.journal.lines import Recorded
 from everturn.journal.reading import RunJournal, RunRef
 from everturn.log.background import start_thread
@@ -59,6 +58,7 @@ class Watcher:
         self._named = named
         self._interval_s = interval_s
         self._tails: dict[RunRef, int] = {}
+        self._epochs: dict[RunRef, int] = {}
         self._ended: set[RunRef] = set()
         self._stopped = Event()
         self._round = 0
@@ -87,19 +87,22 @@ class Watcher:
         found = [run(self._runs.journals.read(ref, after=self._tails.get(ref, 0))) for ref in self._due(refs)]
         for journal in found:
             self._tails[journal.ref] = max(self._tails.get(journal.ref, 0), journal.tail)
-            if any(isinstance(recorded.event, Ended) for recorded in journal.events):
+            facts = facts_of(journal.events)
+            if facts.started is not None:
+                self._epochs[journal.ref] = facts.started.epoch
+            if facts.ended is not None:
                 self._ended.add(journal.ref)
         self._round += 1
         return found
 
     def _due(self, refs: Sequence[RunRef]) -> list[RunRef]:
         """Return the runs to ask for: new ones and the last one each time, and rarely those before it without end."""
-        known = [ref for ref in self._tails if ref in refs]
-        latest = known[-1:]
+        known = [ref for ref in refs if ref in self._tails]
+        latest = max(known, key=lambda ref: self._epochs.get(ref, 0), default=None)
         return [
             ref
             for ref in refs
-            if ref not in self._tails or (ref not in self._ended and (ref in latest or self._round % OLD_ROUNDS == 0))
+            if ref not in self._tails or (ref not in self._ended and (ref == latest or self._round % OLD_ROUNDS == 0))
         ]
 
 

@@ -94,7 +94,10 @@ def _read(runs: Runs, named: Named, *, quiet: bool) -> Read:
         except Corrupt as error:
             return RunJournal(ref, (), 0), error.message
 
-    results = [each for each in in_parallel("reading", refs, read, quiet=quiet) if not each[0].deleted]
+    found = in_parallel("reading", refs, read, quiet=quiet)
+    results = [
+        (journal, why) for journal, why in found if why is not None or not (journal.deleted or journal.is_empty)
+    ]
     if not results:
         raise NotFound(
             f"the journals of {named.work_key} were deleted", hint="everturn journal list shows what is left"
