@@ -123,6 +123,18 @@ def test_what_earlier_runs_of_a_conversation_took_is_not_counted_again(ground: G
     assert rows(mirror, "SELECT turn, cost_usd FROM turns ORDER BY turn") == [(1, 0.25), (2, 0.25)]
 
 
+def test_a_model_that_only_earlier_runs_used_is_none_of_this_run(ground: Ground) -> None:
+    before = {"m": {"inputTokens": 10, "costUSD": 0.5}, "small": {"inputTokens": 5, "costUSD": 0.25}}
+    models = {**before, "m": {"inputTokens": 30, "costUSD": 1.0, "contextWindow": 1000}}
+    mirror = fold(
+        ground,
+        started(2),
+        Resumed("s", "run-0", took_over=False, cost_usd=0.75, model_usage=before),
+        *(Prompt("b", resumed=True), Result("success", False, "", 1, 1, 1, cost_usd=1.25, model_usage=models)),
+    )
+    assert rows(mirror, "SELECT model, cost_usd, input_tokens FROM model_usage") == [("m", 0.5, 20)]
+
+
 def test_an_agent_that_begins_to_count_anew_is_believed(ground: Ground) -> None:
     before = {"m": {"inputTokens": 10, "costUSD": 0.5}}
     mirror = fold(

@@ -17,11 +17,13 @@ def spent(
         before: The same by model.
 
     Returns:
-        What they are told to be, if that is less than before: then the agent command has begun to count anew.
+        Those of this run, without models that it has not used. If less is told than before, what is told: then the
+        agent command has begun to count anew.
     """
     if not _goes_on(cost_usd, models, before_usd, before):
         return cost_usd, models
-    own = {name: _less(said, before[name]) if name in before else said for name, said in models.items()}
+    used = {name: said for name, said in models.items() if name not in before or _is_more(said, before[name])}
+    own = {name: _less(said, before[name]) if name in before else said for name, said in used.items()}
     return None if cost_usd is None else cost_usd - (before_usd or 0.0), own
 
 
@@ -47,6 +49,10 @@ def _less(said: Any, before: Any) -> Any:
         name: value - before[name] if _is_number(value) and _is_number(before.get(name)) else value
         for name, value in said.items()
     }
+
+
+def _is_more(said: Any, before: Any) -> bool:
+    return any(_less(said, before).get(what) for what in before) if type(said) is type(before) is dict else True
 
 
 def _is_number(value: Any) -> bool:
