@@ -296,6 +296,20 @@ def test_the_cost_is_at_least_that_if_a_run_died_before_it_was_noted() -> None:
     assert (found.cost_usd, found.cost_is_partial) == (0.5, True)
 
 
+def test_runs_that_came_after_the_registry_lost_the_work_item_are_told_last() -> None:
+    old, new, third = "1" * 20, "2" * 20, "3" * 20
+    journals = [
+        put_in_order(RunRef(WORK, run_id), [line | {"at_ms": at_ms} for line in lines], 1)
+        for run_id, at_ms, lines in (
+            (old, 1_000, [each.raw for each in recorded([started(old, 5)])]),
+            (new, 2_000, [each.raw for each in recorded([started(new, 1)])]),
+            (third, 1_500, [each.raw for each in recorded([started(third, 2, new)])]),
+            ("0" * 20, 500, [each.raw for each in recorded([started("0" * 20, 1)])]),
+        )
+    ]
+    assert [run.ref.run_id for run in tell(WORK, journals).runs] == ["0" * 20, old, new, third]
+
+
 # --- What is missing or not known -----------------------------------------------------------------------------------
 
 

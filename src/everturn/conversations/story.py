@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -170,8 +171,8 @@ def tell(work_key: str, journals: Sequence[RunJournal], problems: Mapping[RunRef
 def in_order(facts: Mapping[RunRef, Facts]) -> list[RunRef]:
     """Return runs in the order in which they claimed their work item.
 
-    Claims are numbered. Where the beginning of a journal is missing, the run that names it as the one before, and
-    then the time, have to do.
+    Claims are numbered; from 1 again when the registry has lost the work item, and then the time tells. Where the
+    beginning of a journal is missing, the run that names it as the one before, and then the time, have to do.
     """
     named = {run.run_id: run for run in facts}
     before = {run: named.get(_previous(facts[run]) or "") for run in facts}
@@ -180,7 +181,10 @@ def in_order(facts: Mapping[RunRef, Facts]) -> list[RunRef]:
         if earlier is not None and earlier not in epochs and run in epochs:
             epochs[earlier] = epochs[run] - 1
     last = max(epochs.values(), default=0)
-    rough = sorted(facts, key=lambda run: (epochs.get(run, last), facts[run].first_at_ms or 0, run.run_id))
+    counts = _counts(facts, before)
+    rough = sorted(
+        facts, key=lambda run: (counts[run], epochs.get(run, last), facts[run].first_at_ms or 0, run.run_id)
+    )
     order: dict[RunRef, None] = {}
     for run in rough:
         chain: list[RunRef] = []
@@ -191,6 +195,20 @@ def in_order(facts: Mapping[RunRef, Facts]) -> list[RunRef]:
             at = earlier if earlier is not None and epochs.get(earlier, last) == epochs.get(at, last) else None
         order.update(dict.fromkeys(reversed(chain)))
     return list(order)
+
+
+def _counts(facts: Mapping[RunRef, Facts], before: Mapping[RunRef, RunRef | None]) -> dict[RunRef, int]:
+    """Return for each run how many times its work item's claims had been counted from 1 before."""
+    began = sorted(each.first_at_ms or 0 for each in facts.values() if each.started and each.started.epoch == 1)
+    found: dict[RunRef, int] = {}
+    for run in facts:
+        chain: list[RunRef] = [run]
+        while (earlier := before[chain[-1]]) is not None and earlier not in chain and chain[-1] not in found:
+            chain.append(earlier)
+        first = chain[-1]
+        count = found.get(first, max(bisect_right(began, facts[first].first_at_ms or 0) - 1, 0))
+        found.update(dict.fromkeys(chain, count))
+    return found
 
 
 def with_successors(order: Sequence[RunRef]) -> Iterable[tuple[RunRef, RunRef | None]]:
