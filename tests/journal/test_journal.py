@@ -340,6 +340,30 @@ def test_of_a_file_that_somebody_cuts_nothing_wrong_is_stored_and_the_next_start
     assert [event.seq for event in desk.stored().events] == [1, 3, 4]
 
 
+def test_whoever_still_waits_for_the_store_at_the_end_waits_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    monkeypatch.setattr(Appender, "append", lambda *_: go.wait(60))
+    journal = Desk(tmp_path, journal_durability="store", append_deadline_s=20).open()
+    journal.write(delta(1))
+    failed: list[EverturnError] = []
+
+    def settle() -> None:
+        try:
+            journal.settle()
+        except EverturnError as error:
+            failed.append(error)
+
+    waiting = threading.Thread(target=settle)
+    waiting.start()
+    with pytest.raises(Unavailable, match="in time"):
+        journal.close(0.1)
+    waiting.join(10)
+    assert len(failed) == 1
+    go.set()
+
+
 def test_what_is_written_after_the_end_goes_into_no_other_file(desk: Desk, tmp_path: Path) -> None:
     journal = desk.open()
     journal.close(10)
