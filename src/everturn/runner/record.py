@@ -63,7 +63,7 @@ class Record:
             session_id=claim.session_id,
             previous_run_id=previous,
             took_over=claim.took_over,
-            cost_usd=cost_usd if isinstance(cost_usd, float) else None,
+            cost_usd=cost_usd if type(cost_usd) in (int, float) else None,
             model_usage=models if isinstance(models, dict) else None,
         )
 
