@@ -197,8 +197,8 @@ def test_while_the_store_is_away_events_are_kept_and_shipped_later(tmp_path: Pat
     wait_until(lambda: desk.metrics.journal_ship_failures._value.get() >= 2, "it was tried twice")
     wait_until(lambda: desk.metrics.journal_unshipped_bytes._value.get() > 0, "it is told")
     desk.objects.faults.clear()
+    wait_until(lambda: desk.events() == [delta(number) for number in range(10)], "all are stored")
     journal.close(30)
-    assert desk.events() == [delta(number) for number in range(10)]
     wait_until(lambda: desk.metrics.journal_unshipped_bytes._value.get() == 0, "nothing is left")
 
 
