@@ -39,6 +39,10 @@ def delta(number: int, text: str = "word ") -> TextDelta:
     return TextDelta("msg_1", 0, f"{text}{number}")
 
 
+def shippers() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "everturn-journal"]
+
+
 class Desk:
     """A journal's file, its store, and what is counted."""
 
@@ -193,8 +197,8 @@ def test_while_the_store_is_away_events_are_kept_and_shipped_later(tmp_path: Pat
     wait_until(lambda: desk.metrics.journal_ship_failures._value.get() >= 2, "it was tried twice")
     wait_until(lambda: desk.metrics.journal_unshipped_bytes._value.get() > 0, "it is told")
     desk.objects.faults.clear()
+    wait_until(lambda: desk.events() == [delta(number) for number in range(10)], "all are stored")
     journal.close(30)
-    assert desk.events() == [delta(number) for number in range(10)]
     wait_until(lambda: desk.metrics.journal_unshipped_bytes._value.get() == 0, "nothing is left")
 
 
@@ -217,7 +221,7 @@ def test_a_journal_that_cannot_be_shipped_by_its_end_says_so_and_stays(desk: Des
     with pytest.raises(EverturnError):
         journal.close(0.1)
     desk.objects.faults.clear()
-    wait_until(lambda: not any(each.name == "everturn-journal" for each in threading.enumerate()), "its thread ends")
+    wait_until(lambda: not shippers(), "its thread ends")
     assert desk.look_after()[0] in (0, 1)  # its last attempt may have come through
     assert desk.events() == [delta(1)]
 
@@ -232,6 +236,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
         if not allowed:
             pytest.skip("nothing may be mounted here")
         yield folder
+        wait_until(lambda: not shippers(), "nobody reads a file on it any more")
 
 
 def filled(desk: Desk) -> tuple[Journal, Path]:
@@ -340,6 +345,30 @@ def test_of_a_file_that_somebody_cuts_nothing_wrong_is_stored_and_the_next_start
     assert [event.seq for event in desk.stored().events] == [1, 3, 4]
 
 
+def test_whoever_still_waits_for_the_store_at_the_end_waits_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    monkeypatch.setattr(Appender, "append", lambda *_: go.wait(60))
+    journal = Desk(tmp_path, journal_durability="store", append_deadline_s=20).open()
+    journal.write(delta(1))
+    failed: list[EverturnError] = []
+
+    def settle() -> None:
+        try:
+            journal.settle()
+        except EverturnError as error:
+            failed.append(error)
+
+    waiting = threading.Thread(target=settle)
+    waiting.start()
+    with pytest.raises(Unavailable, match="in time"):
+        journal.close(0.1)
+    waiting.join(10)
+    assert len(failed) == 1
+    go.set()
+
+
 def test_what_is_written_after_the_end_goes_into_no_other_file(desk: Desk, tmp_path: Path) -> None:
     journal = desk.open()
     journal.close(10)
@@ -375,7 +404,7 @@ def left_behind(desk: Desk, count: int = 3, shipped: int = 0) -> bytes:
         journal.write(delta(number))
     with pytest.raises(EverturnError):
         journal.close(0.0)
-    wait_until(lambda: not any(each.name == "everturn-journal" for each in threading.enumerate()), "its thread ends")
+    wait_until(lambda: not shippers(), "its thread ends")
     desk.objects.faults.clear()
     return desk.path.read_bytes()
 

@@ -118,10 +118,12 @@ def test_a_second_signal_makes_a_worker_hurry_even_without_a_store(stage: Stage)
     assert took_s < HURRIED_S + MARGIN_S
 
 
+@pytest.mark.parametrize("durability", ["flush", "store"])
 @pytest.mark.parametrize("end", ["SIGTERM", "SIGUSR1"])
-def test_without_a_store_letting_go_takes_no_longer_than_its_grace(stage: Stage, end: str) -> None:
+def test_without_a_store_letting_go_takes_no_longer_than_its_grace(stage: Stage, end: str, durability: str) -> None:
     assert stage.proxy is not None
-    with stage.machine("a").worker(EVERTURN_APPEND_DEADLINE_S="20") as worker:
+    settings = {"EVERTURN_APPEND_DEADLINE_S": "20", "EVERTURN_JOURNAL_DURABILITY": durability}
+    with stage.machine("a").worker(**settings) as worker:
         stage.reach(worker)
         stage.proxy.cut()
         begun = time.monotonic()

@@ -171,7 +171,13 @@ class Shipper:
             self._changed.notify_all()
             alive = self._thread is not None
             self._changed.wait_for(
-                lambda: self._deleted or not alive or self._shipped_bytes >= wanted or self._failures > failures,
+                lambda: (
+                    self._shipped_bytes >= wanted
+                    or self._failures > failures
+                    or self._deleted
+                    or self._closing  # whoever waits has been given up, and must not keep the process from its end
+                    or not alive
+                ),
                 timeout_s,
             )
         if not alive:  # an interpreter that is shutting down starts no threads
