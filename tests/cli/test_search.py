@@ -151,6 +151,8 @@ def test_a_time_is_how_long_ago_or_when() -> None:
     assert moment_ms("2025-11-20", clock) == 1_763_596_800_000
     assert moment_ms("2025-11-20T12:00", clock) == 1_763_640_000_000
     assert moment_ms("2025-11-20T12:00+02:00", clock) == 1_763_632_800_000
+    assert moment_ms("0001-01-01T00:00+14:00", clock) == moment_ms("0001-01-01", clock)
+    assert moment_ms("9999-12-31T23:59:59.999-14:00", clock) == moment_ms("9999-12-31T23:59:59.999", clock)
     for wrong in ("", "soon", "-2h", "2025-13-01", "9999999999h", "2 hours"):
         with pytest.raises(Invalid, match="is no time"):
             moment_ms(wrong, clock)

@@ -24,6 +24,7 @@ from everturn.journal.events import (
     Prompt,
     RateLimit,
     Result,
+    Resumed,
     Shutdown,
     Stream,
     Subagent,
@@ -277,6 +278,15 @@ def test_tokens_are_those_of_the_last_word_on_each_answer_and_cost_that_of_the_l
     )
     assert (run.conversation.usage.input_tokens, run.conversation.usage.output_tokens) == (10, 40)
     assert run.conversation.cost_usd == 0.25
+
+
+def test_what_the_conversation_had_cost_before_is_counted_once() -> None:
+    first = [*killed()[:2], Result("success", False, "x", 1, 10, 5, cost_usd=0.25), Ended("completed")]
+    begun = [started(SECOND, 2, FIRST), Resumed(SESSION, FIRST, took_over=False, cost_usd=0.25)]
+    second = [*begun, Prompt("on", True), Result("success", False, "x", 1, 10, 5, cost_usd=0.75), Ended("completed")]
+    story = tell(WORK, [journal_of(first), journal_of(second, SECOND)])
+    assert [each.conversation.cost_usd for each in story.runs] == [0.25, 0.5]
+    assert story.conversation().cost_usd == 0.75
 
 
 def test_the_cost_is_at_least_that_if_a_run_died_before_it_was_noted() -> None:

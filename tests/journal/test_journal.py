@@ -39,6 +39,10 @@ def delta(number: int, text: str = "word ") -> TextDelta:
     return TextDelta("msg_1", 0, f"{text}{number}")
 
 
+def shippers() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "everturn-journal"]
+
+
 class Desk:
     """A journal's file, its store, and what is counted."""
 
@@ -217,7 +221,7 @@ def test_a_journal_that_cannot_be_shipped_by_its_end_says_so_and_stays(desk: Des
     with pytest.raises(EverturnError):
         journal.close(0.1)
     desk.objects.faults.clear()
-    wait_until(lambda: not any(each.name == "everturn-journal" for each in threading.enumerate()), "its thread ends")
+    wait_until(lambda: not shippers(), "its thread ends")
     assert desk.look_after()[0] in (0, 1)  # its last attempt may have come through
     assert desk.events() == [delta(1)]
 
@@ -232,6 +236,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
         if not allowed:
             pytest.skip("nothing may be mounted here")
         yield folder
+        wait_until(lambda: not shippers(), "nobody reads a file on it any more")
 
 
 def filled(desk: Desk) -> tuple[Journal, Path]:
@@ -399,7 +404,7 @@ def left_behind(desk: Desk, count: int = 3, shipped: int = 0) -> bytes:
         journal.write(delta(number))
     with pytest.raises(EverturnError):
         journal.close(0.0)
-    wait_until(lambda: not any(each.name == "everturn-journal" for each in threading.enumerate()), "its thread ends")
+    wait_until(lambda: not shippers(), "its thread ends")
     desk.objects.faults.clear()
     return desk.path.read_bytes()
 

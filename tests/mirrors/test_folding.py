@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from everturn.journal.events import (
     Resumed,
     Shutdown,
     Started,
+    Stream,
     TextDelta,
     Thinking,
     ThinkingDelta,
@@ -32,7 +34,7 @@ from everturn.journal.reading import RunRef
 from everturn.mirrors.keeping import catch_up
 from everturn.mirrors.sqlite import SqliteMirror
 from everturn.mirrors.values import PIECE_CHARS
-from mirrors.ground import REF, Ground, Line, a_run, lines_of_events, matches, rows
+from mirrors.ground import NOON_MS, REF, Ground, Line, a_run, lines_of_events, matches, rows
 
 
 @pytest.fixture
@@ -108,6 +110,57 @@ def test_costs_of_turns_are_what_each_has_added(ground: Ground) -> None:
     assert rows(mirror, "SELECT cost_usd, input_tokens FROM runs") == [(0.75, 30)]
 
 
+def test_what_earlier_runs_of_a_conversation_took_is_not_counted_again(ground: Ground) -> None:
+    before = {"m": {"inputTokens": 10, "costUSD": 0.5}, "other": {"inputTokens": 5, "costUSD": 0.0}}
+    mirror = fold(
+        ground,
+        started(2),
+        Resumed("s", "run-0", took_over=False, cost_usd=0.5, model_usage=before),
+        *(Prompt("b", resumed=True), result(0.75, 30), Prompt("c", resumed=False), result(1.0, 36)),
+    )
+    assert rows(mirror, "SELECT cost_usd, input_tokens FROM runs") == [(0.5, 26)]
+    assert rows(mirror, "SELECT model, cost_usd, input_tokens FROM model_usage") == [("m", 0.5, 26)]
+    assert rows(mirror, "SELECT turn, cost_usd FROM turns ORDER BY turn") == [(1, 0.25), (2, 0.25)]
+
+
+def test_an_agent_that_begins_to_count_anew_is_believed(ground: Ground) -> None:
+    before = {"m": {"inputTokens": 10, "costUSD": 0.5}}
+    mirror = fold(
+        ground,
+        started(2),
+        Resumed("s", "run-0", took_over=False, cost_usd=0.5, model_usage=before),
+        *(Prompt("b", resumed=True), result(0.25, 4)),
+    )
+    assert rows(mirror, "SELECT cost_usd, input_tokens FROM runs") == [(0.25, 4)]
+
+
+def test_what_came_before_a_conversation_that_was_lost_is_not_taken_from_the_next(ground: Ground) -> None:
+    mirror = fold(
+        ground,
+        started(2),
+        Resumed("s", "run-0", took_over=False, cost_usd=0.5, model_usage={"m": {"inputTokens": 10}}),
+        BeganAnew("s2", "s"),
+        *(Prompt("b", resumed=False), result(0.75, 30)),
+    )
+    assert rows(mirror, "SELECT cost_usd, input_tokens FROM runs") == [(0.75, 30)]
+
+
+def test_the_end_of_an_answer_tells_what_it_took_in_the_end(ground: Ground) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 1}
+    begun = {"type": "message_start", "message": {"id": "msg", "model": "m", "usage": usage}}
+    mirror = fold(
+        ground,
+        started(),
+        Prompt("go", resumed=False),
+        *(Stream("msg", begun), TextDelta("msg", 0, "one"), Assistant("one", "msg", "m", usage=usage)),
+        Stream("msg", {"type": "message_delta", "usage": {"output_tokens": 38}}),
+        Stream("sub", {**begun, "message": {**begun["message"], "id": "sub", "model": "small"}}, "call"),
+    )
+    query = "SELECT model, input_tokens, output_tokens FROM model_usage ORDER BY model"
+    assert rows(mirror, query) == [("m", 10, 38), ("small", 10, 1)]
+    assert rows(mirror, "SELECT input_tokens, output_tokens, cost_is_partial FROM runs") == [(20, 39, 1)]
+
+
 def test_what_a_lost_conversation_took_is_not_forgotten(ground: Ground) -> None:
     mirror = fold(
         ground,
@@ -129,6 +182,28 @@ def test_a_run_that_never_ended_has_died_once_another_has_begun(ground: Ground) 
     assert rows(mirror, "SELECT runs, died FROM work_items") == [(2, 1)]
     assert rows(mirror, "SELECT runs, died FROM sessions") == [(2, 1)]
     assert rows(mirror, "SELECT day, runs FROM days") == [("2025-11-20", 2)]
+
+
+def test_a_run_that_begins_after_the_registry_lost_its_row_is_the_later_one(ground: Ground) -> None:
+    ground.store(REF, lines_of_events([started(5)]))
+    ground.store(RunRef("task:t", "run-2"), lines_of_events([started(1, run_id="run-2")], NOON_MS + 60_000))
+    third = lines_of_events([started(2, run_id="run-3")], NOON_MS + 90_000)
+    mirror = fold_lines(ground, third, RunRef("task:t", "run-3"))
+    assert rows(mirror, "SELECT run_id, outcome FROM run_outcomes ORDER BY run_id") == [
+        ("run-1", "died"),
+        ("run-2", "died"),
+        ("run-3", "open"),
+    ]
+
+
+def test_the_run_that_names_another_as_the_one_before_is_later_whatever_the_clocks_say(ground: Ground) -> None:
+    before = replace(started(2, run_id="run-2"), previous_run_id="run-1")
+    ground.store(RunRef("task:t", "run-2"), lines_of_events([before], NOON_MS - 60_000))
+    mirror = fold(ground, started(1))
+    assert rows(mirror, "SELECT run_id, outcome FROM run_outcomes ORDER BY run_id") == [
+        ("run-1", "died"),
+        ("run-2", "open"),
+    ]
 
 
 def test_tool_calls_know_how_they_ended(ground: Ground) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,13 +128,41 @@ def test_readers_have_the_old_answer_while_a_mirror_is_rebuilt(ground: Ground) -
 
 
 def test_a_rebuild_that_fails_leaves_the_old_mirror(ground: Ground) -> None:
+    def told(progress: Progress) -> None:
+        if progress.runs:
+            raise Unavailable("the store is away", hint="try again")
+
     mirror = caught_up(ground)
     ground.store_part(MORE, lines_of_events(a_run("run-2")))
-    key = f"{MORE.folder}/0000000001.jsonl.zst"
-    run(ground.objects.put(key, b"rubbish"))
-    with pytest.raises(Corrupt, match="damaged"):
-        rebuild(ground.journals, mirror, metrics=ground.metrics)
+    with pytest.raises(Unavailable, match="away"):
+        rebuild(ground.journals, mirror, metrics=ground.metrics, told=told)
     assert runs(mirror) == ["run-1"]
+
+
+@pytest.mark.parametrize("how", [catch_up, rebuild])
+def test_a_damaged_journal_keeps_no_other_out(ground: Ground, how: Callable[..., Progress]) -> None:
+    mirror = caught_up(ground)
+    last = RunRef("task:t", "run-9")
+    for ref in (MORE, last):
+        ground.store(ref, lines_of_events(a_run(ref.run_id)), parts=2)
+    run(ground.objects.put(f"{MORE.folder}/0000000001.jsonl.zst", b"rubbish"))
+    done = how(ground.journals, mirror, metrics=ground.metrics)
+    (problem,) = done.damaged
+    assert MORE.folder in problem
+    assert runs(mirror) == ["run-1", "run-9"]
+    assert catch_up(ground.journals, mirror, metrics=ground.metrics).damaged == done.damaged
+    ground.delete(MORE)
+    assert catch_up(ground.journals, mirror, metrics=ground.metrics).damaged == ()
+    check_index(mirror)
+
+
+def test_what_was_known_of_a_journal_before_it_was_damaged_stays(ground: Ground) -> None:
+    lines = lines_of_events(a_run("run-2"))
+    ground.store(MORE, lines[:5])
+    mirror = caught_up(ground)
+    run(ground.objects.put(f"{MORE.folder}/0000000002.jsonl.zst", b"rubbish"))
+    assert len(catch_up(ground.journals, mirror, metrics=ground.metrics).damaged) == 1
+    assert rows(mirror, "SELECT run_id, events FROM runs ORDER BY run_id") == [("run-1", 12), ("run-2", 5)]
 
 
 def test_only_one_database_is_left_after_a_rebuild(ground: Ground) -> None:
@@ -301,6 +330,8 @@ def test_datasette_and_others_find_plain_tables(ground: Ground) -> None:
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
         assert connection.execute("PRAGMA foreign_key_list(texts)").fetchall()
         assert connection.execute("SELECT value FROM meta WHERE name = 'store'").fetchone() == (LABEL,)
+        (made,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'texts_fts'").fetchone()
+        assert 'content="texts"' in made  # by which Datasette knows
         assert connection.execute("SELECT count(*) FROM texts_fts WHERE texts_fts MATCH 'needle'").fetchone() == (3,)
     finally:
         connection.close()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everturn import Invalid
-from everturn.mirrors.query import MAX_LENGTH, MAX_TERMS, parse_query
+from everturn.mirrors.query import MAX_LENGTH, MAX_TERMS, MAX_WORDS, parse_query
 from everturn.mirrors.schema import STATEMENTS
 
 TEXTS = {
@@ -96,6 +96,8 @@ def test_words_phrases_beginnings_and_exclusions_mean_what_one_expects(
         ("fox -re*", r"re\* stands for too many words"),
         ("x" * (MAX_LENGTH + 1), "longer than"),
         (" ".join(f"w{number}" for number in range(MAX_TERMS + 1)), "more than"),
+        ('"' + "a " * (MAX_WORDS + 1) + '"', "more than"),
+        (".".join("a" * (MAX_WORDS + 1)), "more than"),
     ],
 )
 def test_what_cannot_be_looked_for_is_refused_with_a_hint(typed: str, complaint: str) -> None:
@@ -133,4 +135,4 @@ def test_a_text_is_found_if_it_has_all_words_and_none_of_the_excluded(
 def test_as_many_words_as_are_allowed_are_no_error(database: sqlite3.Connection) -> None:
     assert found(database, "fox " + " ".join(f"-w{number}" for number in range(MAX_TERMS - 1))) == [1, 2, 3, 5]
     assert found(database, " ".join(f"w{number}" for number in range(MAX_TERMS))) == []
-    assert found(database, '"' + "a " * 490 + '"') == []
+    assert found(database, '"' + "a " * MAX_WORDS + '"') == []

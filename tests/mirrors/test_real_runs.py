@@ -11,9 +11,10 @@ import pytest
 from claude_agent_sdk import ClaudeAgentOptions
 
 from everturn import Runtime, Settings, WorkItem
-from everturn.journal.events import Event
+from everturn.journal.events import Event, Result
 from everturn.journal.journal import Journal
 from everturn.journal.reading import RunRef
+from everturn.log.objects import run
 from everturn.mirrors.feed import MirrorFeed
 from everturn.mirrors.keeping import catch_up, rebuild
 from everturn.mirrors.sqlite import SqliteMirror, folder_of
@@ -89,3 +90,31 @@ def test_two_runs_of_a_work_item_are_mirrored_from_what_they_wrote(
     ((cost, tokens),) = rows(again, "SELECT cost_usd, output_tokens FROM work_items")
     assert cost > 0
     assert tokens > 0
+
+
+def test_what_a_conversation_has_cost_before_is_no_cost_of_the_runs_that_go_on_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("marmalade")
+    settings = Settings.load(state=tmp_path / "state")
+    with ScriptedModel(answering(tmp_path)).serve() as url:
+        for name, value in cli_environment(url, tmp_path, path=os.environ["PATH"], tmpdir=tmp_path).items():
+            monkeypatch.setenv(name, value)
+        run_twice(settings, tmp_path)
+        run_twice(settings, tmp_path)
+    journals = open_journals(settings)
+    mirror = SqliteMirror(tmp_path / "mirror", settings.store_url())
+    rebuild(journals, mirror)
+    told = [run(journals.read(ref)).events for ref in run(journals.tails())]
+    results = [each.event for events in told for each in events if isinstance(each.event, Result)]
+    whole = max(results, key=lambda result: result.cost_usd or 0)
+    assert whole.model_usage is not None
+    ((cost, tokens),) = rows(mirror, "SELECT cost_usd, input_tokens FROM work_items")
+    assert cost == pytest.approx(whole.cost_usd)
+    assert tokens == sum(each["inputTokens"] for each in whole.model_usage.values())
+    assert tokens == sum(result.usage["input_tokens"] for result in results if result.usage)
+    query = "SELECT runs.input_tokens, turns.input_tokens, runs.cost_usd, turns.cost_usd"
+    for of_run, of_turn, cost_of_run, cost_of_turn in rows(mirror, f"{query} FROM runs JOIN turns USING (run_id)"):
+        assert (of_run, cost_of_run) == (of_turn, pytest.approx(cost_of_turn))
+    costs = [usd for (usd,) in rows(mirror, "SELECT cost_usd FROM model_usage")]
+    assert sum(costs) == pytest.approx(whole.cost_usd)

@@ -193,3 +193,14 @@ def test_a_repository_is_known_by_the_end_of_its_path(filled: MirrorOfRuns) -> N
     assert matching_repos(filled.database, "acme/web") == [WEB]
     assert matching_repos(filled.database, "git@forge.example:acme/api.git") == [API]
     assert matching_repos(filled.database, "eb") == []
+
+
+@pytest.mark.parametrize("name", ["agent", "repo", "work", "tool", "kind"])
+def test_what_no_text_can_hold_is_found_nowhere(filled: MirrorOfRuns, name: str) -> None:
+    found = search(filled.database, parse_query("login"), Filters(**{name: "\udcff"}), 10)
+    assert found.hits == ()
+
+
+def test_a_time_before_the_year_1000_is_before_all_others(filled: MirrorOfRuns) -> None:
+    long_ago = Filters(since_ms=-46_388_678_400_000)  # the year 500
+    assert search(filled.database, parse_query("login"), long_ago, 10).hits

@@ -117,3 +117,7 @@ def test_an_empty_mirror_has_no_groups_and_totals_of_zero(tmp_path: Path) -> Non
     found = totals(empty.database, Filters())
     assert (found.runs, found.tokens, found.cost_usd) == (0, 0, None)
     empty.close()
+
+
+def test_an_agent_whose_name_no_text_can_hold_has_no_runs(mirror: MirrorOfRuns) -> None:
+    assert totals(mirror.database, Filters(agent="\udcff")).runs == 0

@@ -31,6 +31,7 @@ RepoOption = Annotated[
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Ask the mirror as it is; do not bring it up to date from the store first.")
 ]
+REPAIR = "docs/repair.md tells what can be done"
 SINCE_HELP = "as in 2h, 3d, 2026-11-01 or 2026-11-01T12:00."
 
 
@@ -102,7 +103,9 @@ def _bring_up_to_date(settings: Settings, mirror: Mirror, *, quiet: bool) -> Non
             def told(progress: Progress) -> None:
                 bar.update(task, completed=progress.runs, total=progress.runs_to_do)
 
-            catch_up(journals, mirror, told=told, is_live=local.__contains__)
+            done = catch_up(journals, mirror, told=told, is_live=local.__contains__)
+        for problem in done.damaged:
+            complain(f"a journal is not known whole: {problem}", REPAIR, kind="warning")
     except (Unavailable, Denied) as error:
         if mirror.unusable() is not None:
             raise

@@ -8,6 +8,8 @@ from everturn.cli.sessions.deleting import milliseconds
 from everturn.clock import Clock
 from everturn.errors import Invalid
 
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # of the years 1 and 9999, in UTC
+
 
 def moment_ms(text: str, clock: Clock) -> int:
     """Return a time, in milliseconds since the Unix epoch.
@@ -25,7 +27,7 @@ def moment_ms(text: str, clock: Clock) -> int:
         pass
     else:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(moment.timestamp() * 1000)
+        return min(max(int(moment.timestamp() * 1000), _FIRST_MS), _LAST_MS)
     try:
         return int(clock.now() * 1000) - milliseconds(text)
     except Invalid:

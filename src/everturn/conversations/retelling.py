@@ -12,6 +12,7 @@ from everturn.conversations.threads import Entry
 from everturn.conversations.turns import NO_MODEL, as_json
 from everturn.journal.events import (
     Assistant,
+    BeganAnew,
     Damaged,
     Event,
     MirrorError,
@@ -19,6 +20,7 @@ from everturn.journal.events import (
     Prompt,
     RateLimit,
     Result,
+    Resumed,
     Shutdown,
     Stream,
     Subagent,
@@ -29,6 +31,7 @@ from everturn.journal.events import (
     User,
 )
 from everturn.journal.lines import Recorded
+from everturn.journal.spending import spent
 from everturn.journal.values import fits
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,6 +49,7 @@ class Retelling:
         self._made = 0
         self._last_words = ""
         self._is_agents = False
+        self._before: Resumed | None = None
         self._readers: dict[type[Event], Callable[[Any, Recorded], None]] = {
             Assistant: self._assistant,
             Thinking: lambda event, at: self._said(event, at, {"type": "thinking", "thinking": event.text}),
@@ -58,6 +62,8 @@ class Retelling:
             MirrorError: lambda event, at: self._note(at, "not stored", event.error, is_error=True),
             RateLimit: self._rate_limit,
             System: self._system,
+            Resumed: self._resumed,
+            BeganAnew: lambda _, at: self._resumed(None, at),
             Result: self._result,
             Other: lambda event, at: self._note(at, "other", f"{event.kind}: {as_json(event.data)}"),
             Shutdown: lambda event, at: self._note(at, "shutdown", f"asked to end: {event.reason}"),
@@ -159,8 +165,15 @@ class Retelling:
             text = f"{event.subtype}: {as_json(event.data)}"
             self._entry(at, "user", message=_message([_text_block(text)]), isMeta=True)
 
+    def _resumed(self, event: Resumed | None, _: Recorded) -> None:
+        self._before = event
+
     def _result(self, event: Result, at: Recorded) -> None:
-        self._entry(at, "cost-state", totalCostUSD=event.cost_usd, modelUsage=event.model_usage)
+        cost_usd, models = event.cost_usd, event.model_usage
+        if self._before is not None:
+            before = self._before
+            cost_usd, models = spent(cost_usd, models or {}, before.cost_usd, before.model_usage or {})
+        self._entry(at, "cost-state", totalCostUSD=cost_usd, modelUsage=models)
         if event.is_error:
             errors = [str(each) for each in event.errors or []]
             said = [event.text] if event.text and event.text != self._last_words else []

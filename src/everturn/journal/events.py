@@ -80,14 +80,17 @@ class Resumed(Event):
         session_id: The conversation.
         previous_run_id: The run that claimed the work item before.
         took_over: Whether that run had not let go of it: its worker died, or was evicted.
+        cost_usd: What the conversation had cost before, as its transcript says; results go on from there.
+        model_usage: The same by model, with tokens.
     """
 
     TYPE: ClassVar[str] = "resumed"
-    FOREIGN: ClassVar[bool] = False
 
     session_id: str
     previous_run_id: str | None
     took_over: bool
+    cost_usd: float | None = None
+    model_usage: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,9 +462,10 @@ class Result(Event):
         model_turns: How many times the model was asked.
         duration_ms: How long it took.
         duration_api_ms: How much of that was waiting for the model.
-        cost_usd: What the conversation has cost so far in this run, as the agent command reckons.
+        cost_usd: What the conversation has cost so far, as the agent command reckons: over all runs since it began,
+            see `Resumed`.
         usage: Tokens of this turn.
-        model_usage: Tokens and cost by model, of the conversation so far in this run.
+        model_usage: Tokens and cost by model, of the conversation so far.
         stop_reason: Why the model stopped.
         terminal_reason: Why the turn ended.
         errors: What went wrong.

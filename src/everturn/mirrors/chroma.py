@@ -199,11 +199,12 @@ def _conditions(filters: Filters) -> Iterator[dict[str, Any]]:
     if filters.kind is not None:
         raise Invalid("a turn is looked at as a whole", hint="leave out the kind, or search by words")
     if filters.agent is not None:
-        yield {"agent": filters.agent}
+        yield {"agent": clean(filters.agent)}
     if filters.work is not None:
-        yield {"$or": [{"work": filters.work}, {"task_id": filters.work}]}
+        work = clean(filters.work)
+        yield {"$or": [{"work": work}, {"task_id": work}]}
     if filters.tool is not None:
-        yield {f"{TOOL}{filters.tool}": True}
+        yield {f"{TOOL}{clean(filters.tool)}": True}
     if filters.since_ms is not None:
         yield {"at_ms": {"$gte": filters.since_ms}}
     if filters.until_ms is not None:

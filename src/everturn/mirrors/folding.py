@@ -29,7 +29,7 @@ from everturn.mirrors.values import (
     words,
 )
 
-FOLD_VERSION = 1  # another number has every mirror rebuilt: to be raised whenever the same events give other rows
+FOLD_VERSION = 2  # another number has every mirror rebuilt: to be raised whenever the same events give other rows
 
 MESSAGE_CHARS = 1000
 _FILES = {
@@ -163,6 +163,7 @@ class RunFold:
 
     def _resumed(self, line: Line) -> None:
         took_over, session_id = flag(line, "took_over"), needed(line, "session_id")
+        self._usage.go_on_from(amount(line.get("cost_usd")), members(line, "model_usage"))
         self._run |= {"resumed": 1, "took_over": took_over, "session_id": session_id}
 
     def _began_anew(self, line: Line) -> None:
@@ -260,6 +261,13 @@ class RunFold:
         self._note_text(line, WHOLE[line["type"]], text)
         if error is not None:
             self._note_error(line, "model", f"{error}: {text}" if text else error)
+
+    def _stream(self, line: Line) -> None:
+        message_id, event = words(line, "message_id"), members(line, "event")
+        begun = members(event, "message") if event.get("type") == "message_start" else {}
+        usage, model = members(begun or event, "usage"), words(begun, "model")
+        if usage and message_id is not None:
+            self._usage.note_answer(message_id, self._number, model, usage)
 
     def _tool_use(self, line: Line) -> None:
         call_id, tool, model = needed(line, "call_id"), needed(line, "name"), words(line, "model")
@@ -388,6 +396,7 @@ _HANDLERS: dict[str, Callable[[RunFold, Line], None]] = {
     known.Ended.TYPE: RunFold._ended,
     known.Prompt.TYPE: RunFold._prompt,
     known.Init.TYPE: RunFold._init,
+    known.Stream.TYPE: RunFold._stream,
     known.Assistant.TYPE: RunFold._said,
     known.Thinking.TYPE: RunFold._said,
     known.ToolUse.TYPE: RunFold._tool_use,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 
-from everturn.journal.reading import Journals, RunRef, lines_of
+from everturn.errors import Corrupt
+from everturn.journal.reading import Journals, Lines, RunRef, lines_of
 from everturn.log.objects import run
 from everturn.log.reader import Log
 from everturn.mirrors.base import Batch, Checkpoint, Folding, Mirror, Reason
@@ -27,6 +29,8 @@ class Progress:
         events: How many events have been read.
         size_bytes: How large they are in the store's parts, decompressed.
         unreadable: How many lines were no events.
+        damaged: What is wrong with journals that cannot be read whole, a sentence for each. What could be read of
+            them before is in the mirror; they are tried again the next time.
         reason: Why the mirror is rebuilt, if it is.
     """
 
@@ -35,6 +39,7 @@ class Progress:
     events: int = 0
     size_bytes: int = 0
     unreadable: int = 0
+    damaged: tuple[str, ...] = ()
     reason: Reason | None = None
 
 
@@ -104,6 +109,10 @@ def rebuild(  # as `catch_up`, and why
     return catch_up(journals, mirror, told=told, is_live=is_live, metrics=metrics)  # somebody else has rebuilt it
 
 
+class _Damaged(Exception):
+    """A journal cannot be read whole. That is no reason to keep others out of the mirror."""
+
+
 class _Keeping:
     def __init__(
         self,
@@ -120,16 +129,17 @@ class _Keeping:
         self._is_live = is_live
         self._metrics = metrics
         self._reason = reason
+        self._damaged: list[str] = []
         self._runs = self._runs_to_do = self._events = self._size_bytes = self._unreadable = 0
 
     def keep_up(self) -> Progress:
         """Do all there is to do."""
         tails = only_first(run(self._journals.tails()))
         known = self._folding.checkpoints()
-        gone = [ref for ref, done in known.items() if self._is_gone(done, tails.get(ref, 0))]
+        gone = {ref for ref, done in known.items() if self._is_gone(done, tails.get(ref, 0))}
         if gone:
             self._folding.forget(gone)
-            known = {ref: done for ref, done in known.items() if ref not in set(gone)}
+            known = {ref: done for ref, done in known.items() if ref not in gone}
         wanted = {
             ref: known[ref] if ref in known else Checkpoint(ref, 0)
             for ref, tail in tails.items()
@@ -137,8 +147,11 @@ class _Keeping:
         }
         self._runs_to_do = len(wanted)
         self._tell()
-        for done, log in self._fetched(wanted.values()):
-            self._take(done, log)
+        for done, fetched in self._fetched(wanted.values()):
+            try:
+                self._take(done, fetched)
+            except _Damaged as damaged:
+                self._damaged.append(str(damaged))
             self._runs += 1
             self._tell()
         return self._progress()
@@ -148,7 +161,7 @@ class _Keeping:
         is_ahead = tail < done.part or (tail == done.part and done.seq > done.stored_seq)
         return is_ahead and not self._is_live(done.ref)
 
-    def _fetched(self, wanted: Iterable[Checkpoint]) -> Iterator[tuple[Checkpoint, Log]]:
+    def _fetched(self, wanted: Iterable[Checkpoint]) -> Iterator[tuple[Checkpoint, Future[Log]]]:
         """Yield runs in their order; several are fetched ahead."""
         waiting: deque[tuple[Checkpoint, Future[Log]]] = deque()
         with ThreadPoolExecutor(READERS, "everturn-mirror-read") as pool:
@@ -156,20 +169,18 @@ class _Keeping:
                 for done in wanted:
                     waiting.append((done, pool.submit(copy_context().run, self._fetch, done.ref, done.part)))
                     if len(waiting) > READERS:
-                        yield self._next(waiting)
+                        yield waiting.popleft()
                 while waiting:
-                    yield self._next(waiting)
+                    yield waiting.popleft()
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _next(self, waiting: deque[tuple[Checkpoint, Future[Log]]]) -> tuple[Checkpoint, Log]:
-        done, log = waiting.popleft()
-        return done, log.result()
-
     def _fetch(self, ref: RunRef, after: int) -> Log:
-        return run(self._journals.fetch(ref, after=after))
+        with _naming_damage():
+            return run(self._journals.fetch(ref, after=after))
 
-    def _take(self, done: Checkpoint, log: Log) -> None:
+    def _take(self, done: Checkpoint, fetched: Future[Log]) -> None:
+        log = fetched.result()
         anew = Checkpoint(done.ref, 0)
         if done.seq and log.start > done.part + 1:  # it was deleted: what it says now is all it says
             self._folding.forget([done.ref])
@@ -181,12 +192,17 @@ class _Keeping:
     def _fold(self, done: Checkpoint, log: Log) -> bool:
         self._size_bytes += sum(part.header.size for part in log.parts)
         after = done.part
-        for lines in lines_of(log, after=done.part, first=done.stored_seq + 1):
-            self._note(len(lines.lines), lines.unreadable)
-            batch = Batch(done.ref, lines.lines, part=lines.part, after=after, more=lines.more)
-            if not self._folding.fold(batch):
-                return False
-            after = lines.part
+        found = lines_of(log, after=done.part, first=done.stored_seq + 1)
+        try:
+            while (lines := _next(found)) is not None:
+                self._note(len(lines.lines), lines.unreadable)
+                batch = Batch(done.ref, lines.lines, part=lines.part, after=after, more=lines.more)
+                if not self._folding.fold(batch):
+                    return False
+                after = lines.part
+        except _Damaged:
+            self._folding.fold(Batch(done.ref, [], part=after, after=after))  # nothing follows: it may be kept now
+            raise
         return bool(log.parts) or self._folding.fold(Batch(done.ref, [], part=log.tail, after=after))
 
     def _note(self, events: int, unreadable: int) -> None:
@@ -196,11 +212,32 @@ class _Keeping:
             self._metrics.mirror_events.labels("unreadable").inc(unreadable)
 
     def _progress(self) -> Progress:
-        return Progress(self._runs, self._runs_to_do, self._events, self._size_bytes, self._unreadable, self._reason)
+        return Progress(
+            runs=self._runs,
+            runs_to_do=self._runs_to_do,
+            events=self._events,
+            size_bytes=self._size_bytes,
+            unreadable=self._unreadable,
+            damaged=tuple(self._damaged),
+            reason=self._reason,
+        )
 
     def _tell(self) -> None:
         if self._told is not None:
             self._told(self._progress())
+
+
+def _next(found: Iterator[Lines]) -> Lines | None:
+    with _naming_damage():
+        return next(found, None)
+
+
+@contextmanager
+def _naming_damage() -> Iterator[None]:
+    try:
+        yield
+    except Corrupt as error:
+        raise _Damaged(error.message) from error
 
 
 def behind(journals: Journals, mirror: Mirror) -> int:

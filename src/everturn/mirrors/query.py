@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from everturn.errors import Invalid
 
 MAX_TERMS = 32
+MAX_WORDS = 64  # those in phrases, too: each is looked up in the index, and common ones take milliseconds
 MAX_LENGTH = 1000  # characters
 MIN_BEGINNING = 3  # letters before a `*`: all words that begin with fewer of them take too long to bring together
 
@@ -86,6 +87,8 @@ def parse_query(text: str) -> Query:
         _check_beginning(term)
     if len(wanted) + len(unwanted) > MAX_TERMS:
         raise Invalid(f"the search has more than {MAX_TERMS} words", hint="put words that stand together in quotes")
+    if sum(len(_words(term)) for term in (*wanted, *unwanted)) > MAX_WORDS:
+        raise Invalid(f"the search has more than {MAX_WORDS} words", hint="a few telling words find more")
     return Query(tuple(wanted), tuple(unwanted))
 
 
@@ -96,11 +99,15 @@ def _term(piece: re.Match[str]) -> Term:
 
 
 def _check_beginning(term: Term) -> None:
-    last = "".join(char if _is_of_a_word(char) else " " for char in term.text).split()[-1]
+    last = _words(term)[-1]
     if term.is_prefix and len(last) < MIN_BEGINNING:
         raise Invalid(
             f"{last}* stands for too many words", hint=f"give {MIN_BEGINNING} letters before the * at least"
         )
+
+
+def _words(term: Term) -> list[str]:
+    return "".join(char if _is_of_a_word(char) else " " for char in term.text).split()
 
 
 def _is_of_a_word(char: str) -> bool:

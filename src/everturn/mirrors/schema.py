@@ -163,9 +163,10 @@ CREATE TABLE texts (
 ) STRICT
 """
 
+# Datasette finds out by this spelling of `content` that the table can be searched.
 _TEXTS_FTS = """
 CREATE VIRTUAL TABLE texts_fts USING fts5 (
-    text, content = 'texts', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
+    text, content="texts", content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
 )
 """
 
@@ -192,12 +193,19 @@ _INDEXES = (
 )
 
 # `died`: it never ended, and another run of the work item has begun since. `open`: it goes on, or nobody knows yet.
+# Epochs begin at 1 again when a work item's row in the registry was dropped.
 _RUN_OUTCOMES = """
 CREATE VIEW run_outcomes AS
 SELECT run_id, work_key, CASE
     WHEN outcome IS NOT NULL THEN outcome
-    WHEN EXISTS (SELECT 1 FROM runs AS later WHERE later.work_key = runs.work_key AND later.epoch > runs.epoch)
-    THEN 'died'
+    WHEN EXISTS (
+        SELECT 1 FROM runs AS later WHERE later.work_key = runs.work_key AND later.run_id <> runs.run_id AND (
+            later.previous_run_id = runs.run_id
+            OR later.epoch > runs.epoch AND later.started_at >= runs.started_at
+            OR later.epoch = 1 AND later.previous_run_id IS NULL AND later.started_at > runs.started_at
+            AND later.run_id IS NOT runs.previous_run_id
+        )
+    ) THEN 'died'
     ELSE 'open'
 END AS outcome
 FROM runs

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from everturn.mirrors.hits import Filters, Kind
-from everturn.mirrors.values import moment
+from everturn.mirrors.values import clean, moment
 from everturn.model import repository_name
 
 MAX_LISTED = 15_000  # texts of which a list is made; above that, each that has the words is asked
@@ -81,7 +81,7 @@ def _path(repo: str) -> str:
 def _values(database: sqlite3.Connection, filters: Filters) -> Iterator[tuple[str, Any]]:
     for name in ("agent", "work", "tool", "kind"):
         if getattr(filters, name) is not None:
-            yield name, getattr(filters, name)
+            yield name, clean(getattr(filters, name))
     if filters.repo is not None:
         yield "repos", json.dumps(matching_repos(database, filters.repo))
     if filters.since_ms is not None:

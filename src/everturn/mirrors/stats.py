@@ -12,7 +12,7 @@ from typing import Any
 
 from everturn.mirrors.hits import Filters
 from everturn.mirrors.selection import matching_repos
-from everturn.mirrors.values import moment
+from everturn.mirrors.values import clean, moment
 from everturn.model import repository_name
 
 
@@ -165,7 +165,7 @@ def _stat(row: dict[str, Any]) -> Stat:
 
 def _values(database: sqlite3.Connection, filters: Filters) -> Iterator[tuple[str, Any]]:
     if filters.agent is not None:
-        yield "agent", filters.agent
+        yield "agent", clean(filters.agent)
     if filters.repo is not None:
         yield "repos", json.dumps(matching_repos(database, filters.repo))
     if filters.since_ms is not None:

@@ -1,7 +1,8 @@
 """What a run has used: tokens and cost, by model, as far as it was told.
 
-A result tells of the whole conversation so far in this run, so the last one counts. What a run used after its last
-result is known from the answers alone: each tells its tokens so far, several times, and they only grow.
+A result tells of the whole conversation so far, so the last one counts, without what the conversation had used before
+this run. What a run used after its last result is known from the answers alone: each tells its tokens so far, several
+times, and they only grow.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from everturn.journal.spending import spent
 from everturn.mirrors.values import amount, clean, count_of
 
 Tokens = list[int]  # in, out, read from the cache, written to it
@@ -31,6 +33,8 @@ class Usage:
         cost_usd: What the conversation has cost, as the last result said.
         unnamed: Tokens of results that did not name models; the next one that does includes them.
         answers: The turn, the model and the tokens of each answer since the last result, by its id.
+        before_usd: What the conversation had cost when the run began.
+        before: The same by model, with tokens, as results name them.
         lost: Whether some of the cost will never be known.
     """
 
@@ -42,12 +46,25 @@ class Usage:
     cost_usd: float | None = None
     unnamed: dict[str, Tokens] = field(default_factory=dict)
     answers: dict[str, list[Any]] = field(default_factory=dict)
+    before_usd: float | None = None
+    before: dict[str, dict[str, Any]] = field(default_factory=dict)
     lost: bool = False
+
+    def go_on_from(self, cost_usd: float | None, models: dict[str, Any]) -> None:
+        """Note what the conversation had used before this run."""
+        self.before_usd = cost_usd
+        self.before = {
+            clean(name): {what: count_of(said.get(what)) for what in _NAMES_BY_MODEL}
+            | {"costUSD": amount(said.get("costUSD")) or 0.0}
+            for name, said in models.items()
+            if type(said) is dict
+        }
 
     def note_answer(self, message_id: str | None, turn: int | None, model: str | None, usage: dict[str, Any]) -> None:
         """Note the tokens that an answer has taken so far."""
         tokens = tokens_of(usage)
         known = self.answers.setdefault(message_id or "", [turn, model or _UNKNOWN, [0, 0, 0, 0]])
+        known[1] = (model or _UNKNOWN) if known[1] == _UNKNOWN else known[1]
         known[2] = [max(pair) for pair in zip(known[2], tokens, strict=True)]
 
     def note_result(
@@ -55,9 +72,10 @@ class Usage:
     ) -> None:
         """Note what a result said."""
         self.answers.clear()
+        named = {clean(name): said for name, said in models.items() if type(said) is dict}
+        cost_usd, named = spent(cost_usd, named, self.before_usd, self.before)
         if cost_usd is not None:
             self.cost_usd = cost_usd
-        named = {clean(name): said for name, said in models.items() if type(said) is dict}
         if named:
             self.unnamed.clear()
             self.reported = {
@@ -76,8 +94,8 @@ class Usage:
         for model, cost in self.costs.items():
             self.earlier_costs[model] = self.earlier_costs.get(model, 0.0) + cost
         self.earlier_usd = self.total_usd
-        self.cost_usd = None
-        for gone in (self.reported, self.costs, self.unnamed, self.answers):
+        self.cost_usd = self.before_usd = None
+        for gone in (self.reported, self.costs, self.unnamed, self.answers, self.before):
             gone.clear()
 
     @property

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
-LARGEST = 1 << 53
+LARGEST = 1 << 40  # so that sums of millions of them still are integers to a database
 PIECE_CHARS = 32_768
 _EPOCH_MS = 1_577_836_800_000  # the beginning of 2020
 _LAST_MS = (1 << 42) - 1
@@ -122,7 +122,7 @@ def text_id(at_ms: int, run_id: str, seq: int, piece: int) -> int:
 @lru_cache(maxsize=64)
 def _second(seconds: int) -> str | None:
     try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec="seconds")
     except (OverflowError, ValueError, OSError):
         return None
 

@@ -53,7 +53,19 @@ class Record:
         previous = (before.run_id or None) if before is not None else None
         await self.note(self._started(claim, previous))
         if self._progress.resumed:
-            await self.note(Resumed(claim.session_id, previous, claim.took_over))
+            await self.note(self._resumed(claim, previous))
+
+    def _resumed(self, claim: Claim, previous: str | None) -> Resumed:
+        assert self._held.store is not None
+        noted = self._held.store.cost_noted(claim.session_id) or {}
+        cost_usd, models = noted.get("totalCostUSD"), noted.get("modelUsage")
+        return Resumed(
+            session_id=claim.session_id,
+            previous_run_id=previous,
+            took_over=claim.took_over,
+            cost_usd=cost_usd if type(cost_usd) in (int, float) else None,
+            model_usage=models if isinstance(models, dict) else None,
+        )
 
     def _started(self, claim: Claim, previous: str | None) -> Started:
         work = self._request.work

@@ -15,7 +15,7 @@ import json
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -57,6 +57,12 @@ def type_of(entry: Any) -> Any:
 def is_said(entry: Any) -> bool:
     """Tell whether an entry is something that was said, not one of the agent's notes to itself."""
     return type_of(entry) in ("user", "assistant")
+
+
+def cost_noted(entries: Iterable[Any]) -> dict[str, Any] | None:
+    """Return the last note of what the conversation has cost so far, or `None`. The agent command goes on from it."""
+    notes = [entry for entry in entries if type_of(entry) == "cost-state"]
+    return notes[-1] if notes else None
 
 
 def _canonical(entry: Any) -> bytes:

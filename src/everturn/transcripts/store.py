@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Self, TypeVar, cast
@@ -31,7 +31,7 @@ from everturn.transcripts import listing
 from everturn.transcripts.backlog import Append, Backlog
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.linger import Linger
-from everturn.transcripts.marks import Marks, is_said
+from everturn.transcripts.marks import Marks, cost_noted, is_said
 from everturn.transcripts.observer import StoreObserver
 from everturn.transcripts.session_logs import SessionLogs, Target
 from everturn.transcripts.sizes import size_warnings
@@ -99,6 +99,7 @@ class TranscriptStore(SessionStore):
         self._backlog = self._make_backlog(self._clock, claimed=epoch > 0)
         self.epoch = epoch
         self.size_warnings: tuple[str, ...] = ()
+        self._costs: dict[str, dict[str, Any]] = {}
         self._in_flight = 0
         self._all_landed = anyio.Event()
 
@@ -234,6 +235,13 @@ class TranscriptStore(SessionStore):
         target = self._logs.target({"project_key": project_key, "session_id": session_id})
         return await _in_thread(partial(self._take_over, target, is_new=is_new))
 
+    def cost_noted(self, session_id: str) -> dict[str, Any] | None:
+        """Return the agent command's last note of what a session has cost, as far as this store has seen it.
+
+        It has after `take_over`. Tells nothing that was not said before: `None` means that nobody noted a cost.
+        """
+        return self._costs.get(session_id)
+
     def marks(self, key: SessionKey) -> Marks:
         """Return the marks of what this store knows to be stored of a log. With a claim only; empty without."""
         return self._logs.marks(self._logs.target(key))
@@ -314,6 +322,7 @@ class TranscriptStore(SessionStore):
     # --- Small things ---------------------------------------------------------------------------------------------
 
     async def _append(self, target: Target, entries: list[SessionStoreEntry]) -> None:
+        self._note_cost(target, entries)
         if self._backlog is None:
             await self._logs.append(target, entries)
             return
@@ -346,7 +355,20 @@ class TranscriptStore(SessionStore):
         log = await self._logs.take_over(target, is_new=is_new)
         self.size_warnings = tuple(size_warnings(log))
         self.observer.too_large(self.size_warnings)
-        return any(is_said(entry) for part in log.parts for entry in part.entries())
+        is_begun, noted = False, None
+        for part in reversed(log.parts):  # what is looked for stands near the end
+            entries = part.entries()
+            is_begun = is_begun or any(map(is_said, entries))
+            noted = noted or cost_noted(entries)
+            if is_begun and noted is not None:
+                break
+        self._note_cost(target, [noted])
+        return is_begun
+
+    def _note_cost(self, target: Target, entries: Sequence[Any]) -> None:
+        noted = cost_noted(entries) if target.subpath is None else None
+        if noted is not None:
+            self._costs[target.session_id] = noted
 
     @asynccontextmanager
     async def _turn(self, target: Target) -> AsyncIterator[None]:

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from everturn.cli.mirrors.common import OnlyOption, mirrors_of
-from everturn.cli.output import Terminal, size
+from everturn.cli.output import Terminal, plain, size
 from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, settings_for
 from everturn.clock import SystemClock
 from everturn.journal.reading import Journals
@@ -49,6 +49,7 @@ def _rebuild(journals: Journals, mirror: Mirror, *, quiet: bool) -> dict[str, An
         "runs": done.runs,
         "events": done.events,
         "unreadable": done.unreadable,
+        "damaged": list(done.damaged),
         "read_bytes": done.size_bytes,
         "seconds": round(clock.elapsed() - began, 3),
     }
@@ -89,3 +90,5 @@ def _print(facts: dict[str, Any]) -> None:
     terminal.print(line, soft_wrap=True)
     if facts["unreadable"]:
         terminal.print(Text(f"{facts['unreadable']:,} lines were no events", style="yellow"), soft_wrap=True)
+    for problem in facts["damaged"]:
+        terminal.print(Text(plain(f"not whole: {problem}"), style="red"), soft_wrap=True)
