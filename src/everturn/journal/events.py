@@ -128,7 +128,7 @@ class Ended(Event):
     """The run has let go of its agent. The last event of every run that was not cut short.
 
     Attributes:
-        outcome: `completed`, `failed`, `stopped`, `lost` or `refused`, as in the metric `everturn_runs_total`.
+        outcome: `completed`, `failed`, `stopped` or `lost`, as in the metric `everturn_runs_total`.
         error: What went wrong, if something did.
     """
 
