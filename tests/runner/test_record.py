@@ -135,7 +135,7 @@ def test_with_fsync_the_files_names_and_whose_they_are_are_on_the_disk_too(
     run = desk.run(runtime=desk.runtime(journal_durability="fsync"))
     finish(run)
     folder = desk.folder / "state" / "runs" / run.run_id
-    assert {folder / "run.json.new", folder, folder.parent} <= set(synced)
+    assert {folder / "run.json", folder, folder.parent} <= set(synced)
 
 
 def full_after(monkeypatch: pytest.MonkeyPatch, kind: bytes) -> None:

@@ -105,7 +105,7 @@ class RunFolder:
     def note(self, **facts: Any) -> None:
         """Note facts about the run, beside those that are there. On return whoever looks sees them."""
         with _told(self.path):
-            guard.write_json(str(self.path / _NOTES), {**self.facts, **facts}, sync=True)
+            guard.write_json(str(self.path / _NOTES), {**self.facts, **facts})
 
     @property
     def journal(self) -> Path:
@@ -113,10 +113,10 @@ class RunFolder:
         return self.path / "journal.jsonl"
 
     def sync(self) -> None:
-        """Return when the names of the files that are here now, and the folder's own, survive the machine's power."""
+        """Return when the facts, and the names of the files that are here now, survive the machine's power."""
         with _told(self.path):
-            for folder in (self.path, self.path.parent):
-                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            for place in (self.path / _NOTES, self.path, self.path.parent):
+                descriptor = os.open(place, os.O_RDONLY)
                 try:
                     os.fsync(descriptor)
                 finally:

@@ -186,15 +186,11 @@ def elapsed_s() -> float:
 # --- Files -------------------------------------------------------------------------------------------------------
 
 
-def write_json(path: str, value: dict[str, Any], *, sync: bool = False) -> None:
-    """Put a value into a file that is replaced as a whole. Whoever reads it sees the old one or the new one; with
-    `sync`, also after the machine has lost its power."""
+def write_json(path: str, value: dict[str, Any]) -> None:
+    """Put a value into a file that is replaced as a whole. Whoever reads it sees the old one or the new one."""
     draft = f"{path}.new"
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         json.dump(value, file)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
     os.replace(draft, path)
 
 
@@ -291,9 +287,7 @@ class Guard:
         self._portable: bool = config["portable"]
         self._worker_pid: int = config["worker_pid"]
         self._marker = os.fsencode(config["marker"])
-        self._config_dir = os.path.abspath(
-            os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.path.expanduser("~"), ".claude")
-        )
+        self._config_dir = os.path.abspath(os.environ.get("CLAUDE_CONFIG_DIR") or os.path.expanduser("~/.claude"))
         try:
             self._cwd = os.getcwd()
         except OSError:  # it was removed
@@ -355,8 +349,7 @@ class Guard:
         os.close(report)
         if failure:
             self._exit = NOT_STARTED
-            why = os.strerror(int(failure))
-            sys.stderr.write(f"the agent command {self._command[0]} cannot be started: {why}\n")
+            sys.stderr.write(f"the agent command {self._command[0]} cannot be started: {os.strerror(int(failure))}\n")
             return "not_started"
         nothing = os.open(os.devnull, os.O_RDWR)
         for ours in (0, 1):  # so that each side sees at once when the other lets go
@@ -439,9 +432,12 @@ class Guard:
 
     def _ask_command(self) -> None:
         """Let the command write down its last entries, and remove its own temporary files."""
-        deadline_s = elapsed_s() + COMMAND_GRACE_S
         if self._cli:
             os.kill(self._cli, signal.SIGTERM)
+        self._await_command(COMMAND_GRACE_S)
+
+    def _await_command(self, seconds: float) -> None:
+        deadline_s = elapsed_s() + seconds
         while self._cli and self._exit is None and elapsed_s() < deadline_s:
             self._pause(PAUSE_S)
 
@@ -456,9 +452,10 @@ class Guard:
             left = self._everything_below()
 
     def _tidy_up(self, reason: str, left: dict[int, Process]) -> None:
-        session_id: str = self._config["session_id"]
+        if self._cli not in left:  # it is dead, and about to be ours to reap
+            self._await_command(LEFTOVER_GRACE_S)
         try:
-            keep_transcript(self._config_dir, session_id, self._config["transcript"])
+            keep_transcript(self._config_dir, self._config["session_id"], self._config["transcript"])
             kept = True
         except OSError:
             kept = False  # the worker's side tries again
