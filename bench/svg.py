@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 
 WIDTH, HEIGHT = 800, 420
 LEFT, RIGHT, TOP, BOTTOM = 78, 206, 52, 56
+LETTER_WIDTH = 7  # of small text
 
 _COLOURS = {
     "everturn": "#2f6fdb",
@@ -91,7 +93,8 @@ def bars(title: str, y_unit: str, groups: Mapping[str, Mapping[str, float]]) -> 
     body: list[str] = []
     for index, (group, values) in enumerate(groups.items()):
         left = LEFT + index * room + room * 0.1
-        body.append(_text(left + room * 0.4, HEIGHT - BOTTOM + 20, group, "small", "middle"))
+        for row, words in enumerate(wrap(group, max(1, int(room / LETTER_WIDTH)), break_long_words=False)):
+            body.append(_text(left + room * 0.4, HEIGHT - BOTTOM + 18 + 13 * row, words, "small", "middle"))
         for place, name in enumerate(names):
             if name in values:
                 x, y = left + place * wide, y_axis.place(values[name])
