@@ -36,6 +36,7 @@ def answers(run: Run) -> bool:
     return not result_of(finish(run)).is_error
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_an_agent_commits_under_its_name_and_pushes_to_its_branch(machine: MakeMachine, origin: Origin) -> None:
     here = machine("a")

@@ -135,6 +135,7 @@ def test_a_run_leaves_its_transcript_in_the_store_and_nothing_else_of_its_own(fi
 # --- Going on ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_a_second_run_on_another_machine_goes_on_with_the_delta_prompt(begun: FirstRun, machine: MakeMachine) -> None:
     model = ScriptedModel([Reply("It is tight now.")])
@@ -157,6 +158,7 @@ def test_a_second_run_on_another_machine_goes_on_with_the_delta_prompt(begun: Fi
     assert "It is tight now." in str(entries)
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_without_a_resume_prompt_the_prompt_is_said_again_in_the_directory_of_the_options(
     begun: FirstRun, machine: MakeMachine, tmp_path: Path
@@ -244,6 +246,7 @@ async def drain(run: Run) -> None:
         assert not isinstance(message, ResultMessage)
 
 
+@pytest.mark.slow
 @pytest.mark.cli
 def test_a_run_that_is_closed_in_mid_turn_leaves_no_process_and_loses_nothing(
     machine: MakeMachine, tmp_path: Path

@@ -121,6 +121,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.slow
 def test_what_is_stored_when_the_program_ends_is_logged_as_the_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LATE_PROGRAM, (tmp_path / "store").as_uri()]
     done = subprocess.run(

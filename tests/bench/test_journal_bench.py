@@ -77,6 +77,7 @@ def test_an_agent_says_the_same_again() -> None:
     assert first == second
 
 
+@pytest.mark.slow
 def test_every_message_of_an_agent_is_understood() -> None:
     scribe = Scribe()
     said = [scribe.events(message) for _, message in Agent(Random(3), texts_of(FILES), "session", "/work").turn()]

@@ -84,6 +84,7 @@ def test_an_agent_command_is_judged_by_what_it_says(tmp_path: Path, line: str, s
     assert (found.mend == "") == (status == "pass")
 
 
+@pytest.mark.slow
 def test_an_agent_command_that_hangs_is_ended_with_all_it_has_started(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     lines = (f"sleep 600 & echo $! > {pids}", "trap '' TERM", "wait")

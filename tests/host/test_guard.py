@@ -41,6 +41,7 @@ def seconds_until_empty(stage: Stage) -> float:
     return time.monotonic() - begin
 
 
+@pytest.mark.slow
 def test_a_killed_worker_takes_everything_with_it(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     with stage.worker(stage.busy_agent()) as worker:
         started(stage, worker)
@@ -99,6 +100,7 @@ def test_an_agent_whose_run_folder_is_deleted_ends(stage: Stage) -> None:
         wait_until(lambda: not stage.tools(), "the agent is gone")
 
 
+@pytest.mark.slow
 def test_what_an_agent_leaves_running_ends_with_it(stage: Stage) -> None:
     with stage.worker(stage.busy_agent(then="cat >/dev/null; exit 7")) as worker:
         started(stage, worker)

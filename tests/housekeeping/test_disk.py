@@ -87,6 +87,7 @@ def test_files_that_vanish_meanwhile_are_no_matter(folder: Path, monkeypatch: py
     assert measure(folder).files == 1
 
 
+@pytest.mark.slow
 def test_another_file_system_is_not_entered(tmp_path: Path) -> None:
     mounted = Path("/proc/self")
     assert measure(Path("/proc")).bytes == measure(mounted).bytes == 0

@@ -270,6 +270,7 @@ def test_a_disk_that_is_full_in_mid_line_leaves_whole_lines_and_the_store_has_th
     assert desk.events()[-1] == Ended("completed")
 
 
+@pytest.mark.slow
 def test_an_event_that_neither_disk_nor_store_takes_must_not_be_shown(small: Path) -> None:
     desk = Desk(small)
     desk.objects.faults.append(Fault("fail", "create", times=None))
@@ -498,6 +499,7 @@ def test_a_journal_that_is_not_there_or_not_ours_is_refused_with_a_reason(desk: 
 # --- Any sequence ---
 
 
+@pytest.mark.slow
 @given(
     texts=st.lists(st.text(max_size=40), min_size=1, max_size=30),
     kept=st.integers(0, 30),

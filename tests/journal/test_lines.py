@@ -156,6 +156,7 @@ def test_what_json_does_not_know_is_kept_as_well_as_it_can_be(value: Any, stored
     assert found.input == stored
 
 
+@pytest.mark.slow
 def test_what_json_does_not_know_may_be_very_deep() -> None:
     found = parse(line_of(Other("deep", deep(20_000, Thing("tap"))), 1, 0)).event
     assert isinstance(found, Other)

@@ -358,6 +358,7 @@ def anything_in(kind: Any) -> st.SearchStrategy[Any]:
 messages: Any = st.one_of([anything_in(kind) for kind in Message.__args__])
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(messages, min_size=1, max_size=5))
 def test_no_message_is_refused_whatever_it_holds(many: list[Message]) -> None:

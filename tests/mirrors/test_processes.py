@@ -69,6 +69,7 @@ def test_two_that_find_no_mirror_build_it_once(tmp_path: Path) -> None:
     assert len(names) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [3, 17])
 def test_a_rebuild_that_is_killed_goes_on_from_where_it_was(tmp_path: Path, after: int) -> None:
     ground = stored(tmp_path, 40)

@@ -455,6 +455,7 @@ def test_a_table_that_was_just_made_need_not_be_known_everywhere(place: DynamoPl
     assert asked(place).count("UpdateTimeToLive") == 1
 
 
+@pytest.mark.slow
 def test_a_table_that_never_becomes_ready_is_not_waited_for_for_ever(place: DynamoPlace) -> None:
     unknown = refusing("400 Bad Request", "ResourceNotFoundException", "Requested resource not found")
     place.dynamo.on["DescribeTable"] = [unknown] * 1000

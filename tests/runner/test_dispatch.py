@@ -87,6 +87,7 @@ def fleet(desk: Desk, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     return Fleet(desk, wire, wire.places(monkeypatch))
 
 
+@pytest.mark.slow
 def test_a_new_session_takes_four_requests_and_three_round_trips(fleet: Fleet) -> None:
     run, asked = fleet.run(is_new=True)
     assert run.resumed is False
@@ -94,6 +95,7 @@ def test_a_new_session_takes_four_requests_and_three_round_trips(fleet: Fleet) -
     assert asked.round_trips == 3
 
 
+@pytest.mark.slow
 def test_a_resumed_session_takes_five_round_trips_and_its_transcript_is_read_once(fleet: Fleet) -> None:
     fleet.run()
     run, asked = fleet.another().run()
@@ -105,6 +107,7 @@ def test_a_resumed_session_takes_five_round_trips_and_its_transcript_is_read_onc
     assert of_the_store[: of_the_store.index("PUT sessions")] == [*read, *subkeys]
 
 
+@pytest.mark.slow
 def test_a_session_that_is_too_old_takes_as_many_as_a_new_one(fleet: Fleet) -> None:
     fleet.run()
     fleet.age(WORK, hours=25)

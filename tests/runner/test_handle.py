@@ -305,6 +305,7 @@ def test_a_second_cancellation_makes_a_run_hurry() -> None:
     in_loop(main, "asyncio")
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_run_that_is_forgotten_is_stopped(backend: str) -> None:
     drive = Drive("a", "b")

@@ -171,6 +171,7 @@ def test_a_claim_that_cannot_be_renewed_is_lost_before_it_ends(registry: Moody, 
     assert kept.counted("claim_renewal_failures") == registry.renewals
 
 
+@pytest.mark.slow
 def test_a_heartbeat_that_fails_is_followed_by_others_more_often(tmp_path: Path) -> None:
     registry = Moody(tmp_path / "registry.db", SystemClock())
     registry.trouble = away

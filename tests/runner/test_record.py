@@ -272,6 +272,7 @@ def test_what_was_not_shipped_when_its_session_was_deleted_is_never_shipped(
     assert not list((desk.folder / "state" / "runs").rglob("journal.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_store_that_takes_no_journal_is_waited_for_once_however_many_were_left(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,6 +122,7 @@ def workdirs_of(desk: Desk) -> Workdirs:
     return Workshop.open(runtime.settings, runtime.registry).workdirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["never stored", "emptied", "not found by the agent"])
 def test_with_the_conversation_its_workdir_begins_anew_too(desk: Desk, tmp_path: Path, how: str) -> None:
     origin = Origin(tmp_path / "remotes" / "shop", {"a.txt": "a\n"})

@@ -243,6 +243,7 @@ def test_no_session_is_lost_where_a_program_that_ends_can_start_no_threads(tmp_p
     anyio.run(main)
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_without_closing_stores_what_lingers(tmp_path: Path) -> None:
     url = (tmp_path / "store").as_uri()
     subprocess.run([sys.executable, "-c", PROGRAM, url], check=True, env={"HOME": str(tmp_path)}, timeout=60)

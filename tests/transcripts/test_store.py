@@ -497,6 +497,7 @@ def test_an_ordinary_session_is_taken_over_without_a_warning() -> None:
     in_loop(main)
 
 
+@pytest.mark.slow
 @BACKENDS
 def test_an_event_loop_keeps_nothing_of_the_stores_that_are_gone(backend: str) -> None:
     async def use_some() -> int:

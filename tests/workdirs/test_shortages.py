@@ -165,6 +165,7 @@ def test_a_conversation_goes_on_where_it_was_when_its_repository_gets_another_ca
     assert not fsck(scene.tree)
 
 
+@pytest.mark.slow
 def test_a_blobless_cache_can_be_fetched_into_any_number_of_times(
     yard: Yard, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

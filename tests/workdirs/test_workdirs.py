@@ -353,6 +353,7 @@ def test_a_shallow_cache_has_no_more_than_its_depth(yard: Yard, origin: Origin) 
     git(path, "push", "--quiet")
 
 
+@pytest.mark.slow
 def test_submodules_are_checked_out_on_request(yard: Yard, origin: Origin, tmp_path: Path) -> None:
     module = Origin(tmp_path / "remotes" / "module", {"m.txt": "m\n"})
     desk = tmp_path / "desk"
@@ -441,6 +442,7 @@ def test_whoever_looks_after_a_workdir_is_not_overtaken(patient: Yard, origin: O
     lock.release()
 
 
+@pytest.mark.slow
 def test_whoever_looks_after_a_workdir_is_waited_for(
     yard: Yard, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
