@@ -46,12 +46,12 @@ class MirrorOfRuns:
 
 def started(run_id: str, *, epoch: int = 1, work: str = "task:t", **more: Any) -> Started:
     """Return how a run begins."""
-    return Started(run_id, work, "session-1", epoch, more.pop("worker", "worker-1"), "/work", **more)
+    return Started(run_id, work, "session-1", epoch, more.pop("worker", "worker-1"), "/desk", **more)
 
 
 def init(model: str = "claude-large") -> Init:
     """Return what the agent says first."""
-    return Init("session-1", model, "/work", "2.1.0", "default", [])
+    return Init("session-1", model, "/desk", "2.1.0", "default", [])
 
 
 def prompted(text: str) -> Prompt:

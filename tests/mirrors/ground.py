@@ -100,12 +100,12 @@ def a_run(run_id: str = "run-1", work_key: str = "task:t", *, epoch: int = 1, wo
     usage = {"input_tokens": 7, "output_tokens": 5, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 2}
     by_model = {"m": {"inputTokens": 70, "outputTokens": 50, "cacheReadInputTokens": 30, "costUSD": 0.5}}
     return [
-        Started(run_id, work_key, "session-1", epoch, "worker-1", "/work", agent="fixer", repo="acme/web"),
-        Init("session-1", "m", "/work", "2.1", "default", []),
+        Started(run_id, work_key, "session-1", epoch, "worker-1", "/desk", agent="fixer", repo="acme/web"),
+        Init("session-1", "m", "/desk", "2.1", "default", []),
         Prompt(f"please look at {words}", resumed=False),
         TextDelta("msg-1", 0, f"I see {words}"),
         Assistant(f"I see {words} there", "msg-1", "m", usage=usage),
-        ToolUse("call-1", "Read", {"file_path": "/work/src/main.py"}, "msg-1", "m"),
+        ToolUse("call-1", "Read", {"file_path": "/desk/src/main.py"}, "msg-1", "m"),
         ToolResult("call-1", [{"type": "text", "text": f"print('{words}')"}]),
         ToolUse("call-2", "Edit", {"file_path": "/etc/other", "new_string": "x\nbroken"}, "msg-2", "m"),
         ToolResult("call-2", "no such file", is_error=True),

@@ -43,7 +43,7 @@ def run_of(
     """Return the events of a run in which each turn is answered and a tool is called."""
     ref = ref_of(name)
     events: list[Event] = [
-        Started(ref.run_id, ref.scope, f"s-{name}", 1, "w1", "/work", task_id=name, agent=agent, repo=repo)
+        Started(ref.run_id, ref.scope, f"s-{name}", 1, "w1", "/desk", task_id=name, agent=agent, repo=repo)
     ]
     for number, text in enumerate(turns):
         tool = ToolUse(f"c{number}", "Bash" if number % 2 == 0 else "Read", {"what": f"step {number} of {name}"})

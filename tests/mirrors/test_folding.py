@@ -54,7 +54,7 @@ def fold_lines(ground: Ground, lines: list[Any], ref: RunRef = REF) -> SqliteMir
 
 
 def started(epoch: int = 1, session_id: str = "s", run_id: str = "run-1") -> Started:
-    return Started(run_id, "task:t", session_id, epoch, "w", "/work")
+    return Started(run_id, "task:t", session_id, epoch, "w", "/desk")
 
 
 def test_a_run_says_who_ran_what_and_how_it_ended(ground: Ground) -> None:
@@ -348,7 +348,7 @@ def test_a_field_of_a_wrong_type_spoils_its_event_only(ground: Ground, junk: Lin
 
 
 def test_values_that_databases_refuse_are_no_trouble(ground: Ground) -> None:
-    call = ToolUse("c", "Read", {"file_path": "/work/\ud800", "deep": 1 << 80, "inf": float("inf")}, "msg", "m")
+    call = ToolUse("c", "Read", {"file_path": "/desk/\ud800", "deep": 1 << 80, "inf": float("inf")}, "msg", "m")
     odd = Result("success", False, "\udfff", 1, 1, 1, cost_usd=float("inf"), usage={"input_tokens": 1 << 70})
     mirror = fold(ground, started(), Prompt("lone \ud800 \x00 surrogate", resumed=False), call, odd)
     assert matches(mirror, "surrogate")

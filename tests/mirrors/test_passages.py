@@ -25,7 +25,7 @@ from everturn.journal.lines import line_of, parse
 from everturn.mirrors.base import Line
 from everturn.mirrors.passages import INPUT_CHARS, MAX_PASSAGES, PASSAGE_CHARS, TEXT_CHARS, Passage, PassageFold
 
-START = Started("r1", "task/t1", "s1", 1, "w1", "/work", task_id="t1", agent="fixer", repo="https://x.org/tap.git")
+START = Started("r1", "task/t1", "s1", 1, "w1", "/desk", task_id="t1", agent="fixer", repo="https://x.org/tap.git")
 
 
 def lines_of(*events: Event) -> list[Line]:

@@ -66,7 +66,7 @@ USUAL: dict[str, Any] = {
     "status": st.just("rejected"),
     "error": st.one_of(st.none(), texts),
     "epoch": st.sampled_from([1, 2]),
-    "cwd": st.just("/work"),
+    "cwd": st.just("/desk"),
 }
 FREQUENT = (
     "text_delta",

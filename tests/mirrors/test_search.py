@@ -50,7 +50,7 @@ def filled(mirror: MirrorOfRuns) -> MirrorOfRuns:
         [
             started("run-2", agent="writer", repo=API, worker="worker-2", task_id="docs"),
             prompted("Describe the timeout of the login"),
-            *called("Read", {"file_path": "/work/login.py"}, "TIMEOUT_S = 3  # login", call_id="c2"),
+            *called("Read", {"file_path": "/desk/login.py"}, "TIMEOUT_S = 3  # login", call_id="c2"),
             *called("Bash", {"command": "ls"}, "no such thing", call_id="c3", is_error=True),
             ended(),
         ],

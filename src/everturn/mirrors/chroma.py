@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from everturn.clock import Clock, Ids, SystemClock
-from everturn.errors import EverturnError, Invalid, Unavailable
+from everturn.errors import EverturnError, Invalid
 from everturn.journal.reading import RunRef
 from everturn.mirrors.base import Batch, Checkpoint, Extent, Folding, Reason
-from everturn.mirrors.database import explained, is_full
+from everturn.mirrors.database import explained
 from everturn.mirrors.embedding import Embedder
 from everturn.mirrors.hits import Filters, Hit, Piece
 from everturn.mirrors.place import Place
@@ -87,19 +87,13 @@ class ChromaMirror:
     @contextmanager
     def rebuilding(self, reason: Reason) -> Iterator[Folding | None]:
         """Enter with a mirror to fold all runs into. See `Mirror.rebuilding`."""
-        before = self._place.target(self.path)
-        with self._place.locked():
-            if self._place.target(self.path) != before and self.unusable() is None:
+        with self._place.turn_to_rebuild(self.path, lambda: self.unusable() is None) as is_ours:
+            if not is_ours:
                 yield None
                 return
             self._metrics.mirror_rebuilds.labels(reason).inc()
-            try:
-                with self._building() as shelf:
-                    yield shelf
-            except Unavailable as error:
-                if is_full(error.__cause__):  # room is what is needed most
-                    self._place.drop(self._place.coming)
-                raise
+            with self._building() as shelf:
+                yield shelf
 
     @contextmanager
     def _building(self) -> Iterator[Shelf]:

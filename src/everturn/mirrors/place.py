@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from everturn.clock import Clock, Ids
 from everturn.errors import Unavailable
 from everturn.git import locks
-from everturn.mirrors.database import explained
+from everturn.mirrors.database import explained, is_full
 
 LOCK_TIMEOUT_S = 3600.0
 
@@ -100,6 +100,29 @@ class Place:
         _remove(link)
         link.symlink_to(file.name)
         return file
+
+    @contextmanager
+    def turn_to_rebuild(self, path: Path, is_usable: Callable[[], bool]) -> Iterator[bool]:
+        """Enter when nobody else is rebuilding. What was begun goes if there is no room: that is needed most.
+
+        Args:
+            path: The link that is to lead to the new file.
+            is_usable: Tells whether what it leads to will do.
+
+        Returns:
+            `False`: there is nothing to do, as somebody else has rebuilt it while we waited.
+        """
+        before = self.target(path)
+        with self.locked():
+            if self.target(path) != before and is_usable():
+                yield False
+                return
+            try:
+                yield True
+            except Unavailable as error:
+                if is_full(error.__cause__):
+                    self.drop(self.coming)
+                raise
 
     def publish(self, link: Path) -> None:
         """Let the file that a link points to be the one that counts. Whoever reads the old one can go on to do so."""

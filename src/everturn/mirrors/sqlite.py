@@ -185,19 +185,13 @@ class SqliteMirror:
             Denied: The folder cannot be written.
             Unavailable: There is no room, or somebody else has been at work for an hour.
         """
-        before = self._place.target(self.path)
-        with self._place.locked():
-            if self._place.target(self.path) != before and self.unusable() is None:
+        with self._place.turn_to_rebuild(self.path, lambda: self.unusable() is None) as is_ours:
+            if not is_ours:
                 yield None
                 return
             self._metrics.mirror_rebuilds.labels(reason).inc()
-            try:
-                with self._building() as building:
-                    yield building
-            except Unavailable as error:
-                if database.is_full(error.__cause__):  # room is what is needed most
-                    self._place.drop(self._place.coming)
-                raise
+            with self._building() as building:
+                yield building
 
     @contextmanager
     def _building(self) -> Iterator[Building]:

@@ -16,13 +16,14 @@ import zlib
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from claude_agent_sdk import Message
 from claude_agent_sdk.types import StreamEvent
 
 from everturn.clock import Clock, Ids, SystemClock
 from everturn.errors import Conflict, Denied, EverturnError, Unavailable
+from everturn.journal.file import whole_lines
 from everturn.log.objects import Objects
 from everturn.log.patience import Patience
 from everturn.telemetry import Metrics, default_metrics, get_logger
@@ -169,7 +170,7 @@ def _compressed(path: Path) -> bytes | None:
     """Return a trace as it is stored, the same whenever it is asked for, or `None` if there is none."""
     try:
         with path.open("rb") as file:
-            left = _whole_lines(file)
+            left = whole_lines(file)
             if not left:
                 return None
             buffer = io.BytesIO()
@@ -182,20 +183,6 @@ def _compressed(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise Denied(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from None
-
-
-def _whole_lines(file: IO[bytes]) -> int:
-    """Return how many bytes there are up to the end of the last whole line."""
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - CHUNK_BYTES)
-        file.seek(start)
-        found = file.read(end - start).rfind(b"\n") + 1
-        if found:
-            file.seek(0)
-            return start + found
-        end = start
-    return 0
 
 
 def _content(data: bytes) -> bytes:
