@@ -287,3 +287,46 @@ def test_a_wrong_agents_file_is_refused_by_name(content: str, message: str, agen
         Settings.load()
     assert caught.value.message.startswith(message)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["admin_token", "read_token"])
+@pytest.mark.parametrize("token", ["short", "with a space in the middle", "ä" * 20, "", "tab\there-and-on-and-on"])
+def test_a_token_that_is_easy_to_guess_or_cannot_stand_in_a_header_is_refused(name, token):
+    with pytest.raises(Invalid, match=name):
+        Settings.load(**{name: token})
+
+
+def test_a_forge_has_one_secret_or_several_while_it_is_exchanged():
+    one = Settings.load(webhook_secrets={"github": "s" * 16})
+    two = Settings.load(webhook_secrets={"github": ["s" * 16, "t" * 16]})
+    assert one.secrets_of("github") == ("s" * 16,)
+    assert two.secrets_of("github") == ("s" * 16, "t" * 16)
+    assert two.secrets_of("gitlab") == ()
+
+
+def test_secrets_of_webhooks_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("EVERTURN_WEBHOOK_SECRETS", '{"forgejo": "0123456789abcdef"}')
+    assert Settings.load().secrets_of("forgejo") == ("0123456789abcdef",)
+
+
+@pytest.mark.parametrize("secrets", [{"github": "short"}, {"github": ["s" * 16, ""]}, {"hub": "s" * 16}])
+def test_a_secret_that_is_too_short_or_of_no_forge_is_refused(secrets):
+    with pytest.raises(Invalid, match="webhook_secrets"):
+        Settings.load(webhook_secrets=secrets)
+
+
+def test_secrets_are_not_shown_with_the_settings():
+    settings = Settings.load(admin_token="a" * 16, read_token="r" * 16, webhook_secrets={"github": "s" * 16})
+    assert not any(secret * 16 in repr(settings) for secret in "ars")
+
+
+def test_a_refused_secret_is_not_told():
+    with pytest.raises(Invalid) as told:
+        Settings.load(admin_token="hunter2 hunter2 hunter2")
+    assert "hunter2" not in str(told.value)
+
+
+def test_agents_do_not_see_the_secrets_of_the_service():
+    assert {"EVERTURN_ADMIN_TOKEN", "EVERTURN_READ_TOKEN", "EVERTURN_WEBHOOK_SECRETS"} <= set(
+        Settings.load().token_variables()
+    )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import urlsplit
 
 from everturn.errors import Invalid
+
+ForgeName = Literal["github", "gitea", "forgejo", "gitlab"]
 
 
 def check_name(name: str, what: str) -> None:

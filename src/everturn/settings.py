@@ -12,7 +12,7 @@ import platform
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from everturn.errors import Invalid
-from everturn.model import GitCredential, RepositoryOptions, SessionAges, repository_name
+from everturn.model import ForgeName, GitCredential, RepositoryOptions, SessionAges, repository_name
 
 CONFIG_FILE = "everturn.toml"
 AGENTS_FILE = "agents.json"
@@ -29,8 +29,17 @@ AGE = "max_session_age_ms"
 PREFIX = "EVERTURN_"
 RUN_MARKER = "EVERTURN_RUN"  # no setting: it says, to every process below an agent, whose it is
 
+SECRET_LENGTH = 16  # characters; a token of 128 random bits has 22
+
+_SECRETS = ("admin_token", "read_token", "webhook_secrets")
 _AUTHOR, _COMMITTER = "git_author", "git_committer"
 _AGENTS_HINT = f'as in {{"fixer": {{"{AGE}": 3600000}}}}; see docs/settings.md'
+
+
+def _check_secret(secret: SecretStr) -> None:
+    text = secret.get_secret_value()
+    if len(text) < SECRET_LENGTH or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"it has to have {SECRET_LENGTH} printable ASCII characters at least, and no space")
 
 
 def _state_folder() -> Path:
@@ -155,7 +164,33 @@ class Settings(BaseSettings):
         1 << 30, ge=0, description="how much room is kept free on the disk that workdirs are on"
     )
     workdirs_sweep_s: float = Field(
-        86_400.0, ge=0, description="how long after the last sweep of the workdirs a run begins another one; 0: never"
+        86_400.0,
+        ge=0,
+        description="how long after the last sweep a run or the service begins another one; 0: never",
+    )
+    serve_host: str = Field("127.0.0.1", min_length=1, description="the address that the service listens on")
+    serve_port: int = Field(8420, ge=0, le=65535, description="the port that the service listens on; 0: any free one")
+    serve_names: tuple[str, ...] = Field(
+        (), description="the host names that the service answers to; default: any, on loopback only its own"
+    )
+    webhook_secrets: dict[ForgeName, tuple[SecretStr, ...]] = Field(
+        default_factory=dict, description="what forges sign their webhooks with; those of a forge without are refused"
+    )
+    webhook_limit_bytes: int = Field(
+        5 << 20, ge=1024, le=25 << 20, description="how large a webhook may be; GitHub sends none over 25 MiB"
+    )
+    admin_token: SecretStr | None = Field(
+        None, description="what admin requests have to bring; default: nobody can make any"
+    )
+    admin_remote: bool = Field(False, description="whether admin requests may come from other machines")
+    read_token: SecretStr | None = Field(
+        None, description="what the dashboard and the API want to be brought; default: nothing"
+    )
+    dashboard_refresh_s: float = Field(
+        2.0, ge=0.1, le=3600, description="how often the dashboard looks for news while somebody watches"
+    )
+    logbook_days: int = Field(
+        30, ge=1, le=3650, description="how long it is kept which webhooks came, and what admins did"
     )
     git_timeout_s: float = Field(600.0, gt=0, le=86400, description="how long one git command may take")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
@@ -202,6 +237,31 @@ class Settings(BaseSettings):
         if isinstance(value, bool | float):
             raise ValueError("it has to be a whole number of milliseconds, or null")  # noqa: TRY004
         return None if value == "null" else value
+
+    @field_validator("webhook_secrets", mode="before")
+    @classmethod
+    def _several_or_one(cls, value: object) -> object:
+        """While a secret is exchanged there are two; mostly there is one."""
+        if not isinstance(value, dict):
+            return value
+        return {forge: (said,) if isinstance(said, str | SecretStr) else said for forge, said in value.items()}
+
+    @field_validator("admin_token", "read_token")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _check_secret(value)
+        return value
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _all_long_enough(
+        cls, value: dict[ForgeName, tuple[SecretStr, ...]]
+    ) -> dict[ForgeName, tuple[SecretStr, ...]]:
+        for secrets in value.values():
+            for each in secrets:
+                _check_secret(each)
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -280,8 +340,13 @@ class Settings(BaseSettings):
         return next(found, RepositoryOptions())
 
     def token_variables(self) -> list[str]:
-        """Return the variables with git tokens in them: agents are not to see those."""
-        return sorted({named.token_env for named in self.git_credentials.values() if named.token_env is not None})
+        """Return the variables with tokens and secrets in them: agents are not to see those."""
+        named = {each.token_env for each in self.git_credentials.values() if each.token_env is not None}
+        return sorted(named | {PREFIX + name.upper() for name in _SECRETS})
+
+    def secrets_of(self, forge: ForgeName) -> tuple[str, ...]:
+        """Return what a forge may sign its webhooks with; nothing: they are refused."""
+        return tuple(each.get_secret_value() for each in self.webhook_secrets.get(forge, ()))
 
     def agents(self) -> list[str]:
         """Return the agents that the agents file says something of. Reads that file.
@@ -303,6 +368,10 @@ class Settings(BaseSettings):
     def mirrors_path(self) -> Path:
         """Return the folder for what is derived from journals."""
         return (self.mirrors or self.state / "mirrors").absolute()
+
+    def logbook_path(self) -> Path:
+        """Return the file in which the service keeps what has come in, and what it did."""
+        return self.state.absolute() / "logbook.db"
 
     def workdirs_path(self) -> Path:
         """Return the folder for caches and workdirs."""

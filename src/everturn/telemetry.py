@@ -63,6 +63,7 @@ class Metrics:
         self._count_runs(registry)
         self._count_workdirs(registry)
         self._count_journals(registry)
+        self._count_service(registry)
 
     def _count_runs(self, registry: CollectorRegistry) -> None:
         def counter(name: str, meaning: str, **values: tuple[str, ...]) -> Counter:
@@ -174,6 +175,35 @@ class Metrics:
         self.mirror_update_failures = counter(
             "mirror_update_failures", "Attempts to keep a mirror up to date that gave up."
         )
+
+    def _count_service(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, meaning: str, **values: tuple[str, ...]) -> Counter:
+            return _counter(f"everturn_{name}", meaning, registry, values)
+
+        def gauge(name: str, meaning: str) -> Gauge:
+            return Gauge(f"everturn_{name}", meaning, registry=registry)
+
+        self.webhooks = counter(
+            "webhooks",
+            "Webhooks, by what they were answered.",
+            outcome=("queued", "duplicate", "ignored", "refused", "failed"),
+        )
+        self.webhook_seconds = Histogram(
+            "everturn_webhook_seconds",
+            "How long webhooks took to be answered.",
+            buckets=APPEND_BUCKETS_S,
+            registry=registry,
+        )
+        self.deliveries = counter(
+            "deliveries", "Webhooks that were done, by what came of them.", outcome=("freed", "nothing", "failed")
+        )
+        self.deliveries_waiting = gauge("deliveries_waiting", "Webhooks that are not done yet.")
+        self.oldest_delivery_seconds = gauge("oldest_delivery_seconds", "How old the oldest of them is.")
+        self.admin_calls = counter(
+            "admin_calls", "Admin requests, by how they ended.", outcome=("done", "refused", "failed")
+        )
+        self.dashboard_streams = gauge("dashboard_streams", "Browsers that are told of news.")
+        self.last_sweep = gauge("last_sweep_timestamp_seconds", "When the service last swept; 0: it never did.")
 
 
 def _counter(name: str, meaning: str, registry: CollectorRegistry, values: dict[str, tuple[str, ...]]) -> Counter:
