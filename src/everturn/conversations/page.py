@@ -34,6 +34,7 @@ _IMAGES = {
     "image/gif": b"GIF8",
     "image/webp": b"RIFF",
 }
+_STYLES = ("tokens", "conversation", "turns")
 _REL = "noopener noreferrer nofollow"
 
 
@@ -68,7 +69,8 @@ def image(media: Media) -> str | None:
 @cache
 def _style() -> dict[str, object]:
     """Return the style sheet, and its digest: the page's policy allows that one alone."""
-    text = (files("everturn.conversations") / "templates" / "conversation.css").read_text(encoding="utf-8")
+    folder = files("everturn.conversations") / "templates"
+    text = "".join((folder / f"{name}.css").read_text(encoding="utf-8") for name in _STYLES)
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return {"style": Markup(text), "style_digest": digest}  # noqa: S704  # a file of our own
 
