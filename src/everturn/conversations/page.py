@@ -35,7 +35,6 @@ _IMAGES = {
     "image/gif": b"GIF8",
     "image/webp": b"RIFF",
 }
-_STYLES = ("tokens", "conversation", "turns")
 _REL = "noopener noreferrer nofollow"
 
 
@@ -71,11 +70,7 @@ def image(media: Media) -> str | None:
 def _style() -> dict[str, object]:
     """Return the style sheet, and its digest: the page's policy allows that one alone."""
     folder = files("everturn.conversations") / "templates"
-<<<<<<< HEAD
-    text = "".join((folder / f"{name}.css").read_text(encoding="utf-8") for name in _STYLES)
-=======
     text = "".join((folder / name).read_text(encoding="utf-8") for name in _STYLES)
->>>>>>> pages
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return {"style": Markup(text), "style_digest": digest}  # noqa: S704  # a file of our own
 
