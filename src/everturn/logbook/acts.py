@@ -85,9 +85,8 @@ class Acts:
             SELECT number, at, source, action, asked, state, details, done_at FROM acts
             WHERE ? IS NULL OR number < ? ORDER BY number DESC LIMIT ?
         """
-        values = (before, before, limit)
-        rows = self._file.read(lambda database: database.execute(query, values).fetchall(), [])
+        rows = self._file.rows(query, (before, before, limit))
         return [
-            Act(*row[:4], json.loads(asked), state, tuple(json.loads(details)), done_at)
-            for *row, asked, state, details, done_at in rows
+            Act(number, at, source, action, json.loads(asked), state, tuple(json.loads(details)), done_at)
+            for number, at, source, action, asked, state, details, done_at in rows
         ]

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import fields
 from typing import Any
 
 from everturn.clock import Clock
@@ -17,11 +18,8 @@ from everturn.logbook.writing import Writer
 
 AHEAD_S = 3600.0  # nothing is to wait for longer: it was noted by a clock that has been set back since
 
-_COLUMNS = (
-    "number, forge, delivery_id, event, facts, state, accepted_at, done_at, attempts, next_at, details, freed, "
-    "failing_since"
-)
-_SELECT = f"SELECT {_COLUMNS} FROM deliveries"  # noqa: S608
+_COLUMNS = tuple(field.name for field in fields(DeliveryEntry))
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM deliveries"  # noqa: S608
 _PUT = """
 INSERT INTO deliveries (forge, delivery_id, event, facts, state, accepted_at, done_at, details)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (forge, delivery_id) DO NOTHING
@@ -57,8 +55,8 @@ class Deliveries:
 
         Args:
             forge: Where it comes from.
-            delivery_id: The forge's id of it. If it was noted before, whatever came of it: `duplicate`, and nothing is
-                changed.
+            delivery_id: The forge's id of it. If it was noted before, whatever came of it, it is a `duplicate`, and
+                nothing is changed.
             event: What the forge calls it.
             facts: What is to be done, as `Happening.facts` gives it; `None`: nothing.
             ignored: Why nothing is to be done, for people.
@@ -95,7 +93,7 @@ class Deliveries:
         """Return what is to be done at a time, the oldest first.
 
         Raises:
-            Denied, Corrupt, Invalid, Unavailable: As `LogbookFile.read`. So do the other looks.
+            Denied, Corrupt, Invalid, Unavailable: As `LogbookFile.rows`. So do the other looks.
         """
         return self._look(_DUE, (now, now + AHEAD_S, limit))
 
@@ -132,16 +130,13 @@ class Deliveries:
     def waiting(self) -> Waiting:
         """Return what is still to be done."""
         query = "SELECT count(*), min(accepted_at) FROM deliveries WHERE done_at IS NULL"
-        return Waiting(*self._file.read(lambda database: database.execute(query).fetchone(), (0, None)))
+        return next((Waiting(*row) for row in self._file.rows(query)), Waiting())
 
     def _look(self, query: str, values: tuple[object, ...]) -> list[DeliveryEntry]:
-        return [
-            _entry(row) for row in self._file.read(lambda database: database.execute(query, values).fetchall(), [])
-        ]
+        return [_entry(row) for row in self._file.rows(query, values)]
 
 
 def _entry(row: tuple[Any, ...]) -> DeliveryEntry:
-    number, forge, delivery_id, event, facts, *middle, details, freed, failing_since = row
-    known = None if facts is None else json.loads(facts)
-    said = tuple(json.loads(details))
-    return DeliveryEntry(number, forge, delivery_id, event, known, *middle, said, freed, failing_since)
+    values = dict(zip(_COLUMNS, row, strict=True))
+    facts = None if values["facts"] is None else json.loads(values["facts"])
+    return DeliveryEntry(**{**values, "facts": facts, "details": tuple(json.loads(values["details"]))})

@@ -24,7 +24,8 @@ class DeliveryEntry:
         delivery_id: The forge's id of it.
         event: What the forge calls it.
         facts: What it says, as `Happening.facts` gives it; `None` if it was ignored.
-        state: `queued`: nothing was done yet. `waiting`: it was tried, and will be again. `ignored`: nothing is to do.
+        state: `queued`: nothing was done yet. `waiting`: it was tried, and will be again. `ignored`: it asks for
+            nothing.
         accepted_at: When it came.
         done_at: When it was done, failed or ignored.
         attempts: How often it was tried.

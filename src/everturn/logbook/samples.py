@@ -40,6 +40,6 @@ class Samples:
     def since(self, at: float) -> list[SampleEntry]:
         """Return all samples that were taken at a time or later, the oldest first."""
         query = "SELECT at, name, value FROM samples WHERE at >= ? ORDER BY at, name"
-        rows = self._file.read(lambda database: database.execute(query, (at,)).fetchall(), [])
+        rows = self._file.rows(query, (at,))
         groups = groupby(rows, key=lambda row: float(row[0]))
         return [SampleEntry(taken_at, {name: value for _, name, value in group}) for taken_at, group in groups]

@@ -64,5 +64,4 @@ class Sweeps:
 
     def _look(self, which: str, values: tuple[object, ...]) -> list[SweepEntry]:
         query = f"{_SELECT} {which} ORDER BY number DESC LIMIT ?"
-        rows = self._file.read(lambda database: database.execute(query, values).fetchall(), [])
-        return [SweepEntry(*row, json.loads(facts)) for *row, facts in rows]
+        return [SweepEntry(*row[:5], json.loads(row[5])) for row in self._file.rows(query, values)]

@@ -36,8 +36,8 @@ class Waiting:
 class Writer:
     """Writes in the order in which it was asked to, with one sync for all that waits.
 
-    Several processes may each have one for the same file: a transaction of one comes after that of another. In a child
-    made by `fork` it begins anew, with nothing to do.
+    Several processes may each have one for the same file: a transaction of one comes after that of another. In a
+    child made by `fork` it begins anew, with nothing to do.
 
     Args:
         file: What to write into.
@@ -122,7 +122,7 @@ class Writer:
                 self._opened = self._file.path.stat()
             with databases.transaction(self._connection):
                 return [_write(self._connection, each, self._file.explain) for each in batch]
-        except Exception as error:  # so all of the batch has failed
+        except Exception as error:  # noqa: BLE001 - each of those who wait is told
             self.before_fork()
             failure = self._file.explain(error)
             return [partial(each.future.set_exception, failure) for each in batch]
