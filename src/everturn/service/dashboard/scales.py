@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 
 MAX_PIECES = 9
 BREAK_SHARE = 0.035  # how wide a pause is that is shortened
@@ -93,8 +94,7 @@ class TimeScale:
     @property
     def breaks(self) -> list[Break]:
         """The pauses that are shortened."""
-        pairs = zip(self._pieces, self._pieces[1:], strict=False)
-        return [Break(a.end, b.begin, b.begin_s - a.end_s) for a, b in pairs]
+        return [Break(a.end, b.begin, b.begin_s - a.end_s) for a, b in pairwise(self._pieces)]
 
     def place(self, when: float) -> float:
         """Return where a time stands; one before or after all others at the edge."""
@@ -200,7 +200,7 @@ def _joined(spans: list[tuple[float, float]], *, shorten: bool) -> list[tuple[fl
         else:
             found.append((begin, end))
     busy_s = sum(end - begin for begin, end in found)
-    pauses = sorted((after[0] - before[1] for before, after in zip(found, found[1:], strict=False)), reverse=True)
+    pauses = sorted((after[0] - before[1] for before, after in pairwise(found)), reverse=True)
     limit_s = max(busy_s * LONG_PAUSE, *pauses[MAX_PIECES - 1 : MAX_PIECES], 1e-3) if shorten and busy_s else math.inf
     joined: list[tuple[float, float]] = []
     for begin, end in found:
