@@ -197,9 +197,7 @@ def _shape(kind: SignKind) -> Markup:
 
 def _picture(kind: SignKind) -> Markup:
     box = "-8 -8 16 16"
-    return element(
-        "svg", _shape(kind), class_=f"sign {kind}", width=14, height=14, viewBox=box, aria_hidden="true"
-    )
+    return element("svg", _shape(kind), class_=f"sign {kind}", width=14, height=14, viewBox=box, aria_hidden="true")
 
 
 def _box(begin: float, end: float, y: float, height: float, kind: str, title: str = "") -> Markup:
