@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse
 
 from everturn.clock import Clock
 from everturn.conversations import page, wording
-from everturn.service.dashboard import words
+from everturn.service.dashboard import charts, words
 from everturn.service.dashboard.assets import assets
 
 POLICY = "; ".join(
@@ -62,7 +62,14 @@ class Renderer:
         return self._version()
 
     def page(
-        self, request: Request, template: str, *, version: int | None = None, status: int = 200, **values: Any
+        self,
+        request: Request,
+        template: str,
+        *,
+        version: int | None = None,
+        news: str = "/live",
+        status: int = 200,
+        **values: Any,
     ) -> HTMLResponse:
         """Return a page.
 
@@ -70,10 +77,11 @@ class Renderer:
             request: What it answers.
             template: Its template; extends `base.html`.
             version: Which news it holds, as `version` told before they were looked up; `None`: it is never updated.
+            news: Where the script in it hears that there are news; see `everturn.service.dashboard.stream`.
             status: The status code.
             values: What the template shows.
         """
-        told = {"now": self._clock.now(), "here": request.url.path, "version": version, **values}
+        told = {"now": self._clock.now(), "here": request.url.path, "version": version, "news": news, **values}
         return HTMLResponse(environment().get_template(template).render(told), status, HEADERS)
 
     def error(self, request: Request, status: int, message: str, hint: str) -> HTMLResponse:
@@ -102,5 +110,5 @@ def environment() -> Environment:
     )
     made.filters.update(markdown=page.markdown, image=page.image)
     made.tests.update(failed=wording.failed)
-    made.globals.update(words=wording, say=words, navigation=NAVIGATION, assets=assets())
+    made.globals.update(words=wording, say=words, navigation=NAVIGATION, assets=assets(), charts=charts)
     return made

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from math import isfinite
+from urllib.parse import quote, urlencode
 
+from everturn.conversations import conversation
 from everturn.conversations.wording import clean, cut, one_line
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -85,6 +87,34 @@ def repo_name(repo: str) -> str:
 def short_id(name: str) -> str:
     """Return the beginning of an id, enough to tell it from others in a list."""
     return cut(one_line(name), 9)
+
+
+def hit_kind(kind: str, tool: str | None) -> str:
+    """Return what kind of text was found."""
+    name = one_line(tool or "a tool")
+    return {"tool_input": f"{name} called", "tool_result": f"{name} answered", "user": "told"}.get(kind, kind)
+
+
+def moment(text: str) -> float | None:
+    """Return a timestamp in seconds since the Unix epoch; `None` if it is none."""
+    found = conversation.moment(text)
+    return None if found is None else found.timestamp()
+
+
+def session_address(session_id: str) -> str:
+    """Return where a session's page is."""
+    return f"/sessions/{quote(clean(session_id), safe='')}"
+
+
+def turn_address(session_id: str, run_id: str, turn: int) -> str:
+    """Return where one turn of a run is shown."""
+    return f"{session_address(session_id)}?{urlencode({'run': clean(run_id), 'turn': turn})}#here"
+
+
+def address(path: str, **asked: str | int | None) -> str:
+    """Return where a page is that is asked for something; what is nothing is left out."""
+    told = {name: clean(str(value)) for name, value in asked.items() if value not in (None, "", 0)}
+    return f"{path}?{urlencode(told)}" if told else path
 
 
 def _moment(at: float) -> datetime:
