@@ -3,52 +3,66 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
+from urllib.parse import quote
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
-from everturn.errors import Conflict, NotFound
 from everturn.service.dashboard import charts, sessions
 from everturn.service.dashboard.rendering import Renderer
 from everturn.service.dashboard.sessions import TURNS
 from everturn.service.dashboard.timeline import spans, timeline
-from everturn.service.views.desk import Desk
 from everturn.service.views.session import SessionPage
 
 _SLIDE = TURNS // 2  # a page that shows the latest turns leaves out so many at once, not one after the other
 
 
+class SessionDesk(Protocol):
+    """What the pages of sessions ask; see `Desk`, whose methods these are."""
+
+    def session(self, named: str, offset: int | None, limit: int) -> SessionPage: ...  # noqa: D102
+    def version(self, session_id: str | None = None) -> int: ...  # noqa: D102
+
+
 class SessionPages:
-    """Answers with the pages of sessions.
+    """Answers with the pages of sessions. The methods block: whoever calls them does so in a thread.
 
     Args:
         desk: What is asked.
         renderer: Makes the pages.
     """
 
-    def __init__(self, desk: Desk, renderer: Renderer) -> None:
+    def __init__(self, desk: SessionDesk, renderer: Renderer) -> None:
         self._desk = desk
         self._renderer = renderer
 
-    async def show(self, request: Request) -> Response:
-        """Answer with a page of a session.
+    def show(self, request: Request) -> Response:
+        """Return a page of a session: with its last turns while somebody is at work on it, otherwise with its first.
 
-        While somebody is at work on it, with its last turns, otherwise with its first ones; with those from `from` on,
-        the place of a turn in the conversation, or with those around `at`, the id of a turn.
+        With those from `from` on instead, the place of a turn in the conversation, or those around `at`, the id of a
+        turn. A beginning of an id, or a work item's key, leads to the address of the session.
+
+        Raises:
+            NotFound: There is none.
+            Conflict: There are several whose ids begin so.
+            Corrupt: It cannot be read. Names the object.
+            Unavailable: The store did not answer.
         """
-        version = self._renderer.version
-        try:
-            page = await run_in_threadpool(self._find, request)
-        except NotFound as error:
-            return self._renderer.error(request, 404, error.message, error.hint)
-        except Conflict as error:
-            return self._renderer.error(request, 409, error.message, error.hint)
-        lanes = sessions.lanes(page, request.url.path)
+        named = request.path_params["named"]
+        version = self._desk.version(named)
+        page = self._find(named, request)
+        session_id = page.session.session_id
+        address = f"/sessions/{quote(session_id, safe='')}"
+        if named != session_id:
+            query = f"?{request.url.query}" if request.url.query else ""
+            return RedirectResponse(address + query, 303)
+        lanes = sessions.lanes(page, address)
         return self._renderer.page(
             request,
             "session.html",
             version=version,
+            news=f"/live?session={quote(session_id, safe='')}",
             found=page,
             view=page.session,
             chapters=sessions.chapters(page),
@@ -62,11 +76,10 @@ class SessionPages:
             agents=True,
         )
 
-    def _find(self, request: Request) -> SessionPage:
-        named = request.path_params["session_id"]
+    def _find(self, named: str, request: Request) -> SessionPage:
         asked = request.query_params
         first = asked.get("from", "")
-        if first.isdecimal() and len(first) < 10:
+        if first.isascii() and first.isdecimal() and len(first) < 10:
             return self._desk.session(named, max(0, int(first) - 1), TURNS)
         page = self._desk.session(named, None, TURNS)
         position = sessions.positions(page).get(asked["at"]) if "at" in asked else None

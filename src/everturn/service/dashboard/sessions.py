@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from urllib.parse import quote
+
+from markupsafe import Markup
 
 from everturn.conversations.conversation import moment
 from everturn.conversations.wording import cut, duration, one_line, plural
 from everturn.service.dashboard.charts import Bound, Point
-from everturn.service.dashboard.timeline import SIGNS, Block, Lane, Sign
+from everturn.service.dashboard.timeline import SIGNS, Block, Lane, Sign, picture
 from everturn.service.views.session import Mark, PlacedTurn, RunView, SessionPage
 
 TURNS = 40  # on a page
@@ -47,7 +49,7 @@ class Chapter:
         opening: How it began, for people; sentences without a final stop.
         closing: How it ended; the same.
         tone: How to show that: `good`, `warn`, `bad` or `calm`.
-        sign: The kind of the timeline's sign for its end.
+        picture: The sign of its end, as on the timeline.
         pause: How much time passed between the run before and this one; empty if that is not known.
         turns: Its turns.
     """
@@ -60,7 +62,7 @@ class Chapter:
     opening: tuple[str, ...] = ()
     closing: tuple[str, ...] = ()
     tone: str = "calm"
-    sign: str = ""
+    picture: Markup = field(default_factory=Markup)
     pause: str = ""
     turns: tuple[Placed, ...] = ()
 
@@ -89,10 +91,10 @@ def positions(page: SessionPage) -> dict[str, int]:
             by_run.setdefault(mark.run_id, []).append(mark.position)
     prompts = {run.run_id: run.turns for run in page.runs}
     for run_id, places in by_run.items():
+        first, last = min(places), max(places)
         # What came before the first prompt is a turn, too, with the number 0.
-        first = 0 if len(places) > prompts.get(run_id or "", len(places)) else 1
-        for number, position in enumerate(sorted(places), first):
-            found.setdefault(anchor_of(run_id, number), position)
+        shift = first if last - first + 1 > prompts.get(run_id or "", len(places)) else first - 1
+        found.update({anchor_of(run_id, position - shift): position for position in places})
     return found
 
 
@@ -122,7 +124,7 @@ def chapters(page: SessionPage) -> list[Chapter]:
                 opening=_opening(page, run, number),
                 closing=closing,
                 tone=tone,
-                sign=sign,
+                picture=picture(sign) if sign else Markup(),
                 pause=_pause(page.runs[number - 2], run) if number > 1 else "",
                 turns=own,
             )

@@ -108,7 +108,7 @@ def timeline(lanes: Sequence[Lane], *, now: float, name: str = "timeline") -> Ma
     for number, lane in enumerate(drawn):
         plot.draw(*_lane(lane, TOP + _LANE * number, scale, now))
     kinds = dict.fromkeys(sign.kind for lane in drawn for sign in lane.signs)
-    plot.signs([(_picture(kind), SIGNS[kind][1]) for kind in kinds])
+    plot.signs([(picture(kind), SIGNS[kind][1]) for kind in kinds])
     told = ". ".join(f"{lane.name}: {_happened(lane)}" for lane in drawn)
     left_out = f"the last {len(drawn)} of {len(known)} runs" if len(drawn) < len(known) else ""
     heads = ("run", "began", "ended", "turns", "tool calls", "what happened")
@@ -193,7 +193,8 @@ def _shape(kind: str) -> Markup:
     return Markup("{}{}").format(halo, element("path", d=path))
 
 
-def _picture(kind: str) -> Markup:
+def picture(kind: str) -> Markup:
+    """Return a sign of its own, as large as a letter. For the eye only."""
     box = "-8 -8 16 16"
     return element("svg", _shape(kind), class_=f"sign {kind}", width=14, height=14, viewBox=box, aria_hidden="true")
 
