@@ -1,7 +1,7 @@
 """How pages are made: the templates, what they all know, and the headers that pages carry.
 
-Everything goes through the templates, which escape it and take control characters out. A policy in the headers forbids
-what should not be there anyway: scripts and styles in the page, anything from elsewhere, and frames around it.
+Everything goes through the templates, which escape it and take control characters out. A policy in the headers
+forbids what should not be there anyway: scripts and styles in the page, anything from elsewhere, and frames.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Renderer:
 
     @property
     def version(self) -> int:
-        """Which news there are. To be asked for before what a page shows: then nothing is missed, only shown twice."""
+        """Which news there are. Ask for it before what a page shows: then nothing is missed, only shown twice."""
         return self._version()
 
     def page(

@@ -27,6 +27,8 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),
     (b"x-content-type-options", b"nosniff"),
 ]
+_START = {"type": "http.response.start", "status": 200, "headers": _HEADERS}
+_END = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 class News(Protocol):
@@ -75,9 +77,8 @@ class Streams:
             return explain(400, "since is no version", "leave it out, or give the last one that was told")
         if self._count >= self._limit:
             hint = "close some pages, or ask again in a while"
-            return explain(
-                429, f"{self._limit} pages are kept up to date already", hint, headers={"Retry-After": "60"}
-            )
+            message = f"{self._limit} pages are kept up to date already"
+            return explain(429, message, hint, headers={"Retry-After": "60"})
         return _Stream(self, int(since), request.query_params.get("session"))
 
     def opened(self, by: int) -> None:
@@ -96,6 +97,10 @@ class _Stream(Response):
         self._session_id = session_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            await send(_START)
+            await send(_END)
+            return
         self._streams.opened(1)
         try:
             async with anyio.create_task_group() as group:
@@ -112,12 +117,12 @@ class _Stream(Response):
 
     async def _tell(self, send: Send) -> None:
         with anyio.move_on_after(self._streams.send_timeout_s):
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send(_START)
         said = b": hello\n\n"
         while said and await self._say(send, said):
             said = await self._next()
         if not said:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send(_END)
 
     async def _say(self, send: Send, said: bytes) -> bool:
         """Send something, and tell whether the client takes it in time."""

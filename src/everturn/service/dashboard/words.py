@@ -12,7 +12,7 @@ from everturn.conversations.wording import clean, cut, one_line
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 _BYTES = ("kB", "MB", "GB", "TB", "PB")
 _TASK = "task:"
-NOTHING = "–"
+NOTHING = "\u2013"
 
 
 def age(seconds: float) -> str:
@@ -71,7 +71,7 @@ def share(part: float, whole: float) -> float:
 
 
 def work_name(key: str) -> str:
-    """Return a work item's name without what its row says anyway: the last two names of the repository, and the issue."""
+    """Return a work item's name in short: the last two names of its repository, and the issue."""
     if key.startswith(_TASK):
         return one_line(key.removeprefix(_TASK))
     repo, mark, issue = key.partition("@")[2].rpartition("#")
