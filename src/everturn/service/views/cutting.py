@@ -1,16 +1,28 @@
-"""Turns cut down to what a page can show: a tool may have answered megabytes, and a turn may have called thousands."""
+"""Turns cut down to what a page can show: a tool may answer megabytes, and a turn may call thousands of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from everturn.conversations.conversation import Content, Conversation, Media, Notice, Result, Step, Text, ToolCall, Turn
+from everturn.conversations.conversation import (
+    Content,
+    Conversation,
+    Media,
+    Notice,
+    Result,
+    Step,
+    Text,
+    ToolCall,
+    Turn,
+)
+from everturn.service.views.session import PlacedTurn
 
 SAID_CHARS = 40_000
 TOOL_CHARS = 8_000
 IMAGE_CHARS = 2_000_000  # base64
+PAGE_IMAGES_CHARS = 8_000_000
 STEPS = 400
 LINES = 400
 LINE_CHARS = 2_000
@@ -25,10 +37,12 @@ class Cutter:
     Attributes:
         left_out: How many characters it has left out.
         kept: How many it has kept.
+        image_chars: How large images may be, in base64.
     """
 
     left_out: int = 0
     kept: int = 0
+    image_chars: int = IMAGE_CHARS
 
     def turn(self, turn: Turn) -> Turn:
         """Return a turn with its long texts, its large images and its many steps cut."""
@@ -76,7 +90,7 @@ class Cutter:
 
     def _media(self, media: Media) -> Media:
         size = len(media.data or "")
-        if size <= IMAGE_CHARS:
+        if size <= self.image_chars:
             self.kept += size
             return media
         self.left_out += size
@@ -105,3 +119,28 @@ class Cutter:
         named = list(value.items())[:MEMBERS]
         members = {self._text(str(name), LINE_CHARS): self._value(each, depth - 1) for name, each in named}
         return {**members, "…": f"{more:,} more"} if more > 0 else members
+
+
+def without_images(placed: Sequence[PlacedTurn]) -> tuple[PlacedTurn, ...]:
+    """Return turns with no more images than a page can hold; the last ones stay."""
+    left = PAGE_IMAGES_CHARS
+    found: list[PlacedTurn] = []
+    for each in reversed(placed):
+        size = sum(len(media.data or "") for media in _images(each.turn))
+        left -= size
+        found.append(each if left >= 0 or not size else replace(each, turn=_bare(each.turn)))
+    return tuple(reversed(found))
+
+
+def _images(turn: Turn) -> Iterator[Media]:
+    for step in (*turn.prompt, *turn.steps):
+        if isinstance(step, Media):
+            yield step
+        elif isinstance(step, ToolCall):
+            yield from (each for each in (step.result.content if step.result else ()) if isinstance(each, Media))
+            for inner in step.agent.turns if step.agent else ():
+                yield from _images(inner)
+
+
+def _bare(turn: Turn) -> Turn:
+    return Cutter(image_chars=0).turn(turn)

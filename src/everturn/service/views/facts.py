@@ -106,10 +106,7 @@ def seconds(text: str | None) -> float | None:
 
 def sessions(database: sqlite3.Connection) -> dict[str, SessionFacts]:
     """Return all sessions that have journals."""
-    return {
-        row[0]: SessionFacts(*row[:8], cost_is_partial=bool(row[8]), last_at=seconds(row[9]))
-        for row in database.execute(_SESSIONS)
-    }
+    return {row[0]: SessionFacts(*row[:8], bool(row[8]), seconds(row[9])) for row in database.execute(_SESSIONS)}
 
 
 def runs(database: sqlite3.Connection, run_ids: Collection[str]) -> dict[str, RunFacts]:
@@ -118,7 +115,9 @@ def runs(database: sqlite3.Connection, run_ids: Collection[str]) -> dict[str, Ru
     tools = {row[0]: row[1] for row in database.execute(_OPEN_CALLS, (named,))}
     found = {}
     for row in database.execute(_RUNS, (named,)):
-        run_id, session_id, started_at, last_at, outcome, turns, model, cost, partial, tokens, resumed, took = row[:12]
+        run_id, session_id, started_at, last_at, outcome, turns, model, cost, partial, tokens, resumed, took = row[
+            :12
+        ]
         found[run_id] = RunFacts(
             run_id=run_id,
             session_id=session_id,

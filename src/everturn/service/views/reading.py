@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from everturn.conversations.conversation import Conversation, Turn, Usage
@@ -19,6 +19,7 @@ from everturn.service.views.cutting import Cutter
 from everturn.service.views.facts import seconds
 from everturn.service.views.session import CostPoint, Mark, PlacedTurn, RunView
 from everturn.service.views.spending import RunCost, cost_of
+from everturn.service.views.thinning import thinned
 from everturn.service.views.timeline import run_marks, transcript_marks
 from everturn.transcripts.archive import Archive
 
@@ -48,7 +49,7 @@ class Told:
     runs: tuple[RunView, ...] = ()
     marks: tuple[Mark, ...] = ()
     costs: tuple[CostPoint, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     models: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     branch: str | None = None
@@ -145,7 +146,7 @@ def _of_journals(story: Story, found: Mapping[RunRef, RunJournal]) -> Told:
         turns=tuple(placed),
         runs=tuple(_run(told, costs[told.ref]) for told in story.runs),
         marks=tuple(sorted(marks, key=lambda mark: mark.at)),
-        costs=_thinned(list(_points(story, costs, positions))),
+        costs=thinned(list(_points(story, costs, positions)), MAX_POINTS),
         usage=conversation.usage_with_agents,
         models=_models(conversation.turns),
         problems=tuple(_problems(story)),
@@ -164,9 +165,7 @@ def _placed(story: Story, costs: Mapping[RunRef, RunCost], cutter: Cutter) -> It
             yield _cut(position, told.ref.run_id, turn, cutter, None if cost is None else cost.cost_usd)
 
 
-def _cut(
-    position: int, run_id: str | None, turn: Turn, cutter: Cutter, cost_usd: float | None = None
-) -> PlacedTurn:
+def _cut(position: int, run_id: str | None, turn: Turn, cutter: Cutter, cost_usd: float | None = None) -> PlacedTurn:
     before = cutter.left_out
     shown = cutter.turn(turn)
     return PlacedTurn(position, run_id, shown, cutter.left_out - before, cost_usd)
@@ -187,12 +186,6 @@ def _points(
             position = positions.get((told.ref.run_id, number))
             if at is not None and position is not None:
                 yield CostPoint(at, total, tokens, turn.cost_usd, turn.tokens, told.ref.run_id, position)
-
-
-def _thinned(points: Sequence[CostPoint]) -> tuple[CostPoint, ...]:
-    """Leave out some, evenly; the last one stays."""
-    step = -(-len(points) // MAX_POINTS) or 1
-    return tuple(points[::-1][::step][::-1])
 
 
 def _run(told: RunStory, cost: RunCost) -> RunView:
@@ -243,14 +236,12 @@ def _of_transcript(found: Conversation) -> Told:
         tokens += used
         if at is not None:
             is_last = each.position == len(placed)
-            points.append(
-                CostPoint(at, found.cost_usd if is_last else None, tokens, None, used, None, each.position)
-            )
+            points.append(CostPoint(at, found.cost_usd if is_last else None, tokens, None, used, None, each.position))
     return Told(
         source="transcript",
         turns=placed,
         marks=tuple(sorted(transcript_marks(placed), key=lambda mark: mark.at)),
-        costs=_thinned(points),
+        costs=thinned(points, MAX_POINTS),
         usage=found.usage_with_agents,
         models=_models(found.turns),
         chars=cutter.kept,

@@ -73,7 +73,9 @@ def cost_of(journal: RunJournal) -> RunCost:
     fold.take(lines)
     rows = fold.drain()
     run = dict(zip(RUN, rows.run, strict=True))
-    return RunCost(run["cost_usd"], bool(run["cost_is_partial"]), {turn: _turn(row) for turn, row in rows.turns.items()})
+    return RunCost(
+        run["cost_usd"], bool(run["cost_is_partial"]), {turn: _turn(row) for turn, row in rows.turns.items()}
+    )
 
 
 def _counts(event: Event | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from everturn.conversations.wording import duration, plural
 from everturn.logbook.entries import SweepEntry, Waiting
@@ -83,7 +83,7 @@ class Seen:
     sweep: SweepEntry | None = None
     sweep_failed: bool = False
     sweep_interval_s: float = 0.0
-    waiting: Waiting = Waiting()
+    waiting: Waiting = field(default_factory=Waiting)
     failed_deliveries: Sequence[float] = ()
 
 
@@ -184,7 +184,9 @@ def _stale_claims(seen: Seen) -> Sign:
         return Sign(name, title, "green", 0, "Whoever began work has finished it, or is at it.", place)
     oldest = seen.now - min(each.held_until for each in seen.stale)
     what = plural(count, "work item was", "work items were")
-    reason = f"{what} left by a worker that died, for {duration(max(0.0, oldest))} at most, and nobody has taken over."
+    reason = (
+        f"{what} left by a worker that died, for {duration(max(0.0, oldest))} at most, and nobody has taken over."
+    )
     return Sign(name, title, "amber", count, reason, place)
 
 
