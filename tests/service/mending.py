@@ -14,6 +14,8 @@ from pathlib import Path
 from everturn import Settings, WorkItem
 from everturn.demo.machine import Machine
 from everturn.demo.worker import Plan
+from everturn.log.objects import run
+from everturn.runtime import open_journals
 from everturn.testing import (
     ModelRequest,
     Reply,
@@ -24,6 +26,7 @@ from everturn.testing import (
     cli_environment,
     make_repository,
 )
+from polling import wait_until
 
 TIMEOUT_S = 60.0
 PROMPT = (
@@ -156,6 +159,7 @@ class Mending:
             "EVERTURN_STORE": self.settings.store_url(),
             "EVERTURN_REGISTRY": self.settings.registry_url(),
             "EVERTURN_CLAIM_TTL_S": "2",
+            "EVERTURN_JOURNAL_SHIP_S": "0.05",
             "EVERTURN_CLAIM_WAIT_S": "60",
             "HOSTILE": HOSTILE,
             **{
@@ -168,7 +172,7 @@ class Mending:
         return Machine(self.folder / name, environment, plan, lambda event: None)
 
     def until_mid_sentence(self, machine: Machine) -> None:
-        """Wait until the worker's agent is in the middle of the sentence that it does not end."""
+        """Wait until the worker's agent is in the middle of the sentence that it does not end, and that is stored."""
         machine.wait_for(
             lambda events: any(event["event"] == "delta" and "agree" in event["text"] for event in events), TIMEOUT_S
         )

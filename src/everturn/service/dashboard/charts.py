@@ -89,7 +89,7 @@ def disk_trend(samples: Sequence[Sample], *, name: str = "disk-trend") -> Markup
     scale = TimeScale([(known[0].at, known[0].at), *((each.at, each.at) for each in known)], shorten=False)
     sums = [list(accumulate(map(_bytes, _parts(each)))) for each in known]
     values = ValueScale.of((each[-1] for each in sums), 1000.0)
-    plot = Plot(name, PLOT_HEIGHT, scale, top=NAMES - 6)
+    plot = Plot(name, PLOT_HEIGHT, scale, top=NAMES // 2)
     plot.levels(values.ticks(lambda value, _: words.size(round(value))))
     below = [(scale.place(each.at), 0.0) for each in known]
     for number in range(len(_PARTS)):

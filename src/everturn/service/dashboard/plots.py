@@ -11,7 +11,7 @@ from everturn.service.dashboard.scales import Tick, TimeScale
 from everturn.service.dashboard.svg import element, number, percent
 
 TOP = 8  # room for what sticks out above
-NAMES = 26  # and for the names of bounds
+NAMES = 36  # and for the names of bounds
 AXIS = 20  # and below
 EDGE = 0.09  # so near to an edge, words begin or end at their place instead of standing around it
 WIDE = 1000  # the width of what is stretched to that of the chart

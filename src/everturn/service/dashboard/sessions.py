@@ -11,7 +11,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from everturn.conversations.conversation import Turn, moment
-from everturn.conversations.wording import cut, duration, one_line, plural, title
+from everturn.conversations.wording import duration, one_line, plural, title
 from everturn.service.dashboard.charts import Bound, Point
 from everturn.service.dashboard.timeline import SIGNS, Block, Lane, Sign, picture
 from everturn.service.views.session import Mark, PlacedTurn, RunView, SessionPage
@@ -149,8 +149,7 @@ def lanes(page: SessionPage, address: str) -> list[Lane]:
     found = []
     for number, run in enumerate(page.runs, 1):
         name = f"Run {number}" + (f" · {one_line(run.worker)}" if run.worker else "")
-        opening = () if number == 1 else _opening(page, run, number)
-        note = cut("; ".join((*opening, *_closing(page, run)[2])), 90)
+        note = "; ".join((*_opening(page, run, number), *_closing(page, run)[2]))
         goes_on = page.session.state == "live" and number == len(page.runs) and run.end == "open"
         lane = Lane(name, note, run.started_at, None if goes_on else run.last_at)
         found.append(_lane(page, lane, [mark for mark in page.marks if mark.run_id == run.run_id], anchors, address))
@@ -183,7 +182,7 @@ def commands(page: SessionPage) -> list[tuple[str, str]]:
     found = [("All of it, in a terminal", page.command or f"everturn sessions show {session_id}")]
     if page.source == "journals":
         found.append(("As it goes on", f"everturn journal show --follow {shlex.quote(page.session.work)}"))
-    found.append(("A page to keep", f"everturn sessions export {session_id} --format html --subagents --out ."))
+    found.append(("A page to keep", f"everturn sessions export {session_id} --format html --subagents --output ."))
     return found
 
 
