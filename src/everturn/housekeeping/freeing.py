@@ -59,6 +59,11 @@ class Freed:
         """How much room was freed."""
         return sum(fate.freed_bytes for fate in self.fates)
 
+    def details(self) -> tuple[str, ...]:
+        """Return what became of each thing, for people: first what is gone, then what was kept."""
+        rest = [fate for fate in self.fates if fate not in self.gone]
+        return tuple(fate.told(dry_run=self.dry_run) for fate in (*self.gone, *rest))
+
     def facts(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         return {

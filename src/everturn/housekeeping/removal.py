@@ -77,6 +77,11 @@ class Fate:
         """Whether it is not where it was any more."""
         return self.action in ("removed", "quarantined", "pushed", "rescued")
 
+    def told(self, *, dry_run: bool = False) -> str:
+        """Return what became of it, or would, for people."""
+        would = "would be " if dry_run and self.action != "kept" else ""
+        return f"{self.kind} {self.name} {would}{self.action}{': ' if self.reasons else ''}{'; '.join(self.reasons)}"
+
     @property
     def is_busy(self) -> bool:
         """Whether it was kept because somebody is at work in it, and might go once they are done."""

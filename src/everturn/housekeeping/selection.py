@@ -22,7 +22,7 @@ class Selection:
         every: Whether all of them are meant.
 
     Raises:
-        Invalid: Nothing is selected, or nothing can ever be: the work item is one of another agent, say.
+        Invalid: Nothing is selected, or both all and some of them are.
     """
 
     work: str | None = None
@@ -39,11 +39,6 @@ class Selection:
         for name, value in given.items():
             if not value.strip():
                 raise Invalid(f"the {name} is empty", hint="name one, or leave it out")
-        named = split_key(self.work) if self.work is not None else None
-        if named is not None and self.agent not in (None, named[0]):
-            raise Invalid(f"{self.work} is not a work item of {self.agent}", hint="leave one of the two out")
-        if named is not None and self.repo is not None and not same_repository(self.repo, named[1]):
-            raise Invalid(f"{self.work} is not a work item of {self.repo}", hint="leave one of the two out")
 
     def has(self, record: WorkdirRecord) -> bool:
         """Tell whether a workdir is meant."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
-from fastapi import HTTPException  # the framework lets its own out of where it reads bodies
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +16,7 @@ from everturn.service.protocol import STREAM
 from everturn.telemetry import get_logger
 
 SMALL_BODY_BYTES = 64 << 10  # what is asked of us, webhooks apart, is a few fields at most
+TRACED = 12  # frames of an exception that nobody expected
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 _PAGE_POLICY = (
@@ -57,12 +60,13 @@ class Shield:
         except ClientDisconnect:
             return
         except Exception as error:
-            self._log.error(  # noqa: TRY400  # the trace is a field of the line
-                "request_failed", method=scope["method"], route=_route(inner), error=type(error).__name__, exc_info=True
-            )
+            method, kind = scope["method"], type(error).__name__
+            self._log.error("request_failed", method=method, route=_route(inner), error=kind, trace=_trace(error))
             if way_out.begun:
                 raise  # the server ends the connection, so that nobody takes half of it for all
-            response = explain(500, "something went wrong inside the service", "its log says what", path=scope["path"])
+            response = explain(
+                500, "something went wrong inside the service", "its log says what", path=scope["path"]
+            )
             await response(inner, receive, way_out.send)
 
 
@@ -94,6 +98,12 @@ class _WayOut:
         headers.setdefault("content-security-policy", _PAGE_POLICY if media_type == "text/html" else _POLICY)
         if media_type == "text/event-stream":
             self._scope.setdefault("state", {})[STREAM] = True
+
+
+def _trace(error: BaseException) -> list[str]:
+    """Return where an exception was raised: places in the code, and none of the values that it may carry."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{frame.name} ({Path(frame.filename).name}:{frame.lineno})" for frame in frames[-TRACED:]]
 
 
 def _route(scope: Scope) -> str:

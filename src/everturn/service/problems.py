@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi.responses import HTMLResponse, JSONResponse
 from markupsafe import escape
@@ -92,6 +93,11 @@ def explain(
 def explain_error(error: EverturnError, path: str = "/api", status: int | None = None) -> Response:
     """Return a response that says what an error says; its kind tells the status, if that is not given."""
     return explain(status or status_of(error), error.message, error.hint, path=path)
+
+
+def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what the API's document says of responses that are no successes."""
+    return {status: {"model": Trouble, "description": phrase(status)} for status in statuses}
 
 
 def is_for_programs(path: str) -> bool:

@@ -23,7 +23,7 @@ from everturn.errors import Denied, EverturnError, Invalid, Unavailable
 from everturn.forges import FORGES, Delivery, Forge
 from everturn.model import ForgeName
 from everturn.service.parts import Parts
-from everturn.service.problems import Trouble, explain_error, problems_of
+from everturn.service.problems import explain_error, problems_of
 from everturn.telemetry import get_logger
 
 HELD_BYTES = 128 << 20  # bodies that are being received or understood, all together
@@ -120,7 +120,7 @@ class Reception:
             return explain_error(error, status=status)
         except Unavailable as error:
             metrics.webhooks.labels("failed").inc()
-            self._log.error("webhook_failed", forge=forge, reason=error.message)  # noqa: TRY400  # expected at times
+            self._log.error("webhook_failed", forge=forge, reason=error.message)  # expected at times
             return explain_error(error)
         except EverturnError:
             metrics.webhooks.labels("failed").inc()
