@@ -14,8 +14,6 @@ from pathlib import Path
 from everturn import Settings, WorkItem
 from everturn.demo.machine import Machine
 from everturn.demo.worker import Plan
-from everturn.log.objects import run
-from everturn.runtime import open_journals
 from everturn.testing import (
     ModelRequest,
     Reply,
@@ -26,7 +24,6 @@ from everturn.testing import (
     cli_environment,
     make_repository,
 )
-from polling import wait_until
 
 TIMEOUT_S = 60.0
 PROMPT = (
