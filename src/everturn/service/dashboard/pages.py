@@ -18,8 +18,8 @@ from everturn.service.dashboard.assets import serve_asset
 from everturn.service.dashboard.rendering import Renderer
 from everturn.service.dashboard.stream import News, Streams
 from everturn.service.problems import status_of
-from everturn.service.views.desk import LogKind, LogPage
-from everturn.service.views.values import DiskView, FleetView, Listed, WatchdogView
+from everturn.service.views.log import LogKind
+from everturn.service.views.values import DiskView, FleetView, Listed, LogPage, WatchdogView
 from everturn.telemetry import Metrics, default_metrics
 
 ROWS = 100  # of claims and workdirs; more are counted, not shown
