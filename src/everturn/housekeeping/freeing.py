@@ -268,22 +268,28 @@ class _Attempt:
         return None
 
     def _find(self, key: str) -> SessionRecord | None:
-        return self.holdings.sessions.get(key) if self.dry_run else self.registry.get(key)
+        """Return the session of a work item as it is now or, in a dry run, as it would be."""
+        if self.dry_run:
+            return None if key in self.ended else self.holdings.sessions.get(key)
+        return self.registry.get(key)
 
     def _end(self, key: str) -> None:
         """End a session, if there is one. Raises `Held` if somebody holds it."""
         for _ in range(_ATTEMPTS):  # each time that it has become another session meanwhile
             found = self._find(key)
-            if found is None or key in self.ended:
+            if found is None:
                 return
-            if self.dry_run:
-                if found.held_until is not None and found.held_until > self.clock.now():
-                    raise held(found)
-            elif not self.registry.drop(key, found.session_id, self.wish.why, unless_held=True):
-                continue
-            self.ended.add(key)
-            self.fates.append(Fate("session", key, "dropped", (self.wish.why,)))
-            return
+            if self._dropped(key, found):
+                self.ended.add(key)
+                self.fates.append(Fate("session", key, "dropped", (self.wish.why,)))
+                return
+
+    def _dropped(self, key: str, session: SessionRecord) -> bool:
+        if not self.dry_run:
+            return self.registry.drop(key, session.session_id, self.wish.why, unless_held=True)
+        if session.held_until is not None and session.held_until > self.clock.now():
+            raise held(session)
+        return True
 
     def _wait(self, what: str) -> None:
         self.waiting[what] = None
