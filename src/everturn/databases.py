@@ -9,7 +9,9 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol, TypeVar
+from urllib.parse import quote
 
 from everturn.clock import Clock, Ids
 
@@ -61,20 +63,37 @@ class _Transactions:
 
     def _stop(self) -> None:
         self._changed.acquire()
-        self._changed.wait_for(lambda: not self._count, BUSY_TIMEOUT_S)
-        for keeper in list(self._keepers):
-            keeper.before_fork()
+        if self._changed.wait_for(lambda: not self._count, BUSY_TIMEOUT_S):
+            for keeper in self._keepers:
+                keeper.before_fork()
 
     def _go_on(self) -> None:
         self._changed.release()
 
     def _begin_anew(self) -> None:
         self._changed, self._count = threading.Condition(), 0
-        for keeper in list(self._keepers):
+        for keeper in self._keepers:
             keeper.after_fork()
 
 
 transactions = _Transactions()
+
+
+def connect(path: Path, mode: str, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
+    """Open a database for any thread. Its transactions are begun and ended by statements.
+
+    Args:
+        path: The file.
+        mode: `ro`, `rw`, or `rwc`: it is made if it is not there.
+        timeout_s: How long to wait for others, in seconds.
+    """
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
+        uri=True,
+        timeout=timeout_s,
+        isolation_level=None,
+        check_same_thread=False,
+    )
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from everturn import databases
 from everturn.clock import Clock, Ids
@@ -44,7 +43,7 @@ class LogbookFile:
         return databases.when_free(self._open_to_write, self._clock, self._ids)
 
     def _open_to_write(self, timeout_s: float) -> sqlite3.Connection:
-        connection = self._connect("rwc", timeout_s)
+        connection = databases.connect(self.path, "rwc", timeout_s)
         try:
             connection.execute("PRAGMA synchronous = FULL")
             if not self._is_ours(connection):
@@ -83,22 +82,13 @@ class LogbookFile:
         """
 
         def look(timeout_s: float) -> list[tuple[Any, ...]]:
-            with databases.transactions.one(), closing(self._connect("rw", timeout_s)) as connection:
+            with databases.transactions.one(), closing(databases.connect(self.path, "rw", timeout_s)) as connection:
                 return connection.execute(query, values).fetchall() if self._is_ours(connection) else []
 
         try:
             return databases.when_free(look, self._clock, self._ids) if self.path.exists() else []
         except Exception as error:
             raise self.explain(error) from error
-
-    def _connect(self, mode: str, timeout_s: float) -> sqlite3.Connection:
-        return sqlite3.connect(
-            f"file:{quote(str(self.path))}?mode={mode}",
-            uri=True,
-            timeout=timeout_s,
-            isolation_level=None,
-            check_same_thread=False,  # whoever makes a fork closes it
-        )
 
     def _is_ours(self, connection: sqlite3.Connection) -> bool:
         """Return `False` if the file is empty."""

@@ -64,4 +64,7 @@ class Sweeps:
 
     def _look(self, which: str, values: tuple[object, ...]) -> list[SweepEntry]:
         query = f"{_SELECT} {which} ORDER BY number DESC LIMIT ?"
-        return [SweepEntry(*row[:5], json.loads(row[5])) for row in self._file.rows(query, values)]
+        return [
+            SweepEntry(number, why, begun_at, state, done_at, json.loads(facts))
+            for number, why, begun_at, state, done_at, facts in self._file.rows(query, values)
+        ]
