@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from everturn.clock import Clock, Ids, SystemClock
+from everturn.logbook.logbook import Logbook
 from everturn.registry import Registry, open_registry
 from everturn.settings import Settings
 from everturn.telemetry import Metrics, default_metrics
 from everturn.workshop import Workshop
-
-if TYPE_CHECKING:
-    from everturn.logbook.logbook import Logbook
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Parts:
 
     @classmethod
     def open(cls, settings: Settings, *, clock: Clock | None = None) -> Self:
-        """Wire it together. Only the logbook is opened; it is made if it is not there.
+        """Wire it together. Nothing is made or asked for yet.
 
         Args:
             settings: How all of it is to be.
@@ -47,20 +45,17 @@ class Parts:
 
         Raises:
             Invalid: A setting is wrong.
-            EverturnError: The logbook cannot be opened.
         """
-        from everturn.logbook.logbook import Logbook  # noqa: PLC0415
-
-        clock = clock or SystemClock()
+        clock, ids = clock or SystemClock(), Ids()
         registry = open_registry(settings.registry_url(), ages=settings.session_ages(), settings=settings)
         return cls(
             settings=settings,
             clock=clock,
-            ids=Ids(),
+            ids=ids,
             metrics=default_metrics(),
             registry=registry,
             workshop=Workshop.open(settings, registry, clock=clock),
-            logbook=Logbook(settings.logbook_path(), clock=clock),
+            logbook=Logbook(settings.logbook_path(), clock=clock, ids=ids),
         )
 
     def close(self) -> None:
