@@ -1,6 +1,6 @@
 """Forges that send webhooks, as far as a receiver can tell: their headers, the shapes of their payloads, signatures.
 
-Shapes and names of fields are those that the forges' documentation shows (see docs/webhooks.md); everything else is made up.
+Shapes and names of fields are those that the forges' documentation shows (see docs/webhooks.md); all else is made up.
 """
 
 from __future__ import annotations
