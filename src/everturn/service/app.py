@@ -112,7 +112,6 @@ def make_app(
 def _seat(app: FastAPI, desk: Desk, parts: Parts) -> None:
     """Add the API and the pages; their errors look like pages, too."""
     app.include_router(api.router(desk))
-    app.include_router(api.router(desk))
     app.router.routes.extend(pages.routes(desk, clock=parts.clock, metrics=parts.metrics))
     app.state.renderer = Renderer(parts.clock, desk.version)
 
