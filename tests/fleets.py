@@ -80,7 +80,7 @@ class FakeDesk:
 
     fleet_view: FleetView = field(default_factory=lambda: FleetView(NOW))
     all_sessions: tuple[SessionView, ...] = ()
-    watchdog_view: WatchdogView = field(default_factory=lambda: watchdog())
+    watchdog_view: WatchdogView = field(default_factory=lambda: watchdog("green"))
     disk_view: DiskView = field(default_factory=lambda: disk(0))
     entries: tuple[LogEntry, ...] = ()
     found: Found = field(default_factory=lambda: Found((), 0))
@@ -319,9 +319,7 @@ def hit(number: int) -> Hit:
     pieces = (
         Piece("the cart forgets its "),
         Piece("coupons", is_match=True),
-        Piece(
-            " when the session is renewed: the cookie is written before the price has been reckoned, so that the next request "
-        ),
+        Piece(" when the session is renewed: the cookie is written before the price is known, so that the next "),
         Piece("coupon", is_match=True),
         Piece("…"),
     )
