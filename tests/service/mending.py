@@ -1,4 +1,4 @@
-"""A session as it really comes: the real agent command, a worker that is killed in mid-sentence, another that goes on.
+"""A session as it really comes: the real agent command, a worker that is killed, another that goes on.
 
 The model is scripted: it thinks, looks at a picture, calls a subagent, edits a file, reads what is long and what is
 hostile. Everything else is real.
@@ -14,26 +14,37 @@ from pathlib import Path
 from everturn import Settings, WorkItem
 from everturn.demo.machine import Machine
 from everturn.demo.worker import Plan
-from everturn.testing import ModelRequest, Reply, ScriptedModel, Text, Thinking, ToolUse, cli_environment
-from everturn.testing import make_repository
+from everturn.testing import (
+    ModelRequest,
+    Reply,
+    ScriptedModel,
+    Text,
+    Thinking,
+    ToolUse,
+    cli_environment,
+    make_repository,
+)
 
 TIMEOUT_S = 60.0
-PROMPT = "The area of a circle is wrong: issue #7. Find out why, mend it, and say what you did. <script>alert(1)</script>"
+PROMPT = (
+    "The area of a circle is wrong: issue #7. Find out why, mend it, and say what you did. <script>alert(1)</script>"
+)
 RESUME_PROMPT = "The worker you ran on has died. Go on where you were."
 HOSTILE = "</pre><script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\">"
 _SHAPES = '"""Areas."""\n\nPI = 3.14159\n\n\ndef area(radius: float) -> float:\n    return 2 * PI * radius\n'
 _PICTURE = (
     "import struct,zlib\n"
     "w,h=240,120\n"
-    "row=lambda y: b'\\0'+b''.join(bytes((40+x//2,120+y//2,180)) if (x-120)**2/4+(y-60)**2<2500 else b'\\xf4\\xf4\\xf0'"
-    " for x in range(w))\n"
+    "inside=lambda x,y: (x-120)**2/4+(y-60)**2<2500\n"
+    "colour=lambda x,y: bytes((40+x//2,120+y//2,180)) if inside(x,y) else b'\\xf4\\xf4\\xf0'\n"
+    "row=lambda y: b'\\0'+b''.join(colour(x,y) for x in range(w))\n"
     "chunk=lambda k,d: struct.pack('>I',len(d))+k+d+struct.pack('>I',zlib.crc32(k+d))\n"
     "open('circle.png','wb').write(b'\\x89PNG\\r\\n\\x1a\\n'+chunk(b'IHDR',struct.pack('>IIBBBBB',w,h,8,2,0,0,0))"
     "+chunk(b'IDAT',zlib.compress(b''.join(map(row,range(h)))))+chunk(b'IEND',b''))\n"
 )
 _ANSI = (
     "printf '\\033[1;31mFAILED\\033[0m tests/test_shapes.py::test_area - \\033[33massert 18.8 == 28.3\\033[0m\\n"
-    "\\033]0;owned\\007\\033[32m3 passed\\033[0m, \\033[31m1 failed\\033[0m\\n'; echo \"$HOSTILE\"; exit 1"
+    '\\033]0;owned\\007\\033[32m3 passed\\033[0m, \\033[31m1 failed\\033[0m\\n\'; echo "$HOSTILE"; exit 1'
 )
 _DELEGATE = {
     "description": "Count who calls area()",
@@ -91,7 +102,7 @@ class Mending:
         shapes = str(self._checkout() / "shapes.py")
         done = len(request.tool_results())
         if any(RESUME_PROMPT in text for text in request.texts()):
-            done = max(done, 7)
+            done = 8 if any("Back at it" in text for text in request.texts()) else 7
         return [
             lambda: Reply(
                 Thinking("The formula may be that of the circumference. Let me look at it and at the tests first."),
@@ -145,16 +156,23 @@ class Mending:
             "EVERTURN_STORE": self.settings.store_url(),
             "EVERTURN_REGISTRY": self.settings.registry_url(),
             "EVERTURN_CLAIM_TTL_S": "2",
+            "EVERTURN_JOURNAL_SHIP_S": "0.05",
             "EVERTURN_CLAIM_WAIT_S": "60",
             "HOSTILE": HOSTILE,
-            **{f"GIT_{who}_{what}": "t@example.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+            **{
+                f"GIT_{who}_{what}": "t@example.invalid"
+                for who in ("AUTHOR", "COMMITTER")
+                for what in ("NAME", "EMAIL")
+            },
         }
         plan = Plan("fixer", str(self.repo), "7", PROMPT, RESUME_PROMPT, str(self.folder / f"receipts-{name}.jsonl"))
         return Machine(self.folder / name, environment, plan, lambda event: None)
 
     def until_mid_sentence(self, machine: Machine) -> None:
-        """Wait until the worker's agent is in the middle of the sentence that it does not end."""
-        machine.wait_for(lambda events: any("agree" in str(event.get("text")) for event in events), TIMEOUT_S)
+        """Wait until the worker's agent is in the middle of the sentence that it does not end, and that is stored."""
+        machine.wait_for(
+            lambda events: any(event["event"] == "delta" and "agree" in event["text"] for event in events), TIMEOUT_S
+        )
 
     def mend(self) -> None:
         """Have a first worker killed in mid-sentence, and another one finish the work."""

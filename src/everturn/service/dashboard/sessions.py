@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from urllib.parse import quote
 
 from markupsafe import Markup
 
-from everturn.conversations.conversation import moment
-from everturn.conversations.wording import cut, duration, one_line, plural
+from everturn.conversations.conversation import Turn, moment
+from everturn.conversations.wording import duration, one_line, plural, title
 from everturn.service.dashboard.charts import Bound, Point
 from everturn.service.dashboard.timeline import SIGNS, Block, Lane, Sign, picture
 from everturn.service.views.session import Mark, PlacedTurn, RunView, SessionPage
@@ -26,12 +26,14 @@ class Placed:
     Attributes:
         placed: The turn.
         anchor: Its id on the page.
-        before: That of the turn before it; empty if it is on another page.
+        title: What began it, and whether it was broken off.
+        before: The id of the turn before it; empty if it is on another page.
         after: That of the turn after it.
     """
 
     placed: PlacedTurn
     anchor: str
+    title: str
     before: str = ""
     after: str = ""
 
@@ -140,32 +142,17 @@ def lanes(page: SessionPage, address: str) -> list[Lane]:
         address: Where its page is; links lead to turns there.
     """
     anchors = {position: anchor for anchor, position in positions(page).items()}
-
-    def lane(name: str, note: str, begin: float | None, end: float | None, marks: Sequence[Mark]) -> Lane:
-        turns = [mark for mark in marks if mark.kind == "turn"]
-        blocks = []
-        for mark in turns:
-            until = mark.until if mark.until is not None else end if mark is turns[-1] else mark.at
-            href = "" if mark.position not in anchors else link_to(address, anchors[mark.position])
-            blocks.append(Block(mark.at, until, f"{mark.text}, {plural(mark.calls, 'tool call')}", href))
-        places = {mark.position for mark in turns}
-        calls = [call for each in page.turns if each.position in places for call in each.turn.calls]
-        whens = (moment(call.at) for call in calls)
-        ticks = tuple(when.timestamp() for when in whens if when is not None)
-        signs = tuple(Sign(mark.at, mark.kind, mark.text) for mark in marks if mark.kind in SIGNS)
-        return Lane(name, note, begin, end, tuple(blocks), ticks, signs, sum(mark.calls for mark in turns))
-
     if not page.runs:
         begin = min((mark.at for mark in page.marks), default=None)
         end = max((mark.until or mark.at for mark in page.marks), default=None)
-        return [lane("transcript", "", begin, end, page.marks)] if page.marks else []
+        return [_lane(page, Lane("Transcript", "", begin, end), page.marks, anchors, address)] if page.marks else []
     found = []
     for number, run in enumerate(page.runs, 1):
-        marks = tuple(mark for mark in page.marks if mark.run_id == run.run_id)
-        goes_on = page.session.state == "live" and number == len(page.runs) and run.end == "open"
         name = f"Run {number}" + (f" · {one_line(run.worker)}" if run.worker else "")
-        note = ", ".join(sign.text for sign in marks if sign.kind in SIGNS and sign.kind != "compacted")
-        found.append(lane(name, cut(note, 90), run.started_at, None if goes_on else run.last_at, marks))
+        note = "; ".join((*_opening(page, run, number), *_closing(page, run)[2]))
+        goes_on = page.session.state == "live" and number == len(page.runs) and run.end == "open"
+        lane = Lane(name, note, run.started_at, None if goes_on else run.last_at)
+        found.append(_lane(page, lane, [mark for mark in page.marks if mark.run_id == run.run_id], anchors, address))
     return found
 
 
@@ -195,7 +182,7 @@ def commands(page: SessionPage) -> list[tuple[str, str]]:
     found = [("All of it, in a terminal", page.command or f"everturn sessions show {session_id}")]
     if page.source == "journals":
         found.append(("As it goes on", f"everturn journal show --follow {shlex.quote(page.session.work)}"))
-    found.append(("A page to keep", f"everturn sessions export {session_id} --format html --subagents --out ."))
+    found.append(("A page to keep", f"everturn sessions export {session_id} --format html --subagents --output ."))
     return found
 
 
@@ -212,8 +199,13 @@ def _linked(turns: Sequence[PlacedTurn]) -> list[Placed]:
         anchor = anchor_of(each.run_id, each.turn.number)
         anchors[anchor if anchor not in anchors else f"{anchor}-{each.position}"] = None
     named = ["", *anchors, ""]
-    around = zip(turns, named[1:], named, named[2:], strict=False)
-    return [Placed(each, anchor, before, after) for each, anchor, before, after in around]
+    around = zip(turns, named, named[1:], named[2:], strict=False)
+    return [Placed(each, anchor, _title(each.turn), before, after) for each, before, anchor, after in around]
+
+
+def _title(turn: Turn) -> str:
+    """Return what a turn is; how its run began stands before it already."""
+    return title(replace(turn, claim=None, resumed=False))
 
 
 def _opening(page: SessionPage, run: RunView, number: int) -> tuple[str, ...]:
@@ -248,6 +240,28 @@ def _closing(page: SessionPage, run: RunView) -> tuple[str, str, tuple[str, ...]
     if page.session.state == "live":
         return "good", "", asked
     return "warn", "", ("no end yet: its worker has died or cannot be reached, and nobody has taken over", *asked)
+
+
+def _lane(page: SessionPage, lane: Lane, marks: Sequence[Mark], anchors: dict[int, str], address: str) -> Lane:
+    """Return a lane with what happened in its run."""
+    turns = [mark for mark in marks if mark.kind == "turn"]
+    died = any(mark.kind == "died" for mark in marks)
+    blocks = []
+    for mark in turns:
+        is_cut_off = died and mark is turns[-1] and mark.until is None
+        until = mark.until if mark.until is not None else lane.end if mark is turns[-1] else mark.at
+        href = link_to(address, anchors[mark.position]) if mark.position in anchors else ""
+        told = f"{mark.text} ({plural(mark.calls, 'tool call')}{', cut off' if is_cut_off else ''})"
+        blocks.append(Block(mark.at, until, told, href, is_cut_off))
+    places = {mark.position for mark in turns}
+    whens = (moment(call.at) for each in page.turns if each.position in places for call in each.turn.calls)
+    return replace(
+        lane,
+        blocks=tuple(blocks),
+        ticks=tuple(when.timestamp() for when in whens if when is not None),
+        signs=tuple(Sign(mark.at, mark.kind, mark.text) for mark in marks if mark.kind in SIGNS),
+        calls=sum(mark.calls for mark in turns),
+    )
 
 
 def _pause(before: RunView, run: RunView) -> str:

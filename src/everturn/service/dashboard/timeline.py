@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
+from everturn.conversations.wording import cut
 from everturn.service.dashboard import words
 from everturn.service.dashboard.plots import TOP, Plot, table
 from everturn.service.dashboard.scales import TimeScale, is_time
@@ -15,6 +16,7 @@ from everturn.service.dashboard.svg import element, percent
 
 MAX_LANES = 12
 MAX_ROWS = 200
+NOTE_LENGTH = 110
 FINE = 1000  # so many places are told apart from left to right
 _LANE = 46
 _TRACK = 26  # how far the middle of what is drawn is below the top of its lane
@@ -143,7 +145,7 @@ def _settled(lane: Lane) -> Lane | None:
 
 
 def _lane(lane: Lane, y: float, scale: TimeScale, now: float) -> Iterator[Markup]:
-    note = element("tspan", "  ", lane.note, class_="note") if lane.note else ""
+    note = element("tspan", f"  {cut(lane.note, NOTE_LENGTH)}", class_="note") if lane.note else ""
     yield element("text", element("tspan", lane.name, class_="name"), note, x=0, y=y + 12, class_="lane")
     begin, end = scale.place(lane.begin or 0.0), scale.place(now if lane.end is None else lane.end)
     kind = "track live" if lane.end is None else "track"
@@ -206,7 +208,7 @@ def _box(begin: float, end: float, y: float, height: float, kind: str, title: st
 
 
 def _happened(lane: Lane) -> str:
-    return "; ".join([*(sign.title for sign in lane.signs)] or [lane.note or "nothing more is known"])
+    return lane.note or "nothing more is known"
 
 
 def _row(lane: Lane) -> tuple[str, ...]:
