@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from playwright.sync_api import BrowserContext, Page, Request, Route
+from playwright.sync_api import Browser, BrowserContext, Page, Request, Route
+
+# What a page is not allowed to do is told on the console, too; this one says which rule it was.
+_TELL_VIOLATIONS = """document.addEventListener("securitypolicyviolation", (event) =>
+  console.error(`not allowed: ${event.effectiveDirective} ${event.blockedURI}`))"""
 
 
 @dataclass
@@ -34,6 +40,19 @@ class Visitor:
 
 
 Visit = Callable[..., Visitor]
+
+
+@contextmanager
+def visiting(browser: Browser, address: str, **options: Any) -> Iterator[Visitor]:
+    """Have somebody visit what is served there. Whatever their browser complains of fails the test."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(10_000)
+    context.add_init_script(_TELL_VIOLATIONS)
+    visitor = Visitor(context, address)
+    context.on("request", visitor.mind)
+    yield visitor
+    context.close()
+    assert visitor.complaints == []
 
 
 def refuse(route: Route) -> None:

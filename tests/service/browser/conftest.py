@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from fleets import FakeDesk, app_of, serving
-from visitors import Visit, Visitor
+from visitors import Visit, Visitor, visiting
 
 ROOT = Path(__file__).parents[3]
 ARGUMENTS = [
@@ -23,9 +24,6 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# What a page is not allowed to do is told on the console, too; this one says which rule it was.
-_TELL_VIOLATIONS = """document.addEventListener("securitypolicyviolation", (event) =>
-  console.error(`not allowed: ${event.effectiveDirective} ${event.blockedURI}`))"""
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +47,10 @@ def axe() -> str:
 @pytest.fixture
 def visit(chromium: Browser, tmp_path: Path) -> Iterator[Visit]:
     """Return what lets somebody visit the pages of a desk. Whatever their browser complained of fails the test."""
-    opened: list[tuple[Visitor, Any]] = []
+    with ExitStack() as stack:
 
-    def begin(desk: FakeDesk, **options: Any) -> Visitor:
-        service = serving(app_of(desk, tmp_path))
-        address = service.__enter__()
-        context = chromium.new_context(**options)
-        context.set_default_timeout(10_000)
-        context.add_init_script(_TELL_VIOLATIONS)
-        visitor = Visitor(context, address)
-        context.on("request", visitor.mind)
-        opened.append((visitor, service))
-        return visitor
+        def begin(desk: FakeDesk, **options: Any) -> Visitor:
+            address = stack.enter_context(serving(app_of(desk, tmp_path)))
+            return stack.enter_context(visiting(chromium, address, **options))
 
-    yield begin
-    for visitor, service in opened:
-        visitor.context.close()
-        service.__exit__(None, None, None)
-    assert [each for visitor, _ in opened for each in visitor.complaints] == []
+        yield begin
