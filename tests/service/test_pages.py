@@ -169,8 +169,8 @@ def test_a_search_shows_what_was_found_and_leads_there(tmp_path: Path) -> None:
     assert "20 texts" in found.text
     assert "the cart forgets its coupons when" in found.text
     assert found.all("mark")
-    links = [link["href"] for link in found.all("a") if "turn=" in link["href"]]
-    assert links[0] == f"/sessions/{desk.found.hits[1].session_id}?run={1:020x}&turn=1#here"
+    links = [link["href"] for link in found.all("a") if "?at=" in link["href"]]
+    assert links[0] == f"/sessions/{desk.found.hits[1].session_id}?at={1:020x}-1#{1:020x}-1"
 
 
 def test_a_search_that_cannot_be_done_keeps_what_was_typed(tmp_path: Path) -> None:

@@ -8,14 +8,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import anyio
 import pytest
 from starlette.testclient import TestClient
 
 from everturn.journal.events import Assistant, Ended, Event, Prompt, Shutdown, Thinking, ToolResult, ToolUse
 from everturn.model import Claim
+from everturn.runtime import open_transcripts
 from everturn.service.app import make_app
-from everturn.service.dashboard.sessions import anchor_of
+from everturn.service.dashboard.sessions import lanes
+from everturn.service.dashboard.words import anchor_of
 from mirrored import answered, called, resulted
+from recorded import tap
 from service.ground import Fleet, begun, issue, turn
 
 HOSTILE = (
@@ -355,6 +359,31 @@ def test_a_session_that_the_registry_has_forgotten_is_over_but_can_be_read(fleet
     page = look(fleet, claim.session_id)
     assert "over" in page.text
     assert page.turns == [anchor_of("a" * 20, 1)]
+
+
+def test_a_session_without_journals_is_read_from_its_transcript(fleet: Fleet) -> None:
+    claim = fleet.claim(issue(7), "a" * 20)
+    fleet.parts.registry.release(claim)
+    store = open_transcripts(fleet.settings, issue(7).key)
+    entries, agents = tap()
+    key = {"project_key": "p", "session_id": claim.session_id}
+
+    async def write() -> None:
+        await store.append(key, entries)
+        for subpath, told in agents.items():
+            await store.append({**key, "subpath": subpath}, told)
+        await store.aclose()
+
+    anyio.run(write)
+    page = look(fleet, claim.session_id)
+    assert page.turns[0] == anchor_of(None, 1)
+    assert len(page.turns) == len(set(page.turns)) > 3
+    assert "Run 1" not in page.text
+    assert {"timeline", "call", "patch"} <= {
+        name for each in page.values("class") + page.values("id") for name in each.split()
+    }
+    assert page.values("src", "img")[0].startswith("data:image/png;base64,")
+    assert f"everturn sessions show {claim.session_id} --full" in page.text
 
 
 def test_a_session_of_which_nothing_is_stored_says_so(fleet: Fleet) -> None:
