@@ -250,6 +250,17 @@ def test_a_link_to_a_turn_finds_its_page(fleet: Fleet) -> None:
     assert all(f"#{value}" in page.values("href") for value in page.turns)
 
 
+def test_the_timeline_leads_to_turns_on_this_page_and_on_others(fleet: Fleet) -> None:
+    claim = fleet.claim(issue(7), "a" * 20)
+    fleet.keep(claim, many(claim, 45, Ended("completed")))
+    fleet.parts.registry.release(claim)
+    (lane,) = lanes(fleet.desk.session(claim.session_id, 40))
+    here, there = anchor_of("a" * 20, 41), anchor_of("a" * 20, 40)
+    other_page = f"/sessions/{claim.session_id}?at={there}#{there}"
+    assert [block.href for block in lane.blocks[39:41]] == [other_page, f"#{here}"]
+    assert (len(lane.blocks), lane.calls, len(lane.ticks)) == (45, 45, 5)
+
+
 @pytest.mark.parametrize(
     "query", ["?from=-1", "?from=x", "?from=99999999999999999999", "?from=\u0661", "?at=", "?at=z-9"]
 )
