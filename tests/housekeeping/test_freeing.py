@@ -768,6 +768,8 @@ def test_what_cannot_be_removed_when_its_issue_is_closed_is_tried_again(ground: 
         ({"work": ""}, "the work is empty"),
         ({"agent": " "}, "the agent is empty"),
         ({"repo": "", "agent": "fixer"}, "the repo is empty"),
+        ({"repo": "https://me:secret@git.example/shop"}, "has a password"),
+        ({"work": "fixer@https://me:secret@git.example/shop#7"}, "has a password"),
     ],
 )
 def test_a_selection_says_what_is_meant(given: dict[str, Any], message: str) -> None:

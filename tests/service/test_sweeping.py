@@ -237,6 +237,25 @@ def test_what_failed_is_tried_again_after_a_while_and_not_at_every_call(yard: Ya
     assert yard.last_shown() == yard.clock.now()
 
 
+@pytest.mark.parametrize("interval_s", [0, DAY_S])
+def test_a_start_that_failed_is_made_up_for_although_nothing_is_due(yard: Yard, interval_s: float) -> None:
+    yard.service().at_start()
+    yard.make_stale(WORKS[0])
+    yard.service().if_due()
+    yard.ground.session(WORKS[1], Path("/srv"))
+    yard.clock.advance(HOUR_S)
+    sweeps = yard.service(interval_s=interval_s)
+    yard.registry.is_away = True
+    sweeps.at_start()
+    yard.registry.is_away = False
+    assert sweeps.if_due() is None
+    assert sweeps.next_at() == yard.clock.now() + PAUSE_S
+    yard.clock.advance(PAUSE_S)
+    assert sweeps.if_due() is not None
+    assert sweeps.if_due() is None
+    assert yard.noted()[-2:] == [("start", "failed"), ("daily", "done")]
+
+
 def test_what_can_be_swept_is_swept_beside_what_cannot(yard: Yard) -> None:
     yard.ground.open(days_ago=8)
     yard.registry.is_away = True
@@ -281,7 +300,7 @@ def test_a_lock_that_cannot_be_written_is_said_and_keeps_nothing_from_starting(y
     sweeps = yard.service()
     (tmp_path / "state" / "sweep.lock").mkdir(parents=True)
     assert sweeps.at_start() is None
-    with pytest.raises(Denied, match="sweep.lock"):
+    with pytest.raises(Denied, match="cannot write to"):
         sweeps.now()
 
 

@@ -99,6 +99,7 @@ class DailySweep:
         self._metrics = metrics
         self._on_start = on_start
         self._not_before = clock.elapsed()
+        self._is_owed = False  # the last one has failed, when it was due or at the start
         self._lock = logbook.path.with_name("sweep.lock")
         self._log = get_logger()
 
@@ -156,18 +157,21 @@ class DailySweep:
         Raises:
             EverturnError: The logbook cannot be read.
         """
-        if not self._interval_s:
+        if not (self._interval_s or self._is_owed):
             return None
         last_at, now = self._last_at(), self._clock.now()
-        due_at = now if self._is_over(last_at) or self._workdirs.is_due else (last_at or now) + self._interval_s
+        is_due = self._is_owed or self._is_over(last_at) or self._workdirs.is_due
+        due_at = now if is_due else (last_at or now) + self._interval_s
         return max(due_at, now + self._not_before - self._clock.elapsed())
 
     # --- When -----------------------------------------------------------------------------------------------------
 
     @property
     def _is_due(self) -> bool:
-        if not self._interval_s or self._clock.elapsed() < self._not_before:
+        if self._clock.elapsed() < self._not_before:
             return False
+        if self._is_owed or not self._interval_s:
+            return self._is_owed
         return self._is_over(self._last_at()) or self._workdirs.is_due
 
     def _is_over(self, last_at: float | None) -> bool:
@@ -201,10 +205,11 @@ class DailySweep:
         except EverturnError as error:
             self._log.warning("sweep_failed", error=str(error))
             self._pause()
+            self._is_owed = True
             return None
 
     def _pause(self) -> None:
-        self._not_before = self._clock.elapsed() + min(PAUSE_S, self._interval_s)
+        self._not_before = self._clock.elapsed() + min(PAUSE_S, self._interval_s or PAUSE_S)
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
@@ -233,6 +238,7 @@ class DailySweep:
             raise
         outcome: Literal["done", "failed"] = "failed" if result.problems else "done"
         self._logbook.sweeps.end(number, outcome, result.counts()).result()
+        self._is_owed = outcome == "failed"
         self._show()
         return result
 
