@@ -105,7 +105,7 @@ class DeliveryWorker:
                     lock = lock or self._take_turn()
                     more = lock is not None and self._do_some()
                     self._show()
-                except (EverturnError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - it is told; without this thread nothing would be done
                     self._pause(error)
                     continue
                 self._failures = 0
