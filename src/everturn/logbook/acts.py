@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -11,7 +10,7 @@ from typing import Any, Literal
 from everturn.clock import Clock
 from everturn.logbook.entries import Act
 from everturn.logbook.file import LogbookFile
-from everturn.logbook.texts import as_details, as_facts, shortened
+from everturn.logbook.texts import as_details, as_facts, from_json, shortened
 from everturn.logbook.writing import Writer
 
 
@@ -51,9 +50,9 @@ class Acts:
             Denied, Corrupt, Invalid: The file cannot be used, or this cannot be kept.
             Unavailable: Too much waits, or the file is busy, or there is no room. It was not noted.
         """
+        now = self._clock.now()
 
         def work(database: sqlite3.Connection) -> int:
-            now = self._clock.now()
             row = (now, shortened(who), shortened(action), as_facts(asked), state, as_details(details))
             done_at = now if state == "refused" else None
             query = (
@@ -67,10 +66,11 @@ class Acts:
         self, number: int, outcome: Literal["done", "refused", "failed"], details: Sequence[str] = ()
     ) -> Future[None]:
         """Note what came of it. An act that is at its end stays as it is."""
+        now = self._clock.now()
 
         def work(database: sqlite3.Connection) -> None:
             query = "UPDATE acts SET state = ?, details = ?, done_at = ? WHERE number = ? AND done_at IS NULL"
-            database.execute(query, (outcome, as_details(details), self._clock.now(), number))
+            database.execute(query, (outcome, as_details(details), now, number))
 
         return self._writer.submit(work, must=True)
 
@@ -87,6 +87,6 @@ class Acts:
         """
         rows = self._file.rows(query, (before, before, limit))
         return [
-            Act(number, at, source, action, json.loads(asked), state, tuple(json.loads(details)), done_at)
+            Act(number, at, source, action, from_json(asked), state, tuple(from_json(details)), done_at)
             for number, at, source, action, asked, state, details, done_at in rows
         ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -11,7 +10,7 @@ from typing import Any, Literal
 from everturn.clock import Clock
 from everturn.logbook.entries import SweepEntry, SweepReason
 from everturn.logbook.file import LogbookFile
-from everturn.logbook.texts import as_facts
+from everturn.logbook.texts import as_facts, from_json
 from everturn.logbook.writing import Writer
 
 _SELECT = "SELECT number, reason, begun_at, state, done_at, facts FROM sweeps"
@@ -33,19 +32,21 @@ class Sweeps:
 
     def begin(self, reason: SweepReason) -> Future[int]:
         """Note that a sweep begins. The future has its number."""
+        now = self._clock.now()
 
         def work(database: sqlite3.Connection) -> int:
             query = "INSERT INTO sweeps (reason, begun_at, state) VALUES (?, ?, 'begun')"
-            return int(database.execute(query, (reason, self._clock.now())).lastrowid or 0)
+            return int(database.execute(query, (reason, now)).lastrowid or 0)
 
         return self._writer.submit(work, must=True)
 
     def end(self, number: int, outcome: Literal["done", "failed"], facts: Mapping[str, Any]) -> Future[None]:
         """Note what came of it. A sweep that is at its end stays as it is."""
+        now = self._clock.now()
 
         def work(database: sqlite3.Connection) -> None:
             query = "UPDATE sweeps SET state = ?, done_at = ?, facts = ? WHERE number = ? AND done_at IS NULL"
-            database.execute(query, (outcome, self._clock.now(), as_facts(facts), number))
+            database.execute(query, (outcome, now, as_facts(facts), number))
 
         return self._writer.submit(work, must=True)
 
@@ -65,6 +66,6 @@ class Sweeps:
     def _look(self, which: str, values: tuple[object, ...]) -> list[SweepEntry]:
         query = f"{_SELECT} {which} ORDER BY number DESC LIMIT ?"
         return [
-            SweepEntry(number, why, begun_at, state, done_at, json.loads(facts))
+            SweepEntry(number, why, begun_at, state, done_at, from_json(facts))
             for number, why, begun_at, state, done_at, facts in self._file.rows(query, values)
         ]
