@@ -59,16 +59,17 @@ INSTALL = export DEBIAN_FRONTEND=noninteractive && { $(DEBIAN) $(1) || { apt-get
 
 chromium: ## Get Chromium, unless it is there
 	@command -v chromium >/dev/null || test -x /usr/bin/chromium || { \
-	  test "$$(id -u)" = 0 && echo "Getting chromium, for the tests of the dashboard ..." && \
-	  mkdir -p $(TOOLS) && { $(call INSTALL,chromium); } >$(TOOLS)/chromium.log 2>&1; } || \
-	  echo "chromium is missing ($(TOOLS)/chromium.log): install it, as root on Debian: $(DEBIAN) chromium" >&2
+	  echo "Getting chromium, for the tests of the dashboard ..." && mkdir -p $(TOOLS)/chromium && \
+	  { test "$$(id -u)" = 0 || { echo "This needs root."; false; } && $(call INSTALL,chromium); } \
+	  >$(TOOLS)/chromium/log 2>&1; } || \
+	  echo "chromium is missing ($(TOOLS)/chromium/log): install it, as root on Debian: $(DEBIAN) chromium" >&2
 
 # axe-core finds what keeps people out of a page. It is one file of npm's package, which is unpacked, not installed.
 axe: ## Get axe-core, unless it is there
 	@grep -qs "axe v$(AXE)" $(TOOLS)/axe/axe.min.js || { \
 	  echo "Getting axe-core, for the tests of the dashboard ..." && \
 	  rm -rf $(TOOLS)/axe && mkdir -p $(TOOLS)/axe/package && cd $(TOOLS)/axe/package && { \
-	  { command -v npm || { test "$$(id -u)" = 0 && $(call INSTALL,npm); }; } && npm pack axe-core@$(AXE) && \
+	  { command -v npm || { test "$$(id -u)" = 0 || { echo "npm is missing."; false; } && $(call INSTALL,npm); }; } && npm pack axe-core@$(AXE) && \
 	  tar -xzf axe-core-$(AXE).tgz package/axe.min.js; } >log 2>&1 && \
 	  mv package/axe.min.js .. && cd .. && rm -rf package; } || \
 	  echo "axe-core is missing ($(TOOLS)/axe/package/log): install npm, then: make axe" >&2
