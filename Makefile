@@ -69,7 +69,8 @@ axe: ## Get axe-core, unless it is there
 	@grep -qs "axe v$(AXE)" $(TOOLS)/axe/axe.min.js || { \
 	  echo "Getting axe-core, for the tests of the dashboard ..." && \
 	  rm -rf $(TOOLS)/axe && mkdir -p $(TOOLS)/axe/package && cd $(TOOLS)/axe/package && { \
-	  { command -v npm || { test "$$(id -u)" = 0 || { echo "npm is missing."; false; } && $(call INSTALL,npm); }; } && npm pack axe-core@$(AXE) && \
+	  { command -v npm || { test "$$(id -u)" = 0 || { echo "npm is missing."; false; } && $(call INSTALL,npm); }; } && \
+	  npm pack axe-core@$(AXE) && \
 	  tar -xzf axe-core-$(AXE).tgz package/axe.min.js; } >log 2>&1 && \
 	  mv package/axe.min.js .. && cd .. && rm -rf package; } || \
 	  echo "axe-core is missing ($(TOOLS)/axe/package/log): install npm, then: make axe" >&2
