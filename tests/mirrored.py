@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
+from everturn.databases import transaction
 from everturn.journal.events import Assistant, Ended, Event, Init, Prompt, Result, Started, ToolResult, ToolUse
 from everturn.journal.lines import line_of
-from everturn.mirrors.database import connect, set_up, transaction
+from everturn.mirrors.database import connect, set_up
 from everturn.mirrors.folding import RunFold
 from everturn.mirrors.writing import index_texts, write_rows
 

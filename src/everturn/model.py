@@ -124,6 +124,13 @@ class WorkItem:
             )
 
 
+def split_key(key: str) -> tuple[str, str, str] | None:
+    """Return the agent, the repository and the issue that a work item's key names; `None`: it is one of a task."""
+    agent, at, rest = key.partition("@")
+    repo, hash_sign, issue = rest.rpartition("#")
+    return (agent, repo, issue) if at and hash_sign and ":" not in agent else None
+
+
 @dataclass(frozen=True, slots=True)
 class RepositoryOptions:
     """How a repository is checked out.

@@ -202,6 +202,9 @@ class Metrics:
         self.admin_calls = counter(
             "admin_calls", "Admin requests, by how they ended.", outcome=("done", "refused", "failed")
         )
+        self.access_refused = counter(
+            "access_refused", "Requests that brought a wrong token.", door=("read", "admin")
+        )
         self.dashboard_streams = gauge("dashboard_streams", "Browsers that are told of news.")
         self.last_sweep = gauge("last_sweep_timestamp_seconds", "When the service last swept; 0: it never did.")
 

@@ -13,6 +13,7 @@ from everturn.git.credentials import Credentials, Source, from_env, from_file, u
 from everturn.git.runner import Git
 from everturn.housekeeping.disk import Measurer
 from everturn.housekeeping.eviction import Evictor
+from everturn.housekeeping.freeing import Freeing
 from everturn.housekeeping.removal import Removal
 from everturn.housekeeping.sweeping import WorkdirSweeper
 from everturn.registry import Registry
@@ -35,6 +36,7 @@ class Workshop:
         removal: Removes them.
         measurer: Measures them.
         sweeper: Sweeps them.
+        freeing: Frees those whose work has ended, and ends their sessions.
     """
 
     root: Root
@@ -44,6 +46,7 @@ class Workshop:
     removal: Removal
     measurer: Measurer
     sweeper: WorkdirSweeper
+    freeing: Freeing
 
     @classmethod
     def open(
@@ -84,7 +87,8 @@ class Workshop:
             used=measurer.ask,
         )
         sweeper = _sweeper(settings, root, git, registry, removal, measurer, metrics)
-        return cls(root, access, workdirs, rescuer, removal, measurer, sweeper)
+        freeing = Freeing(root, removal, registry, clock=clock)
+        return cls(root, access, workdirs, rescuer, removal, measurer, sweeper, freeing)
 
 
 def _sweeper(

@@ -491,6 +491,74 @@ def test_a_drop_names_the_session_it_means(registry: Registry) -> None:
     assert registry.drop(WORK.key, made.session_id, "again") is False
 
 
+def test_a_session_that_somebody_holds_is_left_alone_by_whoever_drops_gently(
+    registry: Registry, place: Place, clock: ManualClock
+) -> None:
+    made = claim(registry)
+    before = known(registry)
+    with pytest.raises(Held) as caught:
+        place.connect().drop(WORK, made.session_id, "its issue was closed", unless_held=True)
+    assert (caught.value.holder, caught.value.run_id, caught.value.epoch) == ("w1", "run-w1", 1)
+    assert known(registry) == before
+    registry.renew(made, TTL_S)
+    registry.release(made)
+    assert registry.drop(WORK, made.session_id, "its issue was closed", unless_held=True) is True
+    assert registry.drop(WORK, made.session_id, "its issue was closed", unless_held=True) is False
+
+
+def test_a_session_whose_claim_is_over_is_dropped_gently(registry: Registry, clock: ManualClock) -> None:
+    made = claim(registry)
+    clock.advance(AFTER_TTL_S)
+    assert registry.drop(WORK, made.session_id, "its worker has died", unless_held=True) is True
+    with pytest.raises(Fenced, match="was dropped"):
+        registry.renew(made, TTL_S)
+
+
+def test_another_session_than_the_one_that_is_dropped_gently_may_be_held(registry: Registry) -> None:
+    made = claim(registry)
+    assert registry.drop(WORK, str(uuid.UUID(int=1, version=4)), "an older one", unless_held=True) is False
+    registry.renew(made, TTL_S)
+
+
+@pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
+def test_no_jump_of_a_clock_lets_a_held_session_be_dropped_gently_or_keeps_one(
+    registry: Registry, clock: ManualClock, jump_s: float
+) -> None:
+    made = claim(registry)
+    clock.jump(jump_s)
+    with pytest.raises(Held):
+        registry.drop(WORK, made.session_id, "closed", unless_held=True)
+    clock.advance(AFTER_TTL_S)
+    assert registry.drop(WORK, made.session_id, "closed", unless_held=True) is True
+
+
+def test_of_a_claim_and_a_gentle_drop_at_once_one_comes_first_and_no_claim_is_lost(
+    registry: Registry, place: Place
+) -> None:
+    for number in range(8):
+        made = claim(registry)
+        registry.release(made)
+        others = place.connect(), place.connect()
+
+        def dropped(registry: Registry = others[0], session_id: str = made.session_id) -> bool:
+            try:
+                return registry.drop(WORK, session_id, "closed", unless_held=True)
+            except Held:
+                return False
+
+        with ThreadPoolExecutor(2) as pool:
+            dropping, claiming = pool.submit(dropped), pool.submit(claim, others[1], f"w{number}")
+        assert claiming.result().is_new == dropping.result()
+        others[1].release(others[1].renew(claiming.result(), TTL_S))
+
+
+def test_a_work_item_is_known_by_its_key_as_well(registry: Registry, clock: ManualClock) -> None:
+    claim(registry)
+    assert registry.get(WORK.key) == registry.get(WORK) is not None
+    clock.advance(2 * DAY_S)
+    assert registry.get(WORK.key) is None
+
+
 # --- Clocks that jump -----------------------------------------------------------------------------------------------
 
 

@@ -119,11 +119,20 @@ class Workers(RuleBasedStateMachine):
             self.holds = [other for other in self.holds if other is not hold]
 
     @precondition(lambda self: self.epochs)
-    @rule(data=st.data(), worker=st.sampled_from(WORKERS))
-    def drop(self, data: st.DataObject, worker: str) -> None:
+    @rule(data=st.data(), worker=st.sampled_from(WORKERS), gently=st.booleans())
+    def drop(self, data: st.DataObject, worker: str, gently: bool) -> None:
         session_id = data.draw(st.sampled_from(list(self.epochs)))
         for work in WORKS:
-            if self.registries[worker].drop(work, session_id, "no conversation found"):
+            alive = [hold for hold in self.alive(work) if hold.claim.session_id == session_id]
+            try:
+                found = self.registries[worker].drop(work, session_id, "it is over", unless_held=gently)
+            except Held as held:
+                assert gently
+                meant = [hold for hold in self.holds if hold.claim.run_id == held.run_id]
+                assert any(self.clock.elapsed() < hold.until + A_LITTLE_LONGER_S for hold in meant)
+                continue
+            if found:
+                assert not (gently and alive)
                 self.forgotten.add(session_id)
                 for hold in self.holds:
                     hold.evicted = hold.evicted or hold.claim.session_id == session_id

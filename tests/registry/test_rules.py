@@ -52,6 +52,19 @@ def test_a_stale_session_is_replaced_with_the_next_epoch() -> None:
     assert (claim.is_new, claim.stale, claim.previous) == (True, FREE_ROW.record, None)
 
 
+@pytest.mark.parametrize("left_s", [None, -1.0, 0.0])
+def test_a_gentle_drop_takes_a_session_as_soon_as_nobody_holds_it(left_s: float | None) -> None:
+    assert rules.drop(replace(HELD_ROW, left_s=left_s), "s-1", unless_held=True) == (None, True)
+
+
+def test_a_gentle_drop_of_a_held_session_names_its_holder() -> None:
+    with pytest.raises(Held, match="is held by w1"):
+        rules.drop(replace(HELD_ROW, left_s=0.001), "s-1", unless_held=True)
+    assert rules.drop(HELD_ROW, "s-1", unless_held=False) == (None, True)
+    assert rules.drop(HELD_ROW, "s-0", unless_held=True) == (HELD_ROW, False)
+    assert rules.drop(None, "s-1", unless_held=True) == (None, False)
+
+
 def test_a_claim_begins_unused() -> None:
     row, claim = rules.take(FREE_ROW, wish(), START_S, LIMIT_S)
     assert (row.in_use, row.unused_s, row.token, claim.token) == (False, FREE_ROW.unused_s, "fresh", "fresh")

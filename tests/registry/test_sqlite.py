@@ -125,7 +125,7 @@ def test_a_newer_version_is_refused_and_left_alone(path: Path, act: Callable[[Re
 
 
 def test_a_registry_that_is_held_for_too_long_is_unavailable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("everturn.registry.sqlite.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("everturn.databases.BUSY_TIMEOUT_S", 0.05)
     registry = SqliteRegistry(path)
     used(registry)
     holder = sqlite3.connect(path, isolation_level=None)
@@ -416,9 +416,10 @@ FORK_IN_MID_TRANSACTION = """
 import os, sys, threading
 from pathlib import Path
 
+from everturn import databases
 from everturn.clock import SystemClock
 from everturn.model import Holder, WorkItem
-from everturn.registry import SqliteRegistry, sqlite
+from everturn.registry import SqliteRegistry
 
 inside, forking = threading.Event(), threading.Event()
 
@@ -430,7 +431,7 @@ class Slow(SystemClock):
         return super().now()
 
 
-sqlite.BUSY_TIMEOUT_S = 2.0
+databases.BUSY_TIMEOUT_S = 2.0
 path = Path(sys.argv[1])
 holder = Holder("w", "r")
 os.register_at_fork(before=forking.set)

@@ -10,12 +10,12 @@ from pathlib import Path
 from everturn.checks.findings import Finding, failed, passed
 from everturn.checks.folders import locks, scratch, space
 from everturn.clock import Ids
+from everturn.databases import connect
 from everturn.errors import EverturnError, Held
 from everturn.model import Holder, WorkItem
 from everturn.registry import Registry, open_registry
 from everturn.settings import Settings
 
-BUSY_TIMEOUT_S = 10.0
 CLAIM_TTL_S = 60.0
 
 _NOBODY = WorkItem.task("everturn-doctor")
@@ -69,7 +69,7 @@ def _sqlite(path: Path) -> Iterator[Finding]:
 
 def _open_copy(path: Path, trial: Path) -> None:
     """Open a copy of a file: to open one of an older version is to bring it up to date."""
-    with _told(path), closing(_connect(path, "ro")) as there, closing(sqlite3.connect(trial)) as copy:
+    with _told(path), closing(connect(path, "ro")) as there, closing(sqlite3.connect(trial)) as copy:
         there.backup(copy)
     try:
         open_registry(f"sqlite://{trial}").get(_NOBODY)
@@ -79,7 +79,7 @@ def _open_copy(path: Path, trial: Path) -> None:
 
 def _whole(path: Path) -> Iterator[Finding]:
     with _told(path):
-        with closing(_connect(path, "ro")) as connection:
+        with closing(connect(path, "ro")) as connection:
             (first, *_) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if first != "ok":
             yield failed(
@@ -87,7 +87,7 @@ def _whole(path: Path) -> Iterator[Finding]:
             )
             return
         yield passed("registry.integrity", "what is in it is whole (quick_check)")
-        with closing(_connect(path, "rw")) as connection:
+        with closing(connect(path, "rw")) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
         yield passed("registry.write", "a transaction can be begun; it was rolled back")
@@ -101,7 +101,3 @@ def _told(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         hint = "restore it from a copy, or move it away; if it is busy, see who keeps it locked"
         raise EverturnError(f"{path} cannot be used: {error}", hint=hint) from error
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)

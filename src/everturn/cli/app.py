@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from claude_agent_sdk import ClaudeSDKError
 
-from everturn.cli import demo, doctor, journal, mirrors, run, search, sessions, stats, sweep, workdirs
+from everturn.cli import demo, doctor, journal, mirrors, run, search, serve, sessions, stats, sweep, workdirs
 from everturn.cli.output import (
     EXIT_BROKEN_PIPE,
     EXIT_FAILED,
@@ -35,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.command)
+app.command("serve")(serve.command)
 app.command("demo")(demo.command)
 app.command("doctor")(doctor.command)
 app.command("sweep")(sweep.command)

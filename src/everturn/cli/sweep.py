@@ -34,7 +34,7 @@ def command(
     settings = Settings.load(registry=registry)
     log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
     opened = open_registry(settings.registry_url(), ages=settings.session_ages(), settings=settings)
-    dropped = opened.sweep(dry_run=True) if dry_run else Sweeper(opened, default_metrics()).sweep()
+    dropped = Sweeper(opened, default_metrics()).sweep(dry_run=dry_run)
     workshop = Workshop.open(settings, opened)
     report = workshop.sweeper.sweep(dry_run=dry_run) if workshop.root.is_there else None
     now = SystemClock().now()

@@ -27,6 +27,7 @@ from everturn.conversations.conversation import Conversation, Media
 from everturn.transcripts.archive import SessionRef
 
 LARGEST_IMAGE_BYTES = 8_000_000
+_STYLES = ("tokens.css", "conversation.css", "turns.css")
 _WEB = re.compile(r"(https?://|mailto:)[^\s]", re.IGNORECASE)
 _IMAGES = {
     "image/png": b"\x89PNG\r\n\x1a\n",
@@ -68,7 +69,8 @@ def image(media: Media) -> str | None:
 @cache
 def _style() -> dict[str, object]:
     """Return the style sheet, and its digest: the page's policy allows that one alone."""
-    text = (files("everturn.conversations") / "templates" / "conversation.css").read_text(encoding="utf-8")
+    folder = files("everturn.conversations") / "templates"
+    text = "".join((folder / name).read_text(encoding="utf-8") for name in _STYLES)
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return {"style": Markup(text), "style_digest": digest}  # noqa: S704  # a file of our own
 

@@ -44,6 +44,7 @@ Action = Literal["removed", "quarantined", "pushed", "rescued", "kept", "shrunk"
 
 _HAS_TO_GO = ("reset", "broken")
 IN_USE = "a run is at work in it"
+PROCESSES = "processes are at work in it"
 NO_CACHE = "its cache is missing, which the next run in it brings back"
 
 
@@ -75,6 +76,16 @@ class Fate:
     def is_gone(self) -> bool:
         """Whether it is not where it was any more."""
         return self.action in ("removed", "quarantined", "pushed", "rescued")
+
+    def told(self, *, dry_run: bool = False) -> str:
+        """Return what became of it, or would, for people."""
+        would = "would be " if dry_run and self.action != "kept" else ""
+        return f"{self.kind} {self.name} {would}{self.action}{': ' if self.reasons else ''}{'; '.join(self.reasons)}"
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it was kept because somebody is at work in it, and might go once they are done."""
+        return self.action == "kept" and any(why.startswith((IN_USE, PROCESSES)) for why in self.reasons)
 
     def facts(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -136,6 +147,7 @@ class Removal:
         *,
         force: bool = False,
         dry_run: bool = False,
+        wait_s: float | None = None,
         unless: Callable[[WorkdirRecord], str | None] = lambda _: None,
     ) -> Fate:
         """Remove a workdir. Blocks, but does not wait for a run that is at work in it. On return it is not there any
@@ -150,6 +162,8 @@ class Removal:
             force: Remove it with whatever is in it, unsaved work too, and whichever process works in it, unless that
                 is a run.
             dry_run: Only say what would be done.
+            wait_s: How long to wait for whoever is just looking after it; if not given, as long as the reason is
+                worth it.
             unless: Asked once nobody else can begin in it; says why it is kept after all.
 
         Raises:
@@ -157,7 +171,8 @@ class Removal:
             Denied: Nothing can be written there.
         """
         self._check(name)
-        wait_s = RESET_WAIT_S if reason == "reset" else 0
+        if wait_s is None:
+            wait_s = RESET_WAIT_S if reason == "reset" else 0
         with self._taken(name, wait_s) as lock:
             if lock is None:
                 return _kept(name, IN_USE)
@@ -228,7 +243,7 @@ class Removal:
             return None
         named = [f"{name} ({pid})" for pid, name in sorted(found.items())]
         more = ", …" if len(named) > NAMED_LIMIT else ""
-        return f"processes are at work in it: {', '.join(named[:NAMED_LIMIT])}{more}"
+        return f"{PROCESSES}: {', '.join(named[:NAMED_LIMIT])}{more}"
 
     def _remove(self, record: WorkdirRecord, reason: Reason, *, force: bool, dry_run: bool) -> Fate:
         if force or not record.is_settled or not os.path.lexists(record.tree(self._root)):

@@ -99,17 +99,41 @@ class WorkdirSweeper:
         self._begun = threading.Lock()
         self._log = get_logger()
 
-    def begin_if_due(self) -> None:
-        """Sweep in a thread of its own, which nobody waits for, if the last sweep was long enough ago.
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to sweep, and the last sweep was long enough ago.
 
-        A sweep that failed, or was killed, does not count.
+        A sweep that failed, or was killed, does not count. A time in the future says that the clock was wrong, then
+        or now.
         """
-        if not (self._interval_s and self._root.is_there and self._is_due()) or not self._begun.acquire(
-            blocking=False
-        ):
+        if not (self._interval_s and self._root.is_there):
+            return False
+        ended_at = (read_json(self._root.path / NOTE) or {}).get("ended_at")
+        if not isinstance(ended_at, int | float):
+            return True
+        return not 0 <= self._root.clock.now() - ended_at < self._interval_s
+
+    def begin_if_due(self) -> None:
+        """Sweep in a thread of its own, which nobody waits for, if a sweep is due."""
+        if not self.is_due or not self._begun.acquire(blocking=False):
             return
         if Context().run(start_thread, self._sweep_quietly, "everturn-workdirs") is None:
             self._begun.release()
+
+    def sweep_if_due(self) -> Report | None:
+        """Sweep, now, if a sweep is due and nobody else is at it. Blocks as `sweep` does.
+
+        Returns:
+            What was done; `None`: nothing, as another process sweeps, or has just swept, or it is not time yet.
+
+        Raises:
+            Conflict: The root is not ours.
+            Denied: Nothing can be written there.
+        """
+        if not self.is_due:
+            return None
+        with self._alone() as is_alone:
+            return self._sweep(dry_run=False) if is_alone and self.is_due else None
 
     def sweep(self, *, dry_run: bool = False) -> Report:
         """Sweep, now. Blocks, also for the deletion of what was removed.
@@ -181,19 +205,10 @@ class WorkdirSweeper:
             dry_run=dry_run,
         )
 
-    def _is_due(self) -> bool:
-        """A time in the future says that the clock was wrong, then or now."""
-        ended_at = (read_json(self._root.path / NOTE) or {}).get("ended_at")
-        if not isinstance(ended_at, int | float):
-            return True
-        return not 0 <= self._root.clock.now() - ended_at < self._interval_s
-
     def _sweep_quietly(self) -> None:
         """Nothing depends on it: whatever is to be done is done by the next sweep."""
         try:
-            with self._alone() as is_alone:
-                if is_alone and self._is_due():  # else another worker does it, or has just done it
-                    self._sweep(dry_run=False)
+            self.sweep_if_due()
         except EverturnError as error:
             self._log.warning("workdirs_sweep_failed", error=str(error))
         finally:

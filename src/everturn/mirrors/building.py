@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from everturn.clock import Clock
+from everturn.databases import transaction
 from everturn.errors import EverturnError
 from everturn.journal.reading import RunRef
 from everturn.mirrors import database
@@ -98,7 +99,7 @@ class Building:
             ):
                 connection.execute(statement)
             if not connection.execute("PRAGMA user_version").fetchone()[0]:
-                with database.transaction(connection):
+                with transaction(connection):
                     database.set_up(connection, meta)
             for name, value in (("hashsize", INDEX_BYTES), ("automerge", 0)):
                 connection.execute("INSERT INTO texts_fts (texts_fts, rank) VALUES (?, ?)", (name, value))
@@ -136,7 +137,7 @@ class Building:
         for ref in refs:
             self._folds.pop(ref, None)
             self._done.pop(ref, None)
-            with database.transaction(self._connection):
+            with transaction(self._connection):
                 delete_run(self._connection, ref.run_id)
 
     def finish(self) -> None:
@@ -146,7 +147,7 @@ class Building:
         connection = self._connection
         for name, value in (("hashsize", 1 << 20), ("automerge", 4)):
             connection.execute("INSERT INTO texts_fts (texts_fts, rank) VALUES (?, ?)", (name, value))
-        with database.transaction(connection):
+        with transaction(connection):
             connection.execute("DELETE FROM meta WHERE name = 'boot'")
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('complete', '1')")
         connection.execute("PRAGMA journal_mode = WAL")

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
+from everturn import databases
+from everturn.databases import is_busy, is_damage, is_full, is_refusal
 from everturn.errors import Corrupt, Denied, EverturnError, NotFound, Unavailable
 from everturn.mirrors.base import Reason
 from everturn.mirrors.folding import FOLD_VERSION
 from everturn.mirrors.schema import SCHEMA_VERSION, STATEMENTS
 
-BUSY_TIMEOUT_S = 10.0
-_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA")
 _REBUILD = "everturn mirrors rebuild makes it anew"
 
 
 def connect(file: Path, *, read_only: bool = False, create: bool = False) -> sqlite3.Connection:
     """Open a database. Its transactions are begun and ended by statements."""
-    mode = "ro" if read_only else "rwc" if create else "rw"
-    connection = sqlite3.connect(
-        f"file:{quote(str(file))}?mode={mode}",
-        uri=True,
-        timeout=BUSY_TIMEOUT_S,
-        isolation_level=None,
-        check_same_thread=False,
-    )
+    connection = databases.connect(file, "ro" if read_only else "rwc" if create else "rw")
     try:
         if not read_only:
             connection.execute("PRAGMA synchronous = NORMAL")  # after a crash of the machine, its end is replayed
@@ -36,19 +27,6 @@ def connect(file: Path, *, read_only: bool = False, create: bool = False) -> sql
         connection.close()
         raise
     return connection
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Do all of the block, or nothing. Nobody else writes meanwhile."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def set_up(connection: sqlite3.Connection, meta: dict[str, str]) -> None:
@@ -88,18 +66,6 @@ def judge(connection: sqlite3.Connection, label: str, *, thoroughly: bool = Fals
     return "other_store" if meta.get("store") != label else None
 
 
-def is_damage(error: BaseException) -> bool:
-    """Tell whether an error says that the file is not a whole database."""
-    name = getattr(error, "sqlite_errorname", "") or ""
-    return isinstance(error, sqlite3.DatabaseError) and name.startswith(_DAMAGED)
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Tell whether an error says that there is no room."""
-    name = getattr(error, "sqlite_errorname", "") or ""
-    return name.startswith("SQLITE_FULL") or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-
-
 @contextmanager
 def explained(what: object, kinds: tuple[type[Exception], ...] = (sqlite3.Error, OSError)) -> Iterator[None]:
     """Raise what goes wrong in the block as an error that says what can be done about it.
@@ -116,17 +82,15 @@ def explained(what: object, kinds: tuple[type[Exception], ...] = (sqlite3.Error,
 
 def _explain(error: Exception, what: object) -> EverturnError:
     text = getattr(error, "strerror", None) or str(error)
-    name = getattr(error, "sqlite_errorname", "") or ""
-    number = getattr(error, "errno", None)
     if is_damage(error):
         return Corrupt(f"the mirror {what} is damaged: {text}", hint=_REBUILD)
     if is_full(error):
         return Unavailable(f"there is no room for the mirror {what}: {text}", hint="free some room; nothing is lost")
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+    if is_busy(error):
         return Unavailable(f"the mirror {what} is busy: {text}", hint="try again")
     if isinstance(error, FileNotFoundError):
         return NotFound(f"there is no mirror {what}", hint=_REBUILD)
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")) or number is not None:
+    if is_refusal(error):
         hint = "check the folder's permissions, or name another folder with the setting mirrors"
         return Denied(f"cannot use the mirror {what}: {text}", hint=hint)
     return Unavailable(f"the mirror {what} failed: {text}", hint=_REBUILD)

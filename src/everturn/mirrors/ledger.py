@@ -14,10 +14,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from everturn.databases import transaction
 from everturn.errors import Corrupt
 from everturn.journal.reading import RunRef
 from everturn.mirrors.base import Checkpoint
-from everturn.mirrors.database import connect, explained, read_meta, transaction
+from everturn.mirrors.database import connect, explained, read_meta
 from everturn.mirrors.embedding import REBUILD
 from everturn.mirrors.selection import matching_repos
 

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from everturn.clock import Clock, Ids
+from everturn.databases import is_full
 from everturn.errors import Unavailable
 from everturn.git import locks
-from everturn.mirrors.database import explained, is_full
+from everturn.mirrors.database import explained
 
 LOCK_TIMEOUT_S = 3600.0
 

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from everturn.clock import Clock, Ids, SystemClock
+from everturn.databases import is_damage, transaction
 from everturn.errors import Corrupt, Unavailable
 from everturn.journal.reading import RunRef
 from everturn.mirrors import database
@@ -136,7 +137,7 @@ class SqliteMirror:
             Denied: It cannot be written.
             Unavailable: It is busy, or there is no room. Nothing was folded.
         """
-        with self._writing() as connection, database.transaction(connection):
+        with self._writing() as connection, transaction(connection):
             rows = _fold(connection, batch)
         if rows is not None:
             self.count(rows)
@@ -145,7 +146,7 @@ class SqliteMirror:
     def forget(self, refs: Collection[RunRef]) -> None:
         """See `Folding.forget`. Raises as `fold`."""
         for ref in refs:
-            with self._writing() as connection, database.transaction(connection):
+            with self._writing() as connection, transaction(connection):
                 delete_run(connection, ref.run_id)
 
     def purge(self) -> None:
@@ -172,7 +173,7 @@ class SqliteMirror:
                 file = self._place.point(self._place.first)
                 with closing(database.connect(file, create=True)) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
-                    with database.transaction(connection):
+                    with transaction(connection):
                         database.set_up(connection, {"store": self._label})
                 self._place.publish(self._place.first)
             return is_ours
@@ -261,7 +262,7 @@ class SqliteMirror:
                 return file, opening(file)
             except sqlite3.Error as error:
                 if self._place.target(self.path) == file:
-                    if database.is_damage(error):
+                    if is_damage(error):
                         self._discard(file)
                     raise
 

@@ -85,8 +85,9 @@ class Registry(Protocol):
             Fenced: The work item was claimed again, began anew, was dropped or released.
         """
 
-    def get(self, work: WorkItem) -> SessionRecord | None:
-        """Return what is known of a work item, or `None`. A stale session is dropped, and not returned."""
+    def get(self, work: WorkItem | str) -> SessionRecord | None:
+        """Return what is known of a work item, or of the one with a key, or `None`. A stale session is dropped, and
+        not returned."""
 
     def find(self, session_id: str) -> SessionRecord | None:
         """Return what is known of a session, or `None`. A stale one is dropped, and not returned."""
@@ -94,16 +95,21 @@ class Registry(Protocol):
     def records(self) -> list[SessionRecord]:
         """Return what is known of all work items, stale sessions too, in the order of their keys."""
 
-    def drop(self, work: WorkItem | str, session_id: str, reason: str) -> bool:
+    def drop(self, work: WorkItem | str, session_id: str, reason: str, *, unless_held: bool = False) -> bool:
         """Forget a session, so that the next claim makes a new one. Whoever holds it learns of it when it renews.
 
         Args:
             work: The work item, or its key.
             session_id: The session. If the work item has another one by now, nothing is done.
             reason: Why, for the log.
+            unless_held: Whether a session that somebody holds is left as it is. It is looked and forgotten in one
+                step: nobody who claims it meanwhile loses it.
 
         Returns:
             Whether it was there.
+
+        Raises:
+            Held: Somebody has a live claim, and was not to lose it.
         """
 
     def sweep(self, *, dry_run: bool = False) -> list[SessionRecord]:

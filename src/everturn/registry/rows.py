@@ -127,9 +127,9 @@ class RowRegistry(ABC):
         """See `Registry.taint`."""
         self._change(claim.work.key, lambda row, _: (rules.taint(row, claim, reason), None))
 
-    def get(self, work: WorkItem) -> SessionRecord | None:
+    def get(self, work: WorkItem | str) -> SessionRecord | None:
         """See `Registry.get`."""
-        return self._look(work.key)
+        return self._look(work if isinstance(work, str) else work.key)
 
     def find(self, session_id: str) -> SessionRecord | None:
         """See `Registry.find`."""
@@ -141,16 +141,10 @@ class RowRegistry(ABC):
         """See `Registry.records`."""
         return [row.record for row in self._rows()]
 
-    def drop(self, work: WorkItem | str, session_id: str, reason: str) -> bool:
+    def drop(self, work: WorkItem | str, session_id: str, reason: str, *, unless_held: bool = False) -> bool:
         """See `Registry.drop`."""
         key = work if isinstance(work, str) else work.key
-
-        def decide(row: Row | None, _: float) -> tuple[Row | None, bool]:
-            if row is None or row.record.session_id != session_id:
-                return row, False
-            return None, True
-
-        found = self._change(key, decide)
+        found = self._change(key, lambda row, _: rules.drop(row, session_id, unless_held=unless_held))
         self._log.info("dropped", work=key, session_id=session_id, reason=reason, found=found)
         return found
 

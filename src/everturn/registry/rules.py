@@ -90,7 +90,7 @@ def take(row: Row | None, wish: Wish, now: float, limit_s: float | None) -> tupl
         Held: Somebody else has a live claim.
     """
     if row is not None and row.is_live and not (_is_own(row, wish) or _is_meant(row, wish.instead_of)):
-        raise _held(row.record)
+        raise held(row.record)
     if row is None or is_stale(row, limit_s):
         return _begin(row, wish, now)
     return _go_on(row, wish, now)
@@ -206,6 +206,16 @@ def taint(row: Row | None, claim: Claim, reason: str | None) -> Row:
     return replace(row, record=replace(row.record, tainted=reason))
 
 
+def drop(row: Row | None, session_id: str, *, unless_held: bool) -> tuple[Row | None, bool]:
+    """Return the row after a session was dropped, and whether it was there. Raises `Held` if somebody has a live
+    claim and is not to lose it."""
+    if row is None or row.record.session_id != session_id:
+        return row, False
+    if unless_held and row.is_live:
+        raise held(row.record)
+    return None, True
+
+
 def _used(row: Row, now: float) -> Row:
     """A session is in use while the run that has confirmed it holds its claim, however long one turn takes."""
     return replace(row, record=replace(row.record, last_used_at=now), unused_s=0) if row.in_use else row
@@ -230,7 +240,8 @@ def _is_latest(row: Row, claim: Claim) -> bool:
     return latest == (claim.session_id, claim.epoch, claim.token)
 
 
-def _held(record: SessionRecord) -> Held:
+def held(record: SessionRecord) -> Held:
+    """Return the error that says who holds a work item."""
     until = record.held_until or 0.0
     run = f" (run {record.run_id})" if record.run_id else ""
     return Held(

@@ -7,17 +7,16 @@ written before the machine started has no live claim, as its holder is gone; its
 from __future__ import annotations
 
 import errno
-import os
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from everturn.clock import Clock, Ids
+from everturn.databases import is_busy, transactions, when_free
 from everturn.errors import Corrupt, Denied, EverturnError, Invalid, Unavailable
 from everturn.model import SessionAges, SessionRecord
 from everturn.registry.rows import Decide, RowRegistry, no_unicode
@@ -25,8 +24,6 @@ from everturn.registry.rules import Row
 from everturn.telemetry import Metrics
 
 SCHEMA_VERSION = 2
-BUSY_TIMEOUT_S = 10.0
-BUSY_PAUSE_S = 0.05
 BATCH_ROWS = 500  # as many as one transaction changes, so that others need not wait for long
 
 _VERSION_1 = """
@@ -71,41 +68,6 @@ _DELETE = "DELETE FROM sessions WHERE work_key = ?"
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG)
 
 Result = TypeVar("Result")
-
-
-class _Transactions:
-    """Those under way in this process. A fork waits for their end: SQLite notes in memory which locks a process has,
-    and a child that got a copy of that in the middle of a transaction would find the file locked for ever."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._count = 0
-        os.register_at_fork(before=self._stop, after_in_parent=self._go_on, after_in_child=self._begin_anew)
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Count a transaction while the block lasts."""
-        with self._changed:
-            self._count += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._count -= 1
-                self._changed.notify_all()
-
-    def _stop(self) -> None:
-        self._changed.acquire()
-        self._changed.wait_for(lambda: not self._count, BUSY_TIMEOUT_S)
-
-    def _go_on(self) -> None:
-        self._changed.release()
-
-    def _begin_anew(self) -> None:
-        self._changed, self._count = threading.Condition(), 0
-
-
-_transactions = _Transactions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,26 +173,16 @@ class SqliteRegistry(RowRegistry):
         return self._write(work)
 
     def _write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Run one transaction, waiting for other processes.
-
-        SQLite's own busy handler does not wait everywhere: not while the journal mode is changed, and not while the
-        last connection of another process tidies up. All of that comes before the work begins, so it is tried again.
-        """
-        deadline = self._clock.elapsed() + BUSY_TIMEOUT_S
-        while True:
-            try:
-                return self._try_write(work, max(0.0, deadline - self._clock.elapsed()))
-            except sqlite3.OperationalError as error:
-                if not _is_busy(error) or self._clock.elapsed() > deadline:
-                    raise self._translate(error) from error
-                self._clock.sleep(self._ids.jitter(BUSY_PAUSE_S))
-            except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
-                raise self._translate(error) from error
+        """Run one transaction, waiting for other processes."""
+        try:
+            return when_free(partial(self._try_write, work), self._clock, self._ids)
+        except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
+            raise self._translate(error) from error
 
     def _try_write(self, work: Callable[[sqlite3.Connection], Result], timeout_s: float) -> Result:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         connect = partial(sqlite3.connect, self._path, timeout=timeout_s, isolation_level=None)
-        with _transactions.one(), closing(connect()) as connection:
+        with transactions.one(), closing(connect()) as connection:
             connection.execute("PRAGMA synchronous = FULL")
             if self._version(connection) == 0:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -270,14 +222,10 @@ class SqliteRegistry(RowRegistry):
             return Denied(f"cannot make a folder for the registry {self._path}: {text}", hint="name another place")
         if "readonly" in text or "unable to open" in text:
             return Denied(f"cannot use the registry {self._path}: {text}", hint="check the folder's permissions")
-        if _is_busy(error):
+        if is_busy(error):
             return Unavailable(f"the registry {self._path} is busy: {text}", hint="try again")
         if any(sign in text for sign in ("not a database", "malformed", "no such", "duplicate column")):
             return Corrupt(
                 f"the registry {self._path} is damaged: {text}", hint="restore it from a copy, or move it away"
             )
         return Unavailable(f"the registry {self._path} failed: {text}", hint="check the disk")
-
-
-def _is_busy(error: Exception) -> bool:
-    return "locked" in str(error) or "busy" in str(error)

@@ -29,15 +29,20 @@ class Sweeper:
         self._begun = threading.Lock()
         self._log = get_logger()
 
-    def sweep(self) -> list[SessionRecord]:
+    def sweep(self, *, dry_run: bool = False) -> list[SessionRecord]:
         """Drop every stale session, now. Blocks; on return they are gone.
 
+        Args:
+            dry_run: Only say which.
+
         Returns:
-            What was dropped.
+            What was dropped, or would be.
 
         Raises:
             EverturnError: The registry did not let us. What was dropped until then stays dropped.
         """
+        if dry_run:
+            return self._registry.sweep(dry_run=True)
         try:
             dropped = self._registry.sweep()
         except EverturnError:

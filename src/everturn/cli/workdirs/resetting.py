@@ -13,7 +13,8 @@ from everturn.cli.sessions.common import JsonOption, consent, print_json
 from everturn.cli.workdirs.common import DryRunOption, Reached, reach, show_fates, summed
 from everturn.errors import Invalid, NotFound
 from everturn.housekeeping.removal import Fate
-from everturn.model import WorkItem, repository_name
+from everturn.housekeeping.selection import Selection
+from everturn.model import WorkItem
 from everturn.workdirs import located
 from everturn.workdirs.records import WorkdirRecord
 
@@ -70,10 +71,10 @@ def _remove(reached: Reached, name: str, *, force: bool, dry_run: bool) -> Fate:
 def _wanted(
     reached: Reached, names: list[str], work: str | None, agent: str | None, repo: str | None, *, every: bool
 ) -> list[str]:
-    given = [selection for selection in (work, agent, repo) if selection is not None]
-    if not names and not given and not every:
+    selects = every or (work, agent, repo) != (None, None, None)
+    if not names and not selects:
         raise Invalid("nothing says which workdirs", hint="name some, or use --work, --agent, --repo or --all")
-    if names and (given or every):
+    if names and selects:
         raise Invalid("workdirs are both named and selected", hint="do one of the two")
     root = reached.workshop.root
     if names:
@@ -84,14 +85,9 @@ def _wanted(
                     f"there is no workdir {name}", hint="everturn workdirs list shows those that there are"
                 )
         return plain
-    repository = None if repo is None else repository_name(located(WorkItem.task("any", repo=repo)).repo or "")
-    return [
-        record.name
-        for record in WorkdirRecord.all(root)
-        if (work is None or record.work_key == work)
-        and (agent is None or record.agent == agent)
-        and (repository is None or repository_name(record.repo) == repository)
-    ]
+    place = None if repo is None else located(WorkItem.task("any", repo=repo)).repo
+    selection = Selection(work, agent, place, every)
+    return [record.name for record in WorkdirRecord.all(root) if selection.has(record)]
 
 
 def _name(text: str) -> str:

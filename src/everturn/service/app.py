@@ -1,0 +1,184 @@
+"""The service as an ASGI app: which address leads where, and what every request meets on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware import Middleware
+from prometheus_client.exposition import choose_encoder
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from everturn.errors import EverturnError
+from everturn.service import admin, webhooks
+from everturn.service.access import Doorkeeper, Doors, is_loopback
+from everturn.service.guards import SMALL_BODY_BYTES, KnownHosts, Shield, SizeLimit, names_of
+from everturn.service.health import Readiness
+from everturn.service.parts import Parts
+from everturn.service.problems import explain, explain_error, phrase, problems_of
+
+if TYPE_CHECKING:
+    from everturn.service.views.desk import Desk
+
+_PARSING = "the body cannot be read"
+
+
+class Life(BaseModel):
+    """That the process lives."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["ok"] = "ok"
+
+
+class Lack(BaseModel):
+    """Something that the service needs and cannot use."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    part: str = Field(description="`logbook`, `registry` or `store`")
+    message: str = Field(description="what is wrong with it")
+
+
+class Ready(BaseModel):
+    """Whether the service can do its work."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["ready", "starting", "stopping", "unusable"]
+    lacks: list[Lack] = Field(default_factory=list, description="what it cannot use")
+
+
+def make_app(
+    parts: Parts,
+    desk: Desk | None = None,
+    *,
+    office: admin.Office | None = None,
+    wake: Callable[[], None] = lambda: None,
+    readiness: Readiness | None = None,
+    host: str | None = None,
+) -> FastAPI:
+    """Return the service's app. Nothing is started: `everturn.service.serving` does that.
+
+    Args:
+        parts: What it works with.
+        desk: What the API and the pages ask; without one there are neither.
+        office: Does what admins ask for; without one there are no such routes.
+        wake: Tells the worker that there is something to do.
+        readiness: Knows whether the service can do its work; without one it always can.
+        host: What it listens on; the setting, if not given.
+    """
+    settings = parts.settings
+    host = host or settings.serve_host
+    names = names_of(host, settings.serve_names, is_loopback=is_loopback(host))
+    keeper = Doorkeeper(settings, parts.metrics)
+    limits = {f"/webhooks/{name}": settings.webhook_limit_bytes for name in webhooks.SENDERS}
+    app = FastAPI(
+        title="Everturn",
+        version=version("everturn"),
+        description="What the service of a fleet can be asked. See docs/service.md.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # they load from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,  # to where the client says that we are
+        middleware=[
+            Middleware(Shield),
+            Middleware(KnownHosts, names),
+            Middleware(Doors, keeper),
+            Middleware(SizeLimit, lambda path: limits.get(path, SMALL_BODY_BYTES)),
+        ],
+        exception_handlers={
+            EverturnError: _on_error,
+            RequestValidationError: _on_invalid,
+            HTTPException: _on_status,
+        },
+    )
+    app.include_router(_own(parts, readiness))
+    app.include_router(webhooks.router(parts, wake))
+    if office is not None:
+        app.include_router(admin.router(office))
+    if desk is not None:
+        _seat(app, desk)
+    return app
+
+
+def _seat(app: FastAPI, desk: Desk) -> None:
+    """Add the API and the pages."""
+
+
+def _own(parts: Parts, readiness: Readiness | None) -> APIRouter:
+    made = APIRouter(tags=["service"])
+
+    @made.get("/healthz", operation_id="health", summary="Tell that the process lives")
+    async def health() -> Life:
+        return Life()
+
+    @made.get(
+        "/readyz",
+        operation_id="readiness",
+        summary="Tell whether the service can do its work",
+        responses={503: {"model": Ready, "description": "It cannot"}},
+    )
+    async def ready(response: Response) -> Ready:
+        found = _readiness(readiness)
+        response.status_code = 200 if found.status == "ready" else 503
+        return found
+
+    @made.get(
+        "/metrics",
+        operation_id="metrics",
+        summary="Return all metrics, as Prometheus reads them",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems_of(401)},
+    )
+    async def metrics(request: Request) -> Response:
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        content = await run_sync(encode, parts.metrics.registry)
+        return Response(content, headers={"content-type": media_type})
+
+    return made
+
+
+def _readiness(readiness: Readiness | None) -> Ready:
+    if readiness is None:
+        return Ready(status="ready")
+    if readiness.phase != "running":
+        return Ready(status=readiness.phase)
+    lacks = [Lack(part=each.part, message=each.message) for each in readiness.ailments()]
+    return Ready(status="unusable" if lacks else "ready", lacks=lacks)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, EverturnError):  # the framework promises that it is
+        raise error
+    return explain_error(error, request.url.path)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    """Say which field is wrong, and not what was sent: it may be a secret in the wrong place."""
+    errors: Sequence[Any] = error.errors() if isinstance(error, RequestValidationError) else ()
+    first: dict[str, Any] = next(iter(errors), {})
+    if first.get("type") == "json_invalid":
+        return explain(400, _PARSING, "send JSON", path=request.url.path)
+    where = ".".join(str(each) for each in first.get("loc", ())) or "request"
+    said = str(first.get("msg", "is wrong"))
+    message = f"{where}: {said[:1].lower()}{said[1:]}"
+    return explain(422, message, "see docs/service.md, or /api/openapi.json", path=request.url.path)
+
+
+async def _on_status(request: Request, error: Exception) -> Response:
+    """Say what the framework says, in our words."""
+    if not isinstance(error, HTTPException):
+        raise error
+    hints = {404: "docs/service.md lists what there is", 405: "the header Allow says which methods there are"}
+    messages = {404: "there is nothing here", 405: "nothing can be done here by this method", 400: _PARSING}
+    message = messages.get(error.status_code) or str(error.detail or phrase(error.status_code))
+    hint = getattr(error, "hint", None) or hints.get(error.status_code, "see docs/service.md")
+    return explain(error.status_code, message, hint, path=request.url.path, headers=error.headers)

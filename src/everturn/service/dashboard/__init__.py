@@ -1,0 +1,1 @@
+"""The dashboard: pages that are rendered here, and told when there is news. Nothing in it changes anything."""

@@ -1,0 +1,292 @@
+"""Webhooks come in: checked, noted for good, answered. What they ask for is done later, by the worker.
+
+The order matters: nothing is read from a stranger before it is clear that it could be believed, nothing is understood
+before it is believed, and nothing is answered with a success before it is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+from anyio.to_thread import run_sync
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from everturn.errors import Denied, EverturnError, Invalid, Unavailable
+from everturn.forges import FORGES, Delivery, Forge
+from everturn.model import ForgeName
+from everturn.service.parts import Parts
+from everturn.service.problems import explain_error, problems_of
+from everturn.telemetry import get_logger
+
+HELD_BYTES = 128 << 20  # bodies that are being received or understood, all together
+ANSWER_S = 9.0  # forges wait for ten seconds
+
+_JSON, _FORM = "application/json", "application/x-www-form-urlencoded"
+_LARGE_BYTES = 64 << 10  # what takes longer than a moment to understand
+_OURS = ("x-github-", "x-hub-", "x-gitea-", "x-forgejo-", "x-gitlab-", "webhook-")
+_OURS_TOO = ("content-type", "idempotency-key")
+
+Answer = Literal["queued", "duplicate", "ignored"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """What is known of a forge before one of its webhooks is read.
+
+    Attributes:
+        forge: Which one.
+        signed_by: The headers of which one at least has to be there.
+        content_types: How it sends webhooks.
+    """
+
+    forge: Forge
+    signed_by: tuple[str, ...]
+    content_types: tuple[str, ...] = (_JSON, _FORM)
+
+
+SENDERS: Mapping[ForgeName, Sender] = {
+    "github": Sender(FORGES["github"], ("x-hub-signature-256",)),
+    "gitea": Sender(FORGES["gitea"], ("x-gitea-signature",)),
+    "forgejo": Sender(FORGES["forgejo"], ("x-forgejo-signature",)),
+    "gitlab": Sender(FORGES["gitlab"], ("webhook-signature", "x-gitlab-token"), (_JSON,)),
+}
+
+
+class Receipt(BaseModel):
+    """What became of a webhook."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Answer = Field(
+        description="`queued`: it will be done; `duplicate`: it came before; `ignored`: nothing is to be done"
+    )
+    delivery: str = Field(description="the forge's id of it")
+    reason: str = Field("", description="why nothing is to be done")
+
+
+class Turned(EverturnError):
+    """A webhook is not taken.
+
+    Args:
+        status: The status of the response.
+        message: See `EverturnError`.
+        hint: See `EverturnError`.
+    """
+
+    def __init__(self, status: int, message: str, *, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class Reception:
+    """Takes webhooks in.
+
+    Args:
+        parts: What the service works with.
+        wake: Tells the worker that there is something to do.
+        held_bytes: How much of bodies may be in memory at once.
+    """
+
+    def __init__(self, parts: Parts, wake: Callable[[], None], held_bytes: int = HELD_BYTES) -> None:
+        self._parts = parts
+        self._wake = wake
+        self._room = held_bytes
+        self._log = get_logger()
+
+    async def take(self, sender: Sender, request: Request) -> Response:
+        """Take a webhook, and answer it. What it asks for is durable by then.
+
+        Args:
+            sender: Whom it should be from.
+            request: The webhook.
+        """
+        metrics = self._parts.metrics
+        begun = self._parts.clock.elapsed()
+        forge = sender.forge.name
+        try:
+            delivery, answer = await self._note(sender, request)
+        except (Turned, Denied, Invalid) as error:
+            metrics.webhooks.labels("refused").inc()
+            status = error.status if isinstance(error, Turned) else 401 if isinstance(error, Denied) else 422
+            self._log.warning("webhook_refused", forge=forge, status=status, reason=error.message)
+            return explain_error(error, status=status)
+        except Unavailable as error:
+            metrics.webhooks.labels("failed").inc()
+            self._log.error("webhook_failed", forge=forge, reason=error.message)  # expected at times
+            return explain_error(error)
+        except EverturnError:
+            metrics.webhooks.labels("failed").inc()
+            raise
+        finally:
+            metrics.webhook_seconds.observe(self._parts.clock.elapsed() - begun)
+        metrics.webhooks.labels(answer).inc()
+        self._log.info(
+            "webhook_answered", forge=forge, delivery=delivery.delivery_id, kind=delivery.event, answer=answer
+        )
+        receipt = Receipt(status=answer, delivery=delivery.delivery_id, reason=delivery.ignored)
+        return JSONResponse(receipt.model_dump(), 202 if answer == "queued" else 200)
+
+    async def _note(self, sender: Sender, request: Request) -> tuple[Delivery, Answer]:
+        secrets = self._parts.settings.secrets_of(sender.forge.name)
+        if not secrets:
+            hint = "set EVERTURN_WEBHOOK_SECRETS to take them"
+            raise Turned(403, f"webhooks of {sender.forge.name} are off", hint=hint)
+        headers = _headers(request)
+        _check_headers(sender, headers)
+        with self._held() as hold:
+            body = await _receive(request, hold)
+            if len(body) > _LARGE_BYTES:
+                delivery = await run_sync(self._understand, sender, headers, body, secrets)
+            else:
+                delivery = self._understand(sender, headers, body, secrets)
+        return delivery, await self._keep(delivery)
+
+    def _understand(
+        self, sender: Sender, headers: Mapping[str, str], body: bytes, secrets: tuple[str, ...]
+    ) -> Delivery:
+        sender.forge.verify(headers, body, secrets, self._parts.clock.now())
+        try:
+            return sender.forge.read(headers, body)
+        except Invalid as error:
+            raise Turned(422 if _is_object(headers, body) else 400, error.message, hint=error.hint) from None
+
+    async def _keep(self, delivery: Delivery) -> Answer:
+        happening = delivery.happening
+        noted = self._parts.logbook.deliveries.put(
+            delivery.forge,
+            delivery.delivery_id,
+            delivery.event,
+            None if happening is None else happening.facts(),
+            delivery.ignored,
+        )
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                # Not cancelled with us: it may be on its way to the disk, and then the forge's next try is a replay.
+                answer = await asyncio.shield(asyncio.wrap_future(noted))
+        except TimeoutError:
+            hint = "send it again; if it was noted after all, nothing is done twice"
+            raise Unavailable("the webhook could not be noted in time", hint=hint) from None
+        if answer == "queued":
+            self._wake()
+        return answer
+
+    @contextmanager
+    def _held(self) -> Iterator[Callable[[int], None]]:
+        """Return what counts the bytes that are held until the block ends."""
+        held = 0
+
+        def hold(count: int) -> None:
+            nonlocal held
+            if count > self._room:
+                raise Unavailable("too many webhooks come at once", hint="send it again in a moment")
+            self._room -= count
+            held += count
+
+        try:
+            yield hold
+        finally:
+            self._room += held
+
+
+def router(parts: Parts, wake: Callable[[], None]) -> APIRouter:
+    """Return the routes for webhooks: one for each forge, so that no header decides whom one is from.
+
+    Args:
+        parts: What the service works with.
+        wake: Tells the worker that there is something to do.
+    """
+    reception = Reception(parts, wake)
+    made = APIRouter(prefix="/webhooks", tags=["webhooks"])
+    for name, sender in SENDERS.items():
+        made.add_api_route(
+            f"/{name}",
+            _endpoint(reception, sender),
+            methods=["POST"],
+            status_code=202,
+            name=f"{name} webhook",
+            operation_id=f"{name}_webhook",
+            summary=f"Take a webhook of {name}",
+            response_model=Receipt,
+            responses={
+                200: {"model": Receipt, "description": "Nothing is to be done, or it came before"},
+                202: {"model": Receipt, "description": "It will be done, whatever happens to the service"},
+                **problems_of(400, 401, 403, 408, 413, 415, 422, 503),
+            },
+            openapi_extra=_described(sender),
+        )
+    return made
+
+
+def _endpoint(reception: Reception, sender: Sender) -> Callable[[Request], Any]:
+    async def take(request: Request) -> Response:
+        return await reception.take(sender, request)
+
+    return take
+
+
+def _described(sender: Sender) -> dict[str, Any]:
+    """Return what the API's document says of the headers and the body, which we read ourselves."""
+    schemas = {
+        _JSON: {"type": "object"},
+        _FORM: {"type": "object", "properties": {"payload": {"type": "string"}}, "required": ["payload"]},
+    }
+    return {
+        "parameters": [
+            {"name": each, "in": "header", "required": len(sender.signed_by) == 1, "schema": {"type": "string"}}
+            for each in sender.signed_by
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {kind: {"schema": schemas[kind]} for kind in sender.content_types},
+        },
+    }
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """Return the headers by their names.
+
+    Raises:
+        Turned: One that forges send is there twice: others may have understood the other one.
+    """
+    found: dict[str, str] = {}
+    for name, value in request.headers.items():
+        if name in found and (name.startswith(_OURS) or name in _OURS_TOO):
+            raise Turned(400, f"the header {name} is there twice", hint="send it once")
+        found[name] = value
+    return found
+
+
+def _check_headers(sender: Sender, headers: Mapping[str, str]) -> None:
+    if not any(headers.get(name) for name in sender.signed_by):
+        wanted = " or ".join(sender.signed_by)
+        hint = "give the forge the secret that is set here; see docs/webhooks.md"
+        raise Turned(401, f"the webhook is not signed: there is no {wanted}", hint=hint)
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in sender.content_types:
+        raise Turned(415, f"the content type is not {' or '.join(sender.content_types)}", hint="set it at the forge")
+
+
+async def _receive(request: Request, hold: Callable[[int], None]) -> bytes:
+    pieces = []
+    async for piece in request.stream():
+        hold(len(piece))
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _is_object(headers: Mapping[str, str], body: bytes) -> bool:
+    """Tell whether a body is what it says it is, whatever may be missing in it."""
+    if headers["content-type"].lower().startswith(_FORM):
+        return body.startswith(b"payload=")
+    try:
+        return isinstance(orjson.loads(body), dict)
+    except orjson.JSONDecodeError:
+        return False
