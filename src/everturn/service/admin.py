@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol, TypeVar
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -12,39 +12,37 @@ from fastapi import APIRouter, Depends, Path, Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
+from everturn.housekeeping.freeing import Freed
+from everturn.housekeeping.removal import Fate
 from everturn.housekeeping.selection import Selection
+from everturn.service.offices import Compaction, Dropped
 from everturn.service.problems import problems_of
+from everturn.service.sweeping import SweepResult
 
 NAME_LENGTH = 2048
 SESSION_LENGTH = 128
 AT_ONCE = 4  # admin requests that are worked at; the others wait for their turn
 
+Value = TypeVar("Value")
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH)]
 SessionId = Annotated[
     str, Path(description="the session's id", max_length=SESSION_LENGTH, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
 ]
 
 
-class Answer(Protocol):
-    """What an admin request has done."""
-
-    def facts(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-
-
 class Office(Protocol):
-    """What does what admins ask for: `everturn.service.offices.Admin`. Its methods block."""
+    """What does what admins ask for; see `everturn.service.offices.Admin`, whose methods these are. They block."""
 
-    def reset(self, who: str, selection: Selection, *, dry_run: bool = False, force: bool = False) -> Answer:
+    def reset(self, selection: Selection, *, dry_run: bool = False, force: bool = False, who: str) -> Freed:
         """Free workdirs and end sessions."""
 
-    def sweep(self, who: str, *, dry_run: bool = False) -> Answer:
+    def sweep(self, *, dry_run: bool = False, who: str) -> SweepResult:
         """Sweep the registry and the workdirs."""
 
-    def drop(self, who: str, session_id: str, *, force: bool = False) -> Answer:
+    def drop(self, session_id: str, *, force: bool = False, who: str) -> Dropped:
         """Forget a session."""
 
-    def compact(self, who: str, session_id: str) -> Answer:
+    def compact(self, session_id: str, *, who: str) -> Compaction:
         """Compact a session's transcript."""
 
 
@@ -79,10 +77,44 @@ class Compact(_Asked):
     """How to compact a session: there is nothing to say."""
 
 
-class Outcome(BaseModel):
-    """What was done or, in a dry run, what would be."""
+class _Done(BaseModel):
+    model_config = ConfigDict(extra="forbid")
 
-    model_config = ConfigDict(extra="allow")
+
+class ResetDone(_Done):
+    """What was reset or, in a dry run, would be."""
+
+    dry_run: bool
+    freed_bytes: int = Field(description="how much room that gives")
+    waiting: list[str] = Field(description="always empty")
+    fates: list[Fate] = Field(description="what became of each workdir and session; what was kept, too")
+
+
+class DroppedSession(_Done):
+    """A session that was too old to be resumed."""
+
+    work: str
+    session_id: str
+
+
+class WorkdirsSwept(_Done):
+    """What a sweep of the workdirs did or, in a dry run, would do."""
+
+    freed_bytes: int
+    missing_bytes: int = Field(description="how much more would have to be freed for what is wanted")
+    dry_run: bool
+    seconds: float
+    notes: list[str] = Field(description="why some things were not decided")
+    fates: list[Fate]
+
+
+class SweepDone(_Done):
+    """What was swept or, in a dry run, would be."""
+
+    dry_run: bool
+    dropped: list[DroppedSession]
+    workdirs: WorkdirsSwept | None = Field(description="null: nobody looked at them")
+    problems: list[str] = Field(description="what could not be done")
 
 
 def router(office: Office) -> APIRouter:
@@ -99,31 +131,32 @@ def router(office: Office) -> APIRouter:
     )
     turns = CapacityLimiter(AT_ONCE)
 
-    async def done(work: Callable[[], Answer]) -> Outcome:
+    async def done(work: Callable[[], Value]) -> Value:
         # What is not over when the service stops is let go of: it is safe to die in the middle of it.
-        answer = await run_sync(work, abandon_on_cancel=True, limiter=turns)
-        return Outcome.model_validate(answer.facts())
+        return await run_sync(work, abandon_on_cancel=True, limiter=turns)
 
     @made.post("/reset", operation_id="reset", summary="Free workdirs and end their sessions")
-    async def reset(asked: Reset, request: Request) -> Outcome:
+    async def reset(asked: Reset, request: Request) -> ResetDone:
         selection = Selection(asked.work, asked.agent, asked.repo, asked.all)
         options = {"dry_run": asked.dry_run, "force": asked.force}
-        return await done(partial(office.reset, _source(request), selection, **options))
+        answer = await done(partial(office.reset, selection, **options, who=_source(request)))
+        return ResetDone.model_validate(answer.facts())
 
     @made.post("/sweep", operation_id="sweep", summary="Sweep the registry and the workdirs")
-    async def sweep(asked: Sweep, request: Request) -> Outcome:
-        return await done(partial(office.sweep, _source(request), dry_run=asked.dry_run))
+    async def sweep(asked: Sweep, request: Request) -> SweepDone:
+        answer = await done(partial(office.sweep, dry_run=asked.dry_run, who=_source(request)))
+        return SweepDone.model_validate(answer.facts())
 
     @made.post("/sessions/{session_id}/drop", operation_id="drop", summary="Forget a session")
-    async def drop(session_id: SessionId, asked: Drop, request: Request) -> Outcome:
-        return await done(partial(office.drop, _source(request), session_id, force=asked.force))
+    async def drop(session_id: SessionId, asked: Drop, request: Request) -> Dropped:
+        return await done(partial(office.drop, session_id, force=asked.force, who=_source(request)))
 
     @made.post("/sessions/{session_id}/compact", operation_id="compact", summary="Compact a session's transcript")
-    async def compact(session_id: SessionId, asked: Compact, request: Request) -> Outcome:  # noqa: ARG001
-        return await done(partial(office.compact, _source(request), session_id))
+    async def compact(session_id: SessionId, asked: Compact, request: Request) -> Compaction:  # noqa: ARG001
+        return await done(partial(office.compact, session_id, who=_source(request)))
 
     return made
 
 
 def _source(request: Request) -> str:
-    return "" if request.client is None else request.client.host
+    return "somebody" if request.client is None else request.client.host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI
@@ -19,13 +19,13 @@ from starlette.responses import Response
 from everturn.errors import EverturnError
 from everturn.service import admin, webhooks
 from everturn.service.access import Doorkeeper, Doors, is_loopback
+from everturn.service.dashboard import pages
+from everturn.service.dashboard.rendering import Renderer
 from everturn.service.guards import SMALL_BODY_BYTES, KnownHosts, Shield, SizeLimit, names_of
 from everturn.service.health import Readiness
 from everturn.service.parts import Parts
-from everturn.service.problems import explain, explain_error, phrase, problems_of
-
-if TYPE_CHECKING:
-    from everturn.service.views.desk import Desk
+from everturn.service.problems import explain, is_for_programs, phrase, problems_of, status_of
+from everturn.service.views.desk import Desk
 
 _PARSING = "the body cannot be read"
 
@@ -105,12 +105,14 @@ def make_app(
     if office is not None:
         app.include_router(admin.router(office))
     if desk is not None:
-        _seat(app, desk)
+        _seat(app, desk, parts)
     return app
 
 
-def _seat(app: FastAPI, desk: Desk) -> None:
-    """Add the API and the pages."""
+def _seat(app: FastAPI, desk: Desk, parts: Parts) -> None:
+    """Add the API and the pages; their errors look like pages, too."""
+    app.router.routes.extend(pages.routes(desk, clock=parts.clock, metrics=parts.metrics))
+    app.state.renderer = Renderer(parts.clock, desk.version)
 
 
 def _own(parts: Parts, readiness: Readiness | None) -> APIRouter:
@@ -158,7 +160,7 @@ def _readiness(readiness: Readiness | None) -> Ready:
 async def _on_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, EverturnError):  # the framework promises that it is
         raise error
-    return explain_error(error, request.url.path)
+    return _answered(request, status_of(error), error.message, error.hint)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -166,11 +168,11 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     errors: Sequence[Any] = error.errors() if isinstance(error, RequestValidationError) else ()
     first: dict[str, Any] = next(iter(errors), {})
     if first.get("type") == "json_invalid":
-        return explain(400, _PARSING, "send JSON", path=request.url.path)
+        return _answered(request, 400, _PARSING, "send JSON")
     where = ".".join(str(each) for each in first.get("loc", ())) or "request"
     said = str(first.get("msg", "is wrong"))
     message = f"{where}: {said[:1].lower()}{said[1:]}"
-    return explain(422, message, "see docs/service.md, or /api/openapi.json", path=request.url.path)
+    return _answered(request, 422, message, "see docs/service.md, or /api/openapi.json")
 
 
 async def _on_status(request: Request, error: Exception) -> Response:
@@ -181,4 +183,13 @@ async def _on_status(request: Request, error: Exception) -> Response:
     messages = {404: "there is nothing here", 405: "nothing can be done here by this method", 400: _PARSING}
     message = messages.get(error.status_code) or str(error.detail or phrase(error.status_code))
     hint = getattr(error, "hint", None) or hints.get(error.status_code, "see docs/service.md")
-    return explain(error.status_code, message, hint, path=request.url.path, headers=error.headers)
+    response = _answered(request, error.status_code, message, hint)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _answered(request: Request, status: int, message: str, hint: str) -> Response:
+    renderer: Renderer | None = getattr(request.app.state, "renderer", None)
+    if renderer is None or is_for_programs(request.url.path):
+        return explain(status, message, hint, path=request.url.path)
+    return renderer.error(request, status, message, hint)

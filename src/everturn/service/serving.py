@@ -19,8 +19,12 @@ from everturn.service.access import is_loopback
 from everturn.service.app import make_app
 from everturn.service.health import Readiness
 from everturn.service.listening import address_of, listen
+from everturn.service.offices import Admin
 from everturn.service.parts import Parts
 from everturn.service.protocol import Config, Limits
+from everturn.service.rounds import Rounds
+from everturn.service.sweeping import DailySweep
+from everturn.service.views.desk import Desk
 from everturn.service.worker import DeliveryWorker
 from everturn.settings import Settings
 from everturn.telemetry import get_logger
@@ -76,7 +80,17 @@ class Service:
         self._reason = ""
         self._readiness = Readiness.of(parts)
         self._worker = DeliveryWorker(parts.logbook, parts.workshop.freeing, parts.metrics, parts.clock, parts.ids)
-        app = make_app(parts, wake=self._worker.wake, readiness=self._readiness)
+        sweeps = DailySweep.of(parts)
+        self._rounds = Rounds(sweeps, parts.logbook, settings.logbook_days, parts.clock)
+        self._desk = Desk(parts)
+        app = make_app(
+            parts,
+            self._desk,
+            office=Admin(parts, sweeps),
+            wake=self._worker.wake,
+            readiness=self._readiness,
+            host=str(listener.getsockname()[0]),
+        )
         self._server = _Server(Config(app, limits, settings.shutdown_grace_s * REQUESTS_SHARE))
 
     def run(self, told: Callable[[str], None]) -> bool:
@@ -119,6 +133,8 @@ class Service:
     def _begin(self, address: str) -> None:
         self._readiness.start()
         self._worker.start()
+        self._rounds.start()
+        self._desk.start()
         self._log.info("service_started", address=address)
 
     def _end(self) -> bool:
@@ -129,6 +145,8 @@ class Service:
         began = self._stopping_since or 0.0
         deadline = began + self._settings.shutdown_grace_s
         in_time = self._worker.stop(self._left(deadline) * WORKER_SHARE)
+        self._rounds.stop(0)  # a sweep may be left in the middle
+        self._desk.stop(self._left(deadline) / 2)
         in_time &= self._closed(self._left(deadline))
         seconds = round(self._clock.elapsed() - began, 3)
         if in_time:

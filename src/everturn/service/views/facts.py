@@ -106,7 +106,8 @@ def seconds(text: str | None) -> float | None:
 
 def sessions(database: sqlite3.Connection) -> dict[str, SessionFacts]:
     """Return all sessions that have journals."""
-    return {row[0]: SessionFacts(*row[:8], bool(row[8]), seconds(row[9])) for row in database.execute(_SESSIONS)}
+    rows = ((*row[:8], bool(row[8]), seconds(row[9])) for row in database.execute(_SESSIONS))
+    return {row[0]: SessionFacts(*row) for row in rows}
 
 
 def runs(database: sqlite3.Connection, run_ids: Collection[str]) -> dict[str, RunFacts]:
