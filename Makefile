@@ -12,7 +12,7 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal
+.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ demo: $(STAMP) ## Kill a worker in the middle of a turn and watch another one fi
 
 demo-s3: $(STAMP) ## The same against an S3 server on loopback
 	@$(BIN)/python -m everturn.testing -- $(BIN)/everturn demo --store s3://everturn-demo/runs $(ARGS)
+
+demo-fleet: $(STAMP) ## Watch a fleet in the browser: a dozen runs, kills and takeovers, until Ctrl-C
+	@$(BIN)/everturn demo-fleet $(ARGS)
 
 # Prometheus's own tool, for the tests of the alert rules. Debian's package is unpacked, not installed: that needs no
 # root, starts no service and brings nothing else along. Without the tool all other tests run, and those fail and say so.

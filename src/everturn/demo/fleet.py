@@ -1,8 +1,8 @@
 """The demo's fleet: a dozen runs by worker processes, deaths and takeovers among them, and the service to watch it.
 
-Crews play the parts, so many at a time as there are crews. A run that dies is gone on with by another worker; one that
-was merged is freed by a webhook; and when all have been played, their issues are closed, and it begins anew with other
-issues, so that what lies on the disk does not grow.
+Crews play the parts, so many at a time as there are crews. A run that dies is gone on with by another worker; what was
+merged is freed by a webhook; and when all have been played, their issues are closed, and it begins anew with others, so
+that what lies on the disk does not grow.
 """
 
 from __future__ import annotations

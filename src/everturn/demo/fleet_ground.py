@@ -43,7 +43,15 @@ class FleetService:
 
     def __init__(self, folder: Path, environment: Mapping[str, str], port: int) -> None:
         self._log = folder / "service.log"
-        command = [sys.executable, "-c", "from everturn.cli import main; main()", "serve", "--json", "--port", str(port)]
+        command = [
+            sys.executable,
+            "-c",
+            "from everturn.cli import main; main()",
+            "serve",
+            "--json",
+            "--port",
+            str(port),
+        ]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -54,12 +62,8 @@ class FleetService:
                 stderr=log,
                 text=True,
             )
-        assert self._process.stdout is not None
         try:
-            line = self._process.stdout.readline()
-            if not line:
-                raise Unavailable(f"the demo's service did not start: {self._last_words()}", hint="run the demo again")
-            self.url: str = json.loads(line)["address"]
+            self.url = self._address()
         except BaseException:
             self.stop()
             raise
@@ -102,6 +106,14 @@ class FleetService:
         except OSError as error:
             raise Unavailable(f"the demo's service refused {path}: {error}", hint="run the demo again") from error
         return answer
+
+    def _address(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise Unavailable(f"the demo's service did not start: {self._last_words()}", hint="run the demo again")
+        address: str = json.loads(line)["address"]
+        return address
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()

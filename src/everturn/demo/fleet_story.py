@@ -1,7 +1,7 @@
 """The story of the demo's fleet: its repositories, the parts that are played in it, and what the model says in each.
 
-The model knows no more than what it is sent: which part it plays stands in the prompt, and how far it has come it sees
-from the answers of its tools. So it goes on after a death as a model does.
+The model knows no more than what it is sent: which part it plays stands in the prompt, and it sees from the answers of
+its tools how far it has come. So it goes on after a death as a model does.
 """
 
 from __future__ import annotations
@@ -181,8 +181,7 @@ def _calls(part: Part, folder: str, *, again: bool) -> list[tuple[str, ToolUse]]
         (f"Let me see what {project.module} does.", ToolUse("Read", {"file_path": module})),
         ("And what the check says about it.", ToolUse("Bash", {"command": "python3 check.py"})),
         (
-            f"There it is. The check and the code disagree, and it is the code that is wrong: **{project.title}**, as the "
-            "issue says. One line has to change, and nothing that calls it has to know.",
+            f"There it is: **{project.title}**, as the issue says. One line has to change; nothing that calls it has to.",
             ToolUse("Edit", {"file_path": module, "old_string": project.before, "new_string": project.after}),
         ),
         ("Now the check again, with all its cases.", ToolUse("Bash", {"command": check})),

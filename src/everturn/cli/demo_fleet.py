@@ -1,0 +1,130 @@
+"""`everturn demo-fleet`: the service with a fleet to watch, until Ctrl-C."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import threading
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from everturn.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Terminal, complain, fold, json_line
+
+if TYPE_CHECKING:
+    from everturn.demo.fleet import FleetReport
+
+_STYLES = ("cyan", "magenta", "green", "yellow", "blue")
+_MARGIN = 28
+
+
+def command(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The service's port; 0: any free one.")] = 0,
+    runs: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many issues are worked on before it begins anew.")
+    ] = 12,
+    once: Annotated[bool, typer.Option("--once", help="End when all of them have been worked on.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for each thing that happens.")
+    ] = False,
+) -> int:
+    """Start the service on loopback, with a fleet of scripted runs, kills and takeovers to watch.
+
+    The first line says where to look. It goes on until Ctrl-C; then all of it is stopped and removed.
+    """
+    # Imported here: the demo brings a web server and more, and no other command should wait for that.
+    from everturn.demo.fleet import FleetOptions, perform_fleet  # noqa: PLC0415
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    account = _Events() if as_json else _Account()
+    try:
+        report = perform_fleet(FleetOptions(port, runs, once), account.tell)
+    except KeyboardInterrupt:
+        complain("interrupted", "all that was started is stopped, and its folder is removed")
+        return EXIT_INTERRUPTED
+    account.conclude(report)
+    return EXIT_FAILED if report.failed else EXIT_OK
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """End it, once: who asks again while it is being tidied up would leave half of it behind."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+class _Events:
+    """Tells a program what happens."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def tell(self, who: str, event: dict[str, Any]) -> None:
+        self._print({"who": who, **event})
+
+    def conclude(self, report: FleetReport) -> None:
+        self._print({"who": "demo", "event": "ended", **dataclasses.asdict(report)})
+
+    def _print(self, value: dict[str, Any]) -> None:
+        with self._lock:
+            sys.stdout.write(json_line(value) + "\n")
+            sys.stdout.flush()
+
+
+class _Account:
+    """Tells a person what happens."""
+
+    def __init__(self) -> None:
+        self._console = Terminal(highlight=False)
+        self._room = max(self._console.width - _MARGIN, 20)
+        self._lock = threading.Lock()
+
+    def tell(self, who: str, event: dict[str, Any]) -> None:
+        line = _of_demo(event) if who == "demo" else self._of_worker(event)
+        if line is not None:
+            mark = [] if who == "demo" else [(f"{who:>10} ", _STYLES[int(who.rpartition("-")[2]) % len(_STYLES)])]
+            with self._lock:
+                self._console.print(Text.assemble(*mark, *line), soft_wrap=True)
+
+    def conclude(self, report: FleetReport) -> None:
+        told = f"{report.finished} issues played in {report.runs} runs, {report.killed} of them killed"
+        told += f"; {report.failed} issues failed" if report.failed else ""
+        self._console.print(Text(told, style="bold red" if report.failed else "bold green"))
+
+    def _of_worker(self, event: dict[str, Any]) -> list[tuple[str, str]] | None:
+        issue = (f"#{event['issue']} ", "dim")
+        match event["event"]:
+            case "started":
+                how = "goes on with" if event["resumed"] else "begins"
+                return [issue, (f"{how} {event['repo']}", "bold"), (f"  session {event['session_id'][:8]}", "dim")]
+            case "tool":
+                given = event["input"]
+                said = given.get("command") or PurePath(given.get("file_path", "")).name or json_line(given)
+                return [issue, (f"{event['name']} ", "green"), (fold(said, self._room), "")]
+            case "result":
+                return [issue, ("done", "bold green") if event["ok"] else ("failed", "bold red")]
+            case "error":
+                return [issue, (event["message"], "red")]
+        return None
+
+
+def _of_demo(event: dict[str, Any]) -> list[tuple[str, str]] | None:
+    kind, issue = event["event"], f" #{event.get('issue')} "
+    if kind == "serving":
+        return [("The fleet is at ", "bold"), (event["url"], "bold underline"), ("  ·  Ctrl-C ends it\n", "dim")]
+    if kind == "played":
+        return [(f"issues {event['first']} to {event['last']} have been played\n", "dim")]
+    told = {
+        "killed": ("SIGKILL", "bold white on red", "{worker} is gone in mid-sentence, {processes} processes with it"),
+        "merged": ("webhook", "bold black on yellow", "was merged in {repo}"),
+        "asked": ("admin", "bold black on yellow", "asked {what}"),
+        "failed": ("failed", "bold white on red", "{message}"),
+    }
+    if kind not in told:
+        return None
+    mark, style, text = told[kind]
+    return [(f"{mark:>10} ", style), (issue if "issue" in event else " ", "dim"), (text.format(**event), "")]
