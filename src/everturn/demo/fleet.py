@@ -1,12 +1,13 @@
-"""The demo's fleet: a dozen runs by worker processes, deaths and takeovers among them, and the service to watch it.
+"""The demo's fleet: a dozen runs by worker processes, with kills and takeovers, and the service to watch.
 
-Crews play the parts, so many at a time as there are crews. A run that dies is gone on with by another worker; what was
-merged is freed by a webhook; and when all have been played, their issues are closed, and it begins anew with others, so
-that what lies on the disk does not grow.
+Crews play the parts, as many at a time as there are crews. What has died is gone on with by another worker; what was
+merged is freed by a webhook. When all have been played, their issues are closed, and it begins anew with others: so
+what lies on the disk hardly grows.
 """
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -159,6 +160,7 @@ class Fleet:
         finally:
             with self._lock:
                 self._machines.discard(machine)
+            shutil.rmtree(ground.machine(worker), ignore_errors=True)
 
     def _kill_in_the_middle(self, part: Part, worker: str, machine: Machine) -> None:
         machine.wait_for(has_used_a_tool, TURN_TIMEOUT_S)

@@ -1,7 +1,7 @@
 """The story of the demo's fleet: its repositories, the parts that are played in it, and what the model says in each.
 
-The model knows no more than what it is sent: which part it plays stands in the prompt, and it sees from the answers of
-its tools how far it has come. So it goes on after a death as a model does.
+The model knows no more than what it is sent: which part it plays stands in the prompt, and how far it has come, in what
+its tools have answered. So it goes on after a death as a model does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 from everturn.testing import ModelRequest, Reply, Text, ToolUse
 
 FORGE = "https://git.example"
-CHUNK_PAUSE_S = 0.05  # so that people can see it speak
+CHUNK_PAUSE_S = 0.07  # so that people can see it speak
 SLOW_TOOL_S = 12.0
 
 Kind = Literal["plain", "killed", "merged", "slow", "resumed", "delegating", "abandoned"]
@@ -57,6 +57,7 @@ class Project:
         after: The line as it should be.
         check: A program that shows the fault.
         title: The issue's title.
+        ignored: What git ignores in it. Where that is nothing, what the check leaves behind is unsaved work.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Project:
     after: str
     check: str
     title: str
+    ignored: str = "__pycache__/\n"
 
     @property
     def url(self) -> str:
@@ -76,7 +78,8 @@ class Project:
         """What is in it."""
         text = f'"""Part of {self.name}."""\n\n{self.before}\n'
         slow = _SLOW_CHECK.format(steps=int(SLOW_TOOL_S))
-        return {self.module: text, "check.py": self.check, "slow_check.py": slow, "README.md": f"# {self.name}\n"}
+        notes = {"README.md": f"# {self.name}\n", ".gitignore": self.ignored}
+        return {self.module: text, "check.py": self.check, "slow_check.py": slow, **notes}
 
 
 PROJECTS = (
@@ -103,6 +106,7 @@ PROJECTS = (
         "def total(entries):\n    return sum(entries)",
         "from ledger import total\n\nprint('1 + 2 + 3 is', total([1, 2, 3]), 'and should be 6')\n",
         "total() forgets the first entry",
+        ignored="",
     ),
 )
 
@@ -181,7 +185,7 @@ def _calls(part: Part, folder: str, *, again: bool) -> list[tuple[str, ToolUse]]
         (f"Let me see what {project.module} does.", ToolUse("Read", {"file_path": module})),
         ("And what the check says about it.", ToolUse("Bash", {"command": "python3 check.py"})),
         (
-            f"There it is: **{project.title}**, as the issue says. One line has to change; nothing that calls it has to.",
+            f"There it is: **{project.title}**, as the issue says. One line has to change, and no more.",
             ToolUse("Edit", {"file_path": module, "old_string": project.before, "new_string": project.after}),
         ),
         ("Now the check again, with all its cases.", ToolUse("Bash", {"command": check})),
