@@ -13,9 +13,11 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from everturn.clock import Ids, ManualClock
+from everturn.forges.base import Happening
 from everturn.git.runner import Git
 from everturn.housekeeping.disk import Measurer, Space
 from everturn.housekeeping.eviction import Evictor
+from everturn.housekeeping.freeing import Freeing
 from everturn.housekeeping.removal import Removal, processes_in
 from everturn.housekeeping.sweeping import WorkdirSweeper
 from everturn.model import Holder, RepositoryOptions, SessionAges, WorkItem
@@ -184,6 +186,21 @@ class Ground:
 
     def count(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def issue(ground: Ground, number: int = 7, *, agent: str = "fixer", repository: str = "shop") -> WorkItem:
+    """Return the work item of an issue."""
+    return WorkItem(agent, str(ground.remote(repository)), number)
+
+
+def issue_closed(ground: Ground, number: int = 7, *, repository: str = "shop") -> Happening:
+    """Return what a forge tells when an issue is closed."""
+    return Happening("issue_closed", (str(ground.remote(repository)),), str(number))
+
+
+def freeing(ground: Ground, rescue: str = "quarantine") -> Freeing:
+    """Return what frees workdirs and sessions."""
+    return Freeing(ground.root, ground.removal(rescue), ground.registry, clock=ground.clock)
 
 
 def as_json(facts: object) -> object:

@@ -85,4 +85,9 @@ def begun(claim: Claim, *, worker: str = "w1", previous: str | None = None, took
 def turn(words: str, *, cost_usd: float | None = 0.5, resumed: bool = False, ends: bool = True) -> list[Event]:
     """Return a turn: a prompt, a tool's call, an answer and, unless it goes on, its result."""
     end = [resulted(cost_usd)] if ends else []
-    return [Prompt(f"Mend {words}.", resumed=resumed), *called("Read", {"file_path": words}, words), answered(words), *end]
+    return [
+        Prompt(f"Mend {words}.", resumed=resumed),
+        *called("Read", {"file_path": words}, words),
+        answered(words),
+        *end,
+    ]

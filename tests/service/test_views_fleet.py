@@ -45,7 +45,11 @@ def test_a_live_claim_is_shown_with_what_its_run_does(fleet: Fleet) -> None:
 def test_what_a_run_has_cost_before_its_first_result_is_partial(fleet: Fleet) -> None:
     claim = fleet.claim(issue(7), "1" * 20)
     usage = {"input_tokens": 7}
-    events = [*begun(claim), *turn("the tap", ends=False), ToolUse("c9", "Bash", {}, "m2", "claude-large", usage=usage)]
+    events = [
+        *begun(claim),
+        *turn("the tap", ends=False),
+        ToolUse("c9", "Bash", {}, "m2", "claude-large", usage=usage),
+    ]
     fleet.keep(claim, events)
     (found,) = fleet.desk.fleet().live
     assert (found.cost_usd, found.cost_is_partial, found.tokens) == (None, True, 7)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from everturn.clock import Clock, SystemClock
-from everturn.errors import Held, NotFound
+from everturn.errors import EverturnError, Held, NotFound
 from everturn.forges.base import Happening
 from everturn.housekeeping.holdings import Holdings, place, ref_of
 from everturn.housekeeping.removal import Fate, Removal
@@ -149,16 +149,15 @@ class _Wish:
         keys: The work items whose sessions end.
         names: The workdirs that go.
         ends: Returns which of the sessions in a workdir end with it; `None`: it is not meant any more.
-        spares: Whether a workdir stays if other sessions can be resumed in it.
-        wait_s: How long to wait for whoever is just looking after one; see `Removal.remove`.
+        by_itself: Whether nobody has asked for it. Then a workdir stays if other sessions can be resumed in it,
+            nobody is waited for, and what fails is raised: it is tried again later.
     """
 
     why: str
     keys: frozenset[str]
     names: tuple[str, ...]
     ends: Callable[[WorkdirRecord, set[str]], set[str] | None]
-    spares: bool
-    wait_s: float | None = None
+    by_itself: bool
 
 
 def _wish_of(happening: Happening, holdings: Holdings) -> _Wish:
@@ -176,8 +175,7 @@ def _wish_of(happening: Happening, holdings: Holdings) -> _Wish:
             return inside
         return {record.work_key, *(inside & keys)} if record.work_key in keys else None
 
-    # What cannot be had now is asked for again: nobody is waited for.
-    return _Wish(_WHY[happening.kind], frozenset(keys), tuple(sorted(names)), ends, spares=True, wait_s=0)
+    return _Wish(_WHY[happening.kind], frozenset(keys), tuple(sorted(names)), ends, by_itself=True)
 
 
 def _wish_to_reset(selection: Selection, holdings: Holdings) -> _Wish:
@@ -189,7 +187,7 @@ def _wish_to_reset(selection: Selection, holdings: Holdings) -> _Wish:
     def ends(record: WorkdirRecord, inside: set[str]) -> set[str] | None:
         return inside & keys if selection.has(record) else None
 
-    return _Wish(_RESET, frozenset(keys), tuple(names), ends, spares=False)
+    return _Wish(_RESET, frozenset(keys), tuple(names), ends, by_itself=False)
 
 
 def _tasks_in(name: str, selection: Selection, holdings: Holdings) -> Iterator[str]:
@@ -218,10 +216,13 @@ class _Attempt:
     waiting: dict[str, None] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     untouched: set[str] = field(default_factory=set)
+    failure: EverturnError | None = None
 
     def carry_out(self) -> Freed:
         for name in self.wish.names:
-            self._free(self.holdings.workdirs[name])
+            fate = self._tried(self.holdings.workdirs[name])
+            if fate is not None:
+                self.fates.append(fate)
         for key in sorted(self.wish.keys - self.untouched):
             try:
                 self._end(key)
@@ -230,32 +231,47 @@ class _Attempt:
                 self.fates.append(Fate("session", key, "kept", (refused.message,)))
         return Freed(tuple(self.fates), tuple(self.waiting), self.dry_run)
 
-    def _free(self, known: WorkdirRecord) -> None:
+    def _tried(self, known: WorkdirRecord) -> Fate | None:
         try:
-            fate = self.removal.remove(
-                known.name,
-                "reset",
-                force=self.force,
-                dry_run=self.dry_run,
-                wait_s=self.wish.wait_s,
-                unless=self._end_sessions,
-            )
+            return self._free(known)
         except NotFound:  # somebody else was faster
-            return
+            return None
+        except (EverturnError, OSError) as error:
+            if self.wish.by_itself or error is self.failure:
+                raise
+            why = error.message if isinstance(error, EverturnError) else error.strerror or str(error)
+            return Fate("workdir", known.name, "kept", (why,))
+
+    def _free(self, known: WorkdirRecord) -> Fate:
+        fate = self.removal.remove(
+            known.name,
+            "reset",
+            force=self.force,
+            dry_run=self.dry_run,
+            wait_s=0 if self.wish.by_itself else None,
+            unless=self._end_sessions,
+        )
         if fate.is_busy:
             self._wait(f"{known.name}: {'; '.join(fate.reasons)}")
             self.untouched |= self.holdings.sessions_in(known)
         if fate.is_gone:
-            fate = replace(fate, reasons=(self.wish.why, *(why for why in fate.reasons if why != "reset")))
-        self.fates.append(fate)
+            return replace(fate, reasons=(self.wish.why, *(why for why in fate.reasons if why != "reset")))
+        return fate
 
     def _end_sessions(self, record: WorkdirRecord) -> str | None:
         """End the sessions in a workdir, in which nobody can begin now, or say why it is kept."""
+        try:
+            return self._why_kept(record)
+        except EverturnError as error:
+            self.failure = error  # of the registry: there is no point in going on
+            raise
+
+    def _why_kept(self, record: WorkdirRecord) -> str | None:
         inside = self.holdings.sessions_in(record)
         ending = self.wish.ends(record, inside)
         if ending is None:
             return "it is used for something else by now"
-        for key in sorted(inside - ending) if self.wish.spares else ():
+        for key in sorted(inside - ending) if self.wish.by_itself else ():
             if self._find(key) is not None:
                 return f"the session of {key} can still be resumed in it"
         for key in sorted(ending):
@@ -268,22 +284,28 @@ class _Attempt:
         return None
 
     def _find(self, key: str) -> SessionRecord | None:
-        return self.holdings.sessions.get(key) if self.dry_run else self.registry.get(key)
+        """Return the session of a work item as it is now or, in a dry run, as it would be."""
+        if self.dry_run:
+            return None if key in self.ended else self.holdings.sessions.get(key)
+        return self.registry.get(key)
 
     def _end(self, key: str) -> None:
         """End a session, if there is one. Raises `Held` if somebody holds it."""
         for _ in range(_ATTEMPTS):  # each time that it has become another session meanwhile
             found = self._find(key)
-            if found is None or key in self.ended:
+            if found is None:
                 return
-            if self.dry_run:
-                if found.held_until is not None and found.held_until > self.clock.now():
-                    raise held(found)
-            elif not self.registry.drop(key, found.session_id, self.wish.why, unless_held=True):
-                continue
-            self.ended.add(key)
-            self.fates.append(Fate("session", key, "dropped", (self.wish.why,)))
-            return
+            if self._dropped(key, found):
+                self.ended.add(key)
+                self.fates.append(Fate("session", key, "dropped", (self.wish.why,)))
+                return
+
+    def _dropped(self, key: str, session: SessionRecord) -> bool:
+        if not self.dry_run:
+            return self.registry.drop(key, session.session_id, self.wish.why, unless_held=True)
+        if session.held_until is not None and session.held_until > self.clock.now():
+            raise held(session)
+        return True
 
     def _wait(self, what: str) -> None:
         self.waiting[what] = None

@@ -51,9 +51,9 @@ class Acts:
             Denied, Corrupt, Invalid: The file cannot be used, or this cannot be kept.
             Unavailable: Too much waits, or the file is busy, or there is no room. It was not noted.
         """
+        now = self._clock.now()
 
         def work(database: sqlite3.Connection) -> int:
-            now = self._clock.now()
             row = (now, shortened(who), shortened(action), as_facts(asked), state, as_details(details))
             done_at = now if state == "refused" else None
             query = (
@@ -67,10 +67,11 @@ class Acts:
         self, number: int, outcome: Literal["done", "refused", "failed"], details: Sequence[str] = ()
     ) -> Future[None]:
         """Note what came of it. An act that is at its end stays as it is."""
+        now = self._clock.now()
 
         def work(database: sqlite3.Connection) -> None:
             query = "UPDATE acts SET state = ?, details = ?, done_at = ? WHERE number = ? AND done_at IS NULL"
-            database.execute(query, (outcome, as_details(details), self._clock.now(), number))
+            database.execute(query, (outcome, as_details(details), now, number))
 
         return self._writer.submit(work, must=True)
 

@@ -65,29 +65,8 @@ class Deliveries:
             Denied, Corrupt, Invalid: The file cannot be used, or this cannot be kept.
             Unavailable: Too much waits, or the file is busy, or there is no room. It was not noted.
         """
-        return self._writer.submit(lambda database: self._put(database, forge, delivery_id, event, facts, ignored))
-
-    def _put(
-        self,
-        database: sqlite3.Connection,
-        forge: str,
-        delivery_id: str,
-        event: str,
-        facts: Mapping[str, Any] | None,
-        ignored: str,
-    ) -> Answer:
-        if not 0 < len(delivery_id) <= NAME_CHARS:
-            raise Invalid(f"the id of a delivery has 1 to {NAME_CHARS} characters", hint="nothing was noted")
         now = self._clock.now()
-        is_queued = facts is not None and not ignored
-        row = (
-            *(forge, delivery_id, shortened(event), None if facts is None else as_facts(facts)),
-            *("queued" if is_queued else "ignored", now, None if is_queued else now),
-            as_details([ignored] if ignored else []),
-        )
-        if not database.execute(_PUT, row).rowcount:
-            return "duplicate"
-        return "queued" if is_queued else "ignored"
+        return self._writer.submit(lambda database: _put(database, now, forge, delivery_id, event, facts, ignored))
 
     def due(self, now: float, limit: int) -> list[DeliveryEntry]:
         """Return what is to be done at a time, the oldest first.
@@ -100,21 +79,16 @@ class Deliveries:
     def finish(self, done: Sequence[Done]) -> Future[None]:
         """Note what came of attempts, all in one transaction. What is done, failed or ignored stays as it is."""
 
-        def work(database: sqlite3.Connection) -> None:
-            now = self._clock.now()
-            database.executemany(
-                _FINISH,
-                [
-                    (
-                        *(each.state, None if each.state == "waiting" else now),
-                        *(each.next_at if each.state == "waiting" else None, as_details(each.details)),
-                        *(each.freed, each.failing_since, each.number),
-                    )
-                    for each in done
-                ],
+        now = self._clock.now()
+        rows = [
+            (
+                *(each.state, None if each.state == "waiting" else now),
+                *(each.next_at if each.state == "waiting" else None, as_details(each.details)),
+                *(each.freed, each.failing_since, each.number),
             )
-
-        return self._writer.submit(work, must=True)
+            for each in done
+        ]
+        return self._writer.submit(lambda database: _finish(database, rows), must=True)
 
     def page(self, limit: int, before: int | None = None) -> list[DeliveryEntry]:
         """Return webhooks, the newest first.
@@ -134,6 +108,32 @@ class Deliveries:
 
     def _look(self, query: str, values: tuple[object, ...]) -> list[DeliveryEntry]:
         return [_entry(row) for row in self._file.rows(query, values)]
+
+
+def _put(  # the columns, by and large
+    database: sqlite3.Connection,
+    now: float,
+    forge: str,
+    delivery_id: str,
+    event: str,
+    facts: Mapping[str, Any] | None,
+    ignored: str,
+) -> Answer:
+    if not 0 < len(delivery_id) <= NAME_CHARS:
+        raise Invalid(f"the id of a delivery has 1 to {NAME_CHARS} characters", hint="nothing was noted")
+    is_queued = facts is not None and not ignored
+    row = (
+        *(forge, delivery_id, shortened(event), None if facts is None else as_facts(facts)),
+        *("queued" if is_queued else "ignored", now, None if is_queued else now),
+        as_details([ignored] if ignored else []),
+    )
+    if not database.execute(_PUT, row).rowcount:
+        return "duplicate"
+    return "queued" if is_queued else "ignored"
+
+
+def _finish(database: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
+    database.executemany(_FINISH, rows)
 
 
 def _entry(row: tuple[Any, ...]) -> DeliveryEntry:

@@ -29,10 +29,10 @@ class Samples:
 
     def add(self, values: Mapping[str, int]) -> Future[None]:
         """Note how much there is now of each of some things. They get fewer with age; see `Logbook.prune`."""
+        now = self._clock.now()
+        rows = [(now, name, value) for name, value in values.items()]
 
         def work(database: sqlite3.Connection) -> None:
-            now = self._clock.now()
-            rows = [(now, name, value) for name, value in values.items()]
             database.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", rows)
 
         return self._writer.submit(work, must=True)

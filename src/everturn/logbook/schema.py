@@ -24,7 +24,7 @@ STATEMENTS = (
         UNIQUE (forge, delivery_id)
     ) STRICT
     """,
-    "CREATE INDEX deliveries_open ON deliveries (accepted_at) WHERE done_at IS NULL",
+    "CREATE INDEX deliveries_open ON deliveries (number, accepted_at) WHERE done_at IS NULL",
     "CREATE INDEX deliveries_done ON deliveries (done_at) WHERE done_at IS NOT NULL",
     """
     CREATE TABLE acts (

@@ -33,19 +33,21 @@ class Sweeps:
 
     def begin(self, reason: SweepReason) -> Future[int]:
         """Note that a sweep begins. The future has its number."""
+        now = self._clock.now()
 
         def work(database: sqlite3.Connection) -> int:
             query = "INSERT INTO sweeps (reason, begun_at, state) VALUES (?, ?, 'begun')"
-            return int(database.execute(query, (reason, self._clock.now())).lastrowid or 0)
+            return int(database.execute(query, (reason, now)).lastrowid or 0)
 
         return self._writer.submit(work, must=True)
 
     def end(self, number: int, outcome: Literal["done", "failed"], facts: Mapping[str, Any]) -> Future[None]:
         """Note what came of it. A sweep that is at its end stays as it is."""
+        now = self._clock.now()
 
         def work(database: sqlite3.Connection) -> None:
             query = "UPDATE sweeps SET state = ?, done_at = ?, facts = ? WHERE number = ? AND done_at IS NULL"
-            database.execute(query, (outcome, self._clock.now(), as_facts(facts), number))
+            database.execute(query, (outcome, now, as_facts(facts), number))
 
         return self._writer.submit(work, must=True)
 

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from everturn.errors import EverturnError
-from everturn.service import admin, webhooks
+from everturn.service import admin, api, webhooks
 from everturn.service.access import Doorkeeper, Doors, is_loopback
 from everturn.service.dashboard import pages
 from everturn.service.dashboard.rendering import Renderer
@@ -111,6 +111,8 @@ def make_app(
 
 def _seat(app: FastAPI, desk: Desk, parts: Parts) -> None:
     """Add the API and the pages; their errors look like pages, too."""
+    app.include_router(api.router(desk))
+    app.include_router(api.router(desk))
     app.router.routes.extend(pages.routes(desk, clock=parts.clock, metrics=parts.metrics))
     app.state.renderer = Renderer(parts.clock, desk.version)
 

@@ -95,7 +95,7 @@ class Reception:
         held_bytes: How much of bodies may be in memory at once.
     """
 
-    def __init__(self, parts: Parts, wake: Callable[[], None], held_bytes: int = HELD_BYTES) -> None:
+    def __init__(self, parts: Parts, wake: Callable[[], None], held_bytes: int) -> None:
         self._parts = parts
         self._wake = wake
         self._room = held_bytes
@@ -203,7 +203,7 @@ def router(parts: Parts, wake: Callable[[], None]) -> APIRouter:
         parts: What the service works with.
         wake: Tells the worker that there is something to do.
     """
-    reception = Reception(parts, wake)
+    reception = Reception(parts, wake, HELD_BYTES)
     made = APIRouter(prefix="/webhooks", tags=["webhooks"])
     for name, sender in SENDERS.items():
         made.add_api_route(
