@@ -1,7 +1,7 @@
 """The story of the demo's fleet: its repositories, the parts that are played in it, and what the model says in each.
 
-The model knows no more than what it is sent: which part it plays stands in the prompt, and how far it has come, in what
-its tools have answered. So it goes on after a death as a model does.
+The model knows no more than what it is sent: the prompt says which part it plays, the answers of its tools how far it
+has come. So it goes on after a death as a model does.
 """
 
 from __future__ import annotations
