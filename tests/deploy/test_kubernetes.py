@@ -17,7 +17,7 @@ from everturn.settings import Settings
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 KUSTOMIZATION = "kustomization.yaml"
-RELEASES = ["1.31", "1.37"]  # the first that has all that is used here, and a late one
+RELEASES = ["1.30", "1.37"]  # the first that has all that is used here, and a late one
 MARGIN_S = 5.0  # what a process may take beyond the grace period of its runs
 GRACE_S = Settings.model_fields["shutdown_grace_s"].default
 PODS = ["statefulset.yaml", "worker.example.yaml"]
