@@ -73,6 +73,14 @@ def test_nothing_else_reaches_the_engine(path: str) -> None:
     assert is_ignored(path)
 
 
+def test_it_can_be_built_from_a_source_release() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    released = {path.removeprefix("/") for path in project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]}
+    sources = {word for copy in stages()[0] if copy.name == "COPY" for word in copy.words[:-1]}
+    # The build backend adds the project's own file.
+    assert sources | {"deploy", ".dockerignore"} <= released | {"pyproject.toml"}
+
+
 def test_it_runs_as_nobody_in_particular_and_keeps_its_state_on_a_volume() -> None:
     _, final = stages()
     user, group = one(final, "USER").text.split(":")
