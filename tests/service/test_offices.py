@@ -40,9 +40,7 @@ class Office:
     """An admin's office, with real parts."""
 
     def __init__(self, folder: Path) -> None:
-        self.settings = Settings.load(
-            store=f"file://{folder}/store", state=folder / "state", admin_token=TOKEN
-        )
+        self.settings = Settings.load(store=f"file://{folder}/store", state=folder / "state", admin_token=TOKEN)
         clock = ManualClock()
         self.registry = open_registry(self.settings.registry_url(), ages=self.settings.session_ages())
         metrics = Metrics(CollectorRegistry())
@@ -79,6 +77,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
 
 def append(office: Office, scope: str, session_id: str, *, times: int = 3) -> None:
     """Have a transcript in the store."""
+
     async def main() -> None:
         store = TranscriptStore.open(office.settings.store_url(), scope=scope, settings=office.settings)
         key = {"project_key": "-desk", "session_id": session_id}

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from starlette.testclient import TestClient
 
-from everturn.errors import Unavailable
+from everturn.errors import Corrupt, Denied, EverturnError, Invalid, Unavailable
 from everturn.service import webhooks
 from everturn.service.app import make_app
 from everturn.service.parts import Parts
@@ -309,7 +309,7 @@ def test_only_so_much_is_held_in_memory_at_once(parts: Parts, monkeypatch: pytes
     headers, body = GITHUB.send(large)
     answer = made.post("/webhooks/github", headers=headers, content=body)
     assert answer.status_code == 503
-    assert error_of(answer)["message"] == "too many webhooks come at once"
+    assert error_of(answer)["kind"] == "unavailable"
     small = GITHUB.issue.changed("padding", to="")
     headers, body = GITHUB.send(small)
     assert [made.post("/webhooks/github", headers=headers, content=body).status_code for _ in range(20)][0] == 202
@@ -318,16 +318,23 @@ def test_only_so_much_is_held_in_memory_at_once(parts: Parts, monkeypatch: pytes
 # --- When it cannot be kept
 
 
-def test_what_cannot_be_noted_is_no_success(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [Unavailable, Denied, Corrupt, Invalid])
+def test_what_cannot_be_noted_is_no_success(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, kind: type[EverturnError]
+) -> None:
     def refused(*_: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        future.set_exception(Unavailable("there is no room", hint="make some"))
+        future.set_exception(kind("/some/file cannot be written", hint="mend it"))
         return future
 
     monkeypatch.setattr(parts.logbook.deliveries, "put", refused)
     answer = post(client(parts), GITHUB)
     assert answer.status_code == 503
-    assert error_of(answer)["message"] == "there is no room"
+    assert error_of(answer) == {
+        "kind": "unavailable",
+        "message": "the webhook could not be noted",
+        "hint": "send it again in a while; the service's log says why",
+    }
 
 
 def test_a_disk_that_does_not_answer_is_no_success(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +342,7 @@ def test_a_disk_that_does_not_answer_is_no_success(parts: Parts, monkeypatch: py
     monkeypatch.setattr(parts.logbook.deliveries, "put", lambda *_: Future())
     answer = post(client(parts), GITHUB)
     assert answer.status_code == 503
-    assert "in time" in error_of(answer)["message"]
+    assert error_of(answer)["kind"] == "unavailable"
 
 
 def test_what_nobody_expected_is_a_500_without_a_trace(
