@@ -22,6 +22,19 @@ from polling import processes_below, wait_until
 TIMEOUT_S = 90.0
 
 
+def launch(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """Start the command in a folder that has a `tmp`."""
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("everturn"), "demo-fleet", *options],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder / "tmp"), "LANG": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 class Demo:
     """The command, in a process of its own, and what it tells."""
 
@@ -29,15 +42,7 @@ class Demo:
         self.tmp = folder / "tmp"
         self.tmp.mkdir()
         self.events: list[dict[str, Any]] = []
-        self.process = subprocess.Popen(
-            [Path(sys.executable).with_name("everturn"), "demo-fleet", "--json", *options],
-            cwd=folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(self.tmp), "LANG": "C.UTF-8"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = launch(folder, "--json", *options)
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -134,6 +139,23 @@ def test_whoever_changes_their_mind_at_once_leaves_nothing_behind(start: Callabl
     demo.process.send_signal(signal.SIGTERM)
     assert demo.end() == 130
     assert demo.is_gone()
+
+
+@pytest.mark.cli
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_it_ends_when_nobody_listens_any_more(tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "tmp").mkdir()
+    process = launch(tmp_path, *options)
+    assert process.stdout is not None
+    assert "http://127.0.0.1:" in process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(TIMEOUT_S) == 141
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert not processes_below(tmp_path / "tmp")
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def sent(part: Part, *tools: str, prompts: tuple[str, ...] = ()) -> ModelRequest:

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from everturn.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Terminal, complain, fold, json_line
+from everturn.cli.output import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    OutputError,
+    Terminal,
+    complain,
+    fold,
+    json_line,
+)
 
 if TYPE_CHECKING:
     from everturn.demo.fleet import FleetReport
@@ -40,10 +49,12 @@ def command(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    account = _Events() if as_json else _Account()
+    account: _Speaker = _Events() if as_json else _Account()
     try:
         report = perform_fleet(FleetOptions(port, runs, once), account.tell)
     except KeyboardInterrupt:
+        if account.problem is not None:
+            raise account.problem from account.problem.__cause__
         complain("interrupted", "all that was started is stopped, and its folder is removed")
         return EXIT_INTERRUPTED
     account.conclude(report)
@@ -57,43 +68,55 @@ def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-class _Events:
-    """Tells a program what happens."""
+class _Speaker:
+    """Tells what happens, from whichever thread. When nobody listens any more, all of it ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.problem: OutputError | None = None
 
     def tell(self, who: str, event: dict[str, Any]) -> None:
-        self._print({"who": who, **event})
+        with self._lock:
+            if self.problem is not None:
+                return
+            try:
+                self._tell(who, event)
+            except OutputError as error:
+                self.problem = error
+                # To the thread that waits for the others: it would not hear of it otherwise.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def conclude(self, report: FleetReport) -> None:
-        self._print({"who": "demo", "event": "ended", **dataclasses.asdict(report)})
+        self._tell("demo", {"event": "ended", **dataclasses.asdict(report)})
 
-    def _print(self, value: dict[str, Any]) -> None:
-        with self._lock:
-            sys.stdout.write(json_line(value) + "\n")
+    def _tell(self, who: str, event: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class _Events(_Speaker):
+    """Speaks to programs."""
+
+    def _tell(self, who: str, event: dict[str, Any]) -> None:
+        try:
+            sys.stdout.write(json_line({"who": who, **event}) + "\n")
             sys.stdout.flush()
+        except OSError as error:
+            raise OutputError(str(error)) from error
 
 
-class _Account:
-    """Tells a person what happens."""
+class _Account(_Speaker):
+    """Speaks to people."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._console = Terminal(highlight=False)
         self._room = max(self._console.width - _MARGIN, 20)
-        self._lock = threading.Lock()
 
-    def tell(self, who: str, event: dict[str, Any]) -> None:
+    def _tell(self, who: str, event: dict[str, Any]) -> None:
         line = _of_demo(event) if who == "demo" else self._of_worker(event)
         if line is not None:
             mark = [] if who == "demo" else [(f"{who:>10} ", _STYLES[int(who.rpartition("-")[2]) % len(_STYLES)])]
-            with self._lock:
-                self._console.print(Text.assemble(*mark, *line), soft_wrap=True)
-
-    def conclude(self, report: FleetReport) -> None:
-        told = f"{report.finished} issues played in {report.runs} runs, {report.killed} of them killed"
-        told += f"; {report.failed} issues failed" if report.failed else ""
-        self._console.print(Text(told, style="bold red" if report.failed else "bold green"))
+            self._console.print(Text.assemble(*mark, *line), soft_wrap=True)
 
     def _of_worker(self, event: dict[str, Any]) -> list[tuple[str, str]] | None:
         issue = (f"#{event['issue']} ", "dim")
@@ -116,8 +139,13 @@ def _of_demo(event: dict[str, Any]) -> list[tuple[str, str]] | None:
     kind, issue = event["event"], f" #{event.get('issue')} "
     if kind == "serving":
         return [("The fleet is at ", "bold"), (event["url"], "bold underline"), ("  ·  Ctrl-C ends it\n", "dim")]
-    if kind == "played":
-        return [(f"issues {event['first']} to {event['last']} have been played\n", "dim")]
+    plain = {
+        "played": "issues {first} to {last} have been played\n",
+        "stopping": "stopping all of it …",
+        "ended": "{finished} issues played in {runs} runs; {killed} workers were killed, {failed} issues failed",
+    }
+    if kind in plain:
+        return [(plain[kind].format(**event), "dim")]
     told = {
         "killed": ("SIGKILL", "bold white on red", "{worker} is gone in mid-sentence, {processes} processes with it"),
         "merged": ("webhook", "bold black on yellow", "was merged in {repo}"),

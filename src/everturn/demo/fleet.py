@@ -92,6 +92,7 @@ class Fleet:
             for crew in crews:
                 crew.join()
         except BaseException:
+            self._tell("demo", {"event": "stopping"})
             self._stop()
             for crew in crews:
                 if crew.ident is not None:
