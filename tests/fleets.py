@@ -52,7 +52,11 @@ HOSTILE = (
     "",
 )
 _AGENTS = ("fixer", "reviewer", "upgrader", "docs")
-_REPOS = ("https://github.com/acme/shop", "https://git.example.org/platform/payments-gateway", "git@gitlab.example:web/app")
+_REPOS = (
+    "https://github.com/acme/shop",
+    "https://git.example.org/platform/payments-gateway",
+    "git@gitlab.example:web/app",
+)
 _TOOLS = ("Bash", "Edit", None, "Read", None, "mcp__tracker__list_open_issues")
 _SIGNS: tuple[tuple[str, str, str], ...] = (
     ("resume_failures", "Resume failures", "Every session could be resumed."),
@@ -137,9 +141,7 @@ class FakeDesk:
         self._fail()
         return self.disk_view
 
-    def sessions(
-        self, query: str | None, agent: str | None, state: str | None, offset: int, limit: int
-    ) -> Listed:
+    def sessions(self, query: str | None, agent: str | None, state: str | None, offset: int, limit: int) -> Listed:
         self._fail()
         fits = tuple(
             each
@@ -172,7 +174,8 @@ def fleet_of(size: int, *, live: int | None = None) -> FakeDesk:
     live = min(size, 50) if live is None else live
     claims = tuple(claim(number) for number in range(live))
     stale = tuple(
-        replace(claim(live + number), state="stale", held_until=NOW - 400 - 60 * number) for number in range(min(size // 10, 4))
+        replace(claim(live + number), state="stale", held_until=NOW - 400 - 60 * number)
+        for number in range(min(size // 10, 4))
     )
     return FakeDesk(
         FleetView(NOW, claims, stale, size, cost_today_usd=3.17 * live),
@@ -231,12 +234,31 @@ def session(number: int, size: int) -> SessionView:
 
 def watchdog(light: Light = "green") -> WatchdogView:
     """Return how a fleet is: as well as it can be, with a stale claim, or with a store that is away."""
-    signs = [Sign(name, title, "green", 0 if n < 4 else None, reason, "alarms.md") for n, (name, title, reason) in enumerate(_SIGNS)]
+    signs = [
+        Sign(name, title, "green", 0 if n < 4 else None, reason, "alarms.md")
+        for n, (name, title, reason) in enumerate(_SIGNS)
+    ]
     if light != "green":
-        signs[5] = Sign("stale_claims", "Stale claims", "amber", 4, "The oldest ran out 10 min ago, and nobody has taken over.", "runs.md#claims")
-        signs[0] = Sign("resume_failures", "Resume failures", "amber", 2, "Two sessions were not found, and began anew.", "alarms.md#everturnresumefailures")
+        signs[5] = Sign(
+            "stale_claims",
+            "Stale claims",
+            "amber",
+            4,
+            "The oldest ran out 10 min ago, and nobody has taken over.",
+            "runs.md#claims",
+        )
+        signs[0] = Sign(
+            "resume_failures",
+            "Resume failures",
+            "amber",
+            2,
+            "Two sessions were not found, and began anew.",
+            "alarms.md#everturnresumefailures",
+        )
     if light == "red":
-        signs[7] = Sign("store", "Store", "red", None, "It did not answer for 3 min.", "alarms.md#everturnmirrorfailures")
+        signs[7] = Sign(
+            "store", "Store", "red", None, "It did not answer for 3 min.", "alarms.md#everturnmirrorfailures"
+        )
     return WatchdogView(light, tuple(signs), NOW - DAY_S)
 
 
@@ -272,7 +294,13 @@ def disk(size: int) -> DiskView:
         by_agent={name: trees // (3 + number) for number, name in enumerate((*_AGENTS, ""))} if size else {},
         workdirs=workdirs,
         trend=tuple(
-            Sample(NOW - (60 - day) * DAY_S / 2, 9_000_000_000 + day * 130_000_000 * (1 + day % 5), 4_000_000_000, 600_000_000 + 9_000_000 * (day % 13), 41_000_000_000)
+            Sample(
+                NOW - (60 - day) * DAY_S / 2,
+                9_000_000_000 + day * 130_000_000 * (1 + day % 5),
+                4_000_000_000,
+                600_000_000 + 9_000_000 * (day % 13),
+                41_000_000_000,
+            )
             for day in range(60 if size else 0)
         ),
         sweep_frees_bytes=2_345_000_000 if size else None,
@@ -286,7 +314,9 @@ def hit(number: int) -> Hit:
     pieces = (
         Piece("the cart forgets its "),
         Piece("coupons", is_match=True),
-        Piece(" when the session is renewed: the cookie is written before the price has been reckoned, so that the next request "),
+        Piece(
+            " when the session is renewed: the cookie is written before the price has been reckoned, so that the next request "
+        ),
         Piece("coupon", is_match=True),
         Piece("…"),
     )
@@ -311,10 +341,21 @@ def log_entry(number: int) -> LogEntry:
     if number % 7 == 0:
         return LogEntry(number, "sweep", at, "Daily sweep", "done", details, at + 31, "daily")
     if number % 11 == 3:
-        return LogEntry(number, "admin", at, "Reset of everything of the agent fixer, as a dry run", "done", details[:1], at + 0.4, "10.0.3.7")
+        return LogEntry(
+            number,
+            "admin",
+            at,
+            "Reset of everything of the agent fixer, as a dry run",
+            "done",
+            details[:1],
+            at + 0.4,
+            "10.0.3.7",
+        )
     state = ("done", "done", "ignored", "waiting", "done", "failed", "queued")[number % 7]
     title = f"Pull request {number} of acme/shop was merged"
-    return LogEntry(number, "webhook", at, title, state, details[: number % 3], at + 3 if state == "done" else None, "github")
+    return LogEntry(
+        number, "webhook", at, title, state, details[: number % 3], at + 3 if state == "done" else None, "github"
+    )
 
 
 def hostile_fleet() -> FakeDesk:
@@ -322,21 +363,51 @@ def hostile_fleet() -> FakeDesk:
     desk = fleet_of(len(HOSTILE))
     texts = dict(enumerate(HOSTILE))
     live = tuple(
-        replace(each, work=f"{texts[n]}@{texts[n]}#{texts[n]}", agent=texts[n], session_id=texts[n] or "x", worker=texts[n], tool=texts[n], model=texts[n], tainted=texts[n])
+        replace(
+            each,
+            work=f"{texts[n]}@{texts[n]}#{texts[n]}",
+            agent=texts[n],
+            session_id=texts[n] or "x",
+            worker=texts[n],
+            tool=texts[n],
+            model=texts[n],
+            tainted=texts[n],
+        )
         for n, each in enumerate(desk.fleet_view.live)
     )
     odd = (
-        replace(live[0], started_at=-1e15, held_until=1e18, last_event_at=float("nan"), cost_usd=float("nan"), turn=-1, tokens=10**15, epoch=10**12),
+        replace(
+            live[0],
+            started_at=-1e15,
+            held_until=1e18,
+            last_event_at=float("nan"),
+            cost_usd=float("nan"),
+            turn=-1,
+            tokens=10**15,
+            epoch=10**12,
+        ),
         replace(live[1], started_at=0.0, held_until=float("inf"), cost_usd=float("inf"), run_id="odd"),
         replace(live[2], cost_usd=1e12, run_id="rich"),
         replace(live[3], cost_usd=0.0000001, run_id="poor"),
     )
-    desk.fleet_view = replace(desk.fleet_view, live=live + odd, stale=live, problem=" ".join(HOSTILE), cost_today_usd=None)
+    desk.fleet_view = replace(
+        desk.fleet_view, live=live + odd, stale=live, problem=" ".join(HOSTILE), cost_today_usd=None
+    )
     desk.all_sessions = tuple(
-        replace(each, work=texts[n], agent=texts[n], worker=texts[n], session_id=texts[n] or "x", tainted=texts[n], last_used_at=-1e12 * n)
+        replace(
+            each,
+            work=texts[n],
+            agent=texts[n],
+            worker=texts[n],
+            session_id=texts[n] or "x",
+            tainted=texts[n],
+            last_used_at=-1e12 * n,
+        )
         for n, each in enumerate(desk.all_sessions)
     )
-    signs = tuple(Sign(text, text, light, 10**9, text, text) for light in ("red", "amber", "green") for text in HOSTILE)
+    signs = tuple(
+        Sign(text, text, light, 10**9, text, text) for light in ("red", "amber", "green") for text in HOSTILE
+    )
     desk.watchdog_view = WatchdogView("red", signs, NOW)
     desk.disk_view = replace(
         desk.disk_view,
@@ -351,11 +422,25 @@ def hostile_fleet() -> FakeDesk:
         disk_free_bytes=-1,
     )
     desk.entries = tuple(
-        replace(each, title=texts[n] or "-", state=texts[n] or "done", details=HOSTILE, source=texts[n], done_at=NOW * 9) for n, each in enumerate(desk.entries)
+        replace(
+            each, title=texts[n] or "-", state=texts[n] or "done", details=HOSTILE, source=texts[n], done_at=NOW * 9
+        )
+        for n, each in enumerate(desk.entries)
     )
     desk.found = Found(
         tuple(
-            replace(hit(n), work=text, agent=text, worker=text, kind=text, tool=text, session_id=text or None, run_id=text, at=text, excerpt=(Piece(text), Piece(text, is_match=True)))
+            replace(
+                hit(n),
+                work=text,
+                agent=text,
+                worker=text,
+                kind=text,
+                tool=text,
+                session_id=text or None,
+                run_id=text,
+                at=text,
+                excerpt=(Piece(text), Piece(text, is_match=True)),
+            )
             for n, text in texts.items()
         ),
         12,

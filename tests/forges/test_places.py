@@ -56,9 +56,23 @@ def test_another_repository_is_another_place(other: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["/srv/git/harbor.git", "./harbor", "harbor", "C:\\git\\harbor", "c:/git/harbor", "file:///srv/harbor.git/", "./a:b",
-     "s3://bucket/harbor", "https://git.example/", "ext::sh -c true", "", "host:", "https:///x", "a/b@c:d"],
-)  # fmt: skip
+    [
+        "/srv/git/harbor.git",
+        "./harbor",
+        "harbor",
+        "C:\\git\\harbor",
+        "c:/git/harbor",
+        "file:///srv/harbor.git/",
+        "./a:b",
+        "s3://bucket/harbor",
+        "https://git.example/",
+        "ext::sh -c true",
+        "",
+        "host:",
+        "https:///x",
+        "a/b@c:d",
+    ],
+)
 def test_a_path_and_whatever_else_names_no_host_stays_as_it_is(text: str) -> None:
     assert place_of(text) == repository_name(text)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote_plus
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from everturn.errors import Invalid
 from everturn.forges import FORGES, Forge, Happening
@@ -15,6 +18,7 @@ from everturn.forges.events import FORGEJO as FORGEJO_EVENTS
 from everturn.forges.events import GITEA as GITEA_EVENTS
 from everturn.forges.events import GITHUB as GITHUB_EVENTS
 from everturn.forges.events import GITLAB as GITLAB_EVENTS
+from everturn.forges.payloads import form_payload
 from forges.senders import FORGEJO, GITEA, GITHUB, GITLAB, ID, SENDERS, Sender, Webhook, lab_issue
 
 EVENTS = {"github": GITHUB_EVENTS, "gitea": GITEA_EVENTS, "forgejo": FORGEJO_EVENTS, "gitlab": GITLAB_EVENTS}
@@ -301,6 +305,20 @@ def test_another_form_is_refused(sender: Sender, forge: Forge, body: bytes) -> N
     headers, _ = sender.send_form(sender.closed())
     with pytest.raises(Invalid):
         forge.read(headers, body)
+
+
+def test_a_form_with_an_ampersand_inside_is_refused() -> None:
+    headers, body = GITHUB.send_form(GITHUB.issue)
+    assert FORGES["github"].read(headers, body).happening
+    with pytest.raises(Invalid, match="form"):
+        FORGES["github"].read(headers, body.replace(b"High+water", b"High&water"))
+
+
+@given(st.binary(max_size=80) | st.text(r"\%x41+u&n\n" + '"', max_size=30).map(str.encode))
+def test_a_form_comes_back_as_it_was(content: bytes) -> None:
+    assert form_payload(b"payload=" + quote_plus(content).encode()) == content
+    raw = content.replace(b"%", b"").replace(b"&", b"").replace(b"+", b"")
+    assert form_payload(b"payload=" + raw) == raw
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def unknown_event(forge: str, event: str) -> NoReturn:
     """Refuse an event that a forge does not have."""
     if not event:
         raise invalid("the webhook does not say what happened: its event is missing")
-    raise invalid(f"{forge} has no event {shown(event)!r}")
+    raise invalid(f"{forge} has no event '{shown(event)}'")
 
 
 class Fields:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -109,6 +109,23 @@ def rebuild(  # as `catch_up`, and why
     return catch_up(journals, mirror, told=told, is_live=is_live, metrics=metrics)  # somebody else has rebuilt it
 
 
+def follow(
+    journals: Journals, mirror: Mirror, refs: Collection[RunRef], *, metrics: Metrics | None = None
+) -> Progress:
+    """Fold what is new of some runs, and ask the store for nothing else: a listing for each.
+
+    Args:
+        journals: The journals.
+        mirror: What to keep up to date. It has to be usable.
+        refs: The runs. None of them may have a journal on this machine.
+        metrics: What is counted.
+
+    Raises:
+        EverturnError: The store or the mirror failed. What was folded stays.
+    """
+    return _Keeping(journals, mirror, None, nowhere, metrics or default_metrics(), None).follow(refs)
+
+
 class _Damaged(Exception):
     """A journal cannot be read whole. That is no reason to keep others out of the mirror."""
 
@@ -145,9 +162,17 @@ class _Keeping:
             for ref, tail in tails.items()
             if ref not in known or known[ref].part < tail
         }
+        return self._do(list(wanted.values()))
+
+    def follow(self, refs: Collection[RunRef]) -> Progress:
+        """Do what there is to do for some runs."""
+        known = self._folding.checkpoints()
+        return self._do([known.get(ref, Checkpoint(ref, 0)) for ref in refs])
+
+    def _do(self, wanted: Sequence[Checkpoint]) -> Progress:
         self._runs_to_do = len(wanted)
         self._tell()
-        for done, fetched in self._fetched(wanted.values()):
+        for done, fetched in self._fetched(wanted):
             try:
                 self._take(done, fetched)
             except _Damaged as damaged:
@@ -181,6 +206,8 @@ class _Keeping:
 
     def _take(self, done: Checkpoint, fetched: Future[Log]) -> None:
         log = fetched.result()
+        if not log.parts and log.tail <= done.part:
+            return
         anew = Checkpoint(done.ref, 0)
         if done.seq and log.start > done.part + 1:  # it was deleted: what it says now is all it says
             self._folding.forget([done.ref])

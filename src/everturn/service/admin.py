@@ -8,7 +8,7 @@ from typing import Annotated, Protocol, TypeVar
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +25,7 @@ AT_ONCE = 4  # admin requests that are worked at; the others wait for their turn
 
 Value = TypeVar("Value")
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH)]
+_BEARER = HTTPBearer(auto_error=False, scheme_name="admin", description="the admin token")  # for the document only
 SessionId = Annotated[
     str, Path(description="the session's id", max_length=SESSION_LENGTH, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
 ]
@@ -126,7 +127,7 @@ def router(office: Office) -> APIRouter:
     made = APIRouter(
         prefix="/admin",
         tags=["admin"],
-        dependencies=[Depends(HTTPBearer(auto_error=False, scheme_name="admin", description="the admin token"))],
+        dependencies=[Depends(_BEARER), Depends(_only_json)],
         responses=problems_of(400, 401, 403, 404, 408, 409, 413, 415, 422, 500, 503),
     )
     turns = CapacityLimiter(AT_ONCE)
@@ -156,6 +157,12 @@ def router(office: Office) -> APIRouter:
         return await done(partial(office.compact, session_id, who=_source(request)))
 
     return made
+
+
+def _only_json(request: Request) -> None:
+    """Refuse what a form of another site could send."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "the content type is not application/json")
 
 
 def _source(request: Request) -> str:

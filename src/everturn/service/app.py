@@ -7,9 +7,10 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware import Middleware
+from fastapi.security import HTTPBasic, HTTPBearer
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from everturn.errors import EverturnError
-from everturn.service import admin, webhooks
+from everturn.service import admin, api, webhooks
 from everturn.service.access import Doorkeeper, Doors, is_loopback
 from everturn.service.dashboard import pages
 from everturn.service.dashboard.rendering import Renderer
@@ -27,6 +28,11 @@ from everturn.service.parts import Parts
 from everturn.service.problems import explain, is_for_programs, phrase, problems_of, status_of
 from everturn.service.views.desk import Desk
 
+# These say in the API's document what is wanted; it is the doors that want it.
+_READ = (
+    Depends(HTTPBearer(auto_error=False, scheme_name="read", description="the read token, if there is one")),
+    Depends(HTTPBasic(auto_error=False, scheme_name="password", description="the read token as anybody's password")),
+)
 _PARSING = "the body cannot be read"
 
 
@@ -111,6 +117,7 @@ def make_app(
 
 def _seat(app: FastAPI, desk: Desk, parts: Parts) -> None:
     """Add the API and the pages; their errors look like pages, too."""
+    app.include_router(api.router(desk), dependencies=_READ)
     app.router.routes.extend(pages.routes(desk, clock=parts.clock, metrics=parts.metrics))
     app.state.renderer = Renderer(parts.clock, desk.version)
 
@@ -137,6 +144,7 @@ def _own(parts: Parts, readiness: Readiness | None) -> APIRouter:
         "/metrics",
         operation_id="metrics",
         summary="Return all metrics, as Prometheus reads them",
+        dependencies=_READ,
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems_of(401)},
     )

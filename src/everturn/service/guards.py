@@ -16,6 +16,8 @@ from everturn.service.protocol import STREAM
 from everturn.telemetry import get_logger
 
 SMALL_BODY_BYTES = 64 << 10  # what is asked of us, webhooks apart, is a few fields at most
+HEADERS = 100  # in one request
+HEAD_BYTES = 32 << 10
 TRACED = 12  # frames of an exception that nobody expected
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -54,6 +56,10 @@ class Shield:
         if scope["type"] != "http":
             return
         way_out = _WayOut(scope, send)
+        if _is_head_too_large(scope):
+            response = explain(431, "the request's head is too large", "send fewer headers")
+            await response(scope, receive, way_out.send)
+            return
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
             await self._app(inner, receive, way_out.send)
@@ -98,6 +104,12 @@ class _WayOut:
         headers.setdefault("content-security-policy", _PAGE_POLICY if media_type == "text/html" else _POLICY)
         if media_type == "text/event-stream":
             self._scope.setdefault("state", {})[STREAM] = True
+
+
+def _is_head_too_large(scope: Scope) -> bool:
+    """The server looks at the size of heads that come in pieces only."""
+    headers = scope["headers"]
+    return len(headers) > HEADERS or sum(len(name) + len(value) for name, value in headers) > HEAD_BYTES
 
 
 def _trace(error: BaseException) -> list[str]:

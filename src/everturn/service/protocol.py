@@ -156,6 +156,7 @@ class Connection(H11Protocol):
             return
         theirs = self.conn.their_state
         if theirs is h11.SEND_BODY or (theirs is h11.IDLE and self._has_begun()):
+            self._unset_keepalive_if_required()
             self._watch_request()
         else:
             self._forget_request()

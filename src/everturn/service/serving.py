@@ -73,7 +73,7 @@ class Service:
     def __init__(self, settings: Settings, listener: socket.socket, limits: Limits) -> None:
         self._settings = settings
         self._listener = listener
-        self._parts = parts = Parts.open(settings)
+        self.parts = parts = Parts.open(settings)
         self._clock = parts.clock
         self._log = get_logger()
         self._stopping_since: float | None = None
@@ -91,7 +91,7 @@ class Service:
             readiness=self._readiness,
             host=str(listener.getsockname()[0]),
         )
-        self._server = _Server(Config(app, limits, settings.shutdown_grace_s * REQUESTS_SHARE))
+        self._server = Server(Config(app, limits, settings.shutdown_grace_s * REQUESTS_SHARE))
 
     def run(self, told: Callable[[str], None]) -> bool:
         """Serve until `stop` is called. Blocks. To be called once.
@@ -160,7 +160,7 @@ class Service:
 
     def _closed(self, timeout_s: float) -> bool:
         """Close the logbook; a disk that does not answer must not keep us."""
-        closing = threading.Thread(target=self._parts.close, name="everturn-closing", daemon=True)
+        closing = threading.Thread(target=self.parts.close, name="everturn-closing", daemon=True)
         closing.start()
         closing.join(timeout_s)
         return not closing.is_alive()
@@ -171,7 +171,7 @@ class Service:
             self._log.warning("service_open_to_all", host=host)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """A server that leaves signals to us, and says when it takes connections."""
 
     def run_on(self, listener: socket.socket, begun: Callable[[], None], ending: Callable[[], None]) -> None:

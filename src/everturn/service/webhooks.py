@@ -23,7 +23,7 @@ from everturn.errors import Denied, EverturnError, Invalid, Unavailable
 from everturn.forges import FORGES, Delivery, Forge
 from everturn.model import ForgeName
 from everturn.service.parts import Parts
-from everturn.service.problems import explain_error, problems_of
+from everturn.service.problems import explain, explain_error, problems_of
 from everturn.telemetry import get_logger
 
 HELD_BYTES = 128 << 20  # bodies that are being received or understood, all together
@@ -95,7 +95,7 @@ class Reception:
         held_bytes: How much of bodies may be in memory at once.
     """
 
-    def __init__(self, parts: Parts, wake: Callable[[], None], held_bytes: int = HELD_BYTES) -> None:
+    def __init__(self, parts: Parts, wake: Callable[[], None], held_bytes: int) -> None:
         self._parts = parts
         self._wake = wake
         self._room = held_bytes
@@ -113,18 +113,14 @@ class Reception:
         forge = sender.forge.name
         try:
             delivery, answer = await self._note(sender, request)
-        except (Turned, Denied, Invalid) as error:
+        except Turned as error:
             metrics.webhooks.labels("refused").inc()
-            status = error.status if isinstance(error, Turned) else 401 if isinstance(error, Denied) else 422
-            self._log.warning("webhook_refused", forge=forge, status=status, reason=error.message)
-            return explain_error(error, status=status)
-        except Unavailable as error:
+            self._log.warning("webhook_refused", forge=forge, status=error.status, reason=error.message)
+            return explain_error(error, status=error.status)
+        except EverturnError as error:
             metrics.webhooks.labels("failed").inc()
-            self._log.error("webhook_failed", forge=forge, reason=error.message)  # expected at times
-            return explain_error(error)
-        except EverturnError:
-            metrics.webhooks.labels("failed").inc()
-            raise
+            self._log.error("webhook_failed", forge=forge, reason=error.message)
+            return explain(503, "the webhook could not be noted", "send it again in a while; the service's log says why")
         finally:
             metrics.webhook_seconds.observe(self._parts.clock.elapsed() - begun)
         metrics.webhooks.labels(answer).inc()
@@ -152,7 +148,10 @@ class Reception:
     def _understand(
         self, sender: Sender, headers: Mapping[str, str], body: bytes, secrets: tuple[str, ...]
     ) -> Delivery:
-        sender.forge.verify(headers, body, secrets, self._parts.clock.now())
+        try:
+            sender.forge.verify(headers, body, secrets, self._parts.clock.now())
+        except Denied as error:
+            raise Turned(401, error.message, hint=error.hint) from None
         try:
             return sender.forge.read(headers, body)
         except Invalid as error:
@@ -203,7 +202,7 @@ def router(parts: Parts, wake: Callable[[], None]) -> APIRouter:
         parts: What the service works with.
         wake: Tells the worker that there is something to do.
     """
-    reception = Reception(parts, wake)
+    reception = Reception(parts, wake, HELD_BYTES)
     made = APIRouter(prefix="/webhooks", tags=["webhooks"])
     for name, sender in SENDERS.items():
         made.add_api_route(

@@ -15,6 +15,8 @@ _STYLES = (
     ("everturn.conversations", "templates/tokens.css"),
     ("everturn.service.dashboard", "static/everturn.css"),
     ("everturn.conversations", "templates/turns.css"),
+    ("everturn.service.dashboard", "static/charts.css"),
+    ("everturn.service.dashboard", "static/session.css"),
 )
 _YEAR_S = 31_536_000
 

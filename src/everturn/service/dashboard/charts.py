@@ -16,7 +16,7 @@ from typing import TypeVar
 from markupsafe import Markup
 
 from everturn.service.dashboard import words
-from everturn.service.dashboard.plots import Plot, area, line, table
+from everturn.service.dashboard.plots import NAMES, Plot, area, line, table
 from everturn.service.dashboard.scales import TimeScale, ValueScale, dollars, is_time
 from everturn.service.dashboard.svg import element, percent
 from everturn.service.views.values import Sample
@@ -66,7 +66,7 @@ def cost(
     begin = min((each.at for each in bounds if is_time(each.at)), default=known[0][0])
     drawn = _thinned([(scale.place(at), values.place(value)) for at, value in [(begin, 0.0), *known]])
     steps = _steps([*drawn, (1.0, drawn[-1][1])])
-    plot = Plot(name, PLOT_HEIGHT, scale)
+    plot = Plot(name, PLOT_HEIGHT, scale, top=NAMES)
     plot.levels(values.ticks(dollars))
     plot.shapes(area(steps, [(1.0, 0.0), (steps[0][0], 0.0)], "part-1"), line(steps, "part-1"))
     plot.bounds([(scale.place(each.at), each.title) for each in bounds if is_time(each.at)])
@@ -89,7 +89,7 @@ def disk_trend(samples: Sequence[Sample], *, name: str = "disk-trend") -> Markup
     scale = TimeScale([(known[0].at, known[0].at), *((each.at, each.at) for each in known)], shorten=False)
     sums = [list(accumulate(map(_bytes, _parts(each)))) for each in known]
     values = ValueScale.of((each[-1] for each in sums), 1000.0)
-    plot = Plot(name, PLOT_HEIGHT, scale)
+    plot = Plot(name, PLOT_HEIGHT, scale, top=NAMES // 2)
     plot.levels(values.ticks(lambda value, _: words.size(round(value))))
     below = [(scale.place(each.at), 0.0) for each in known]
     for number in range(len(_PARTS)):

@@ -16,10 +16,11 @@ from everturn.mirrors.hits import Filters, Found, Kind
 from everturn.service.dashboard import words
 from everturn.service.dashboard.assets import serve_asset
 from everturn.service.dashboard.rendering import Renderer
+from everturn.service.dashboard.session import SessionDesk, SessionPages
 from everturn.service.dashboard.stream import News, Streams
 from everturn.service.problems import status_of
-from everturn.service.views.desk import LogKind, LogPage
-from everturn.service.views.values import DiskView, FleetView, Listed, WatchdogView
+from everturn.service.views.log import LogKind
+from everturn.service.views.values import DiskView, FleetView, Listed, LogPage, WatchdogView
 from everturn.telemetry import Metrics, default_metrics
 
 ROWS = 100  # of claims and workdirs; more are counted, not shown
@@ -41,7 +42,7 @@ _TEXTS = {
 Handler = Callable[[Request], Response]
 
 
-class FleetDesk(News, Protocol):
+class FleetDesk(News, SessionDesk, Protocol):
     """What the pages ask; see `Desk`, whose methods these are."""
 
     def fleet(self) -> FleetView: ...  # noqa: D102
@@ -52,7 +53,6 @@ class FleetDesk(News, Protocol):
     ) -> Listed: ...
     def search(self, query: str, filters: Filters | None, limit: int) -> Found: ...  # noqa: D102
     def log(self, kind: LogKind | None, limit: int, before: str | None) -> LogPage: ...  # noqa: D102
-    def version(self) -> int: ...  # noqa: D102
 
 
 def routes(desk: FleetDesk, *, clock: Clock | None = None, metrics: Metrics | None = None) -> list[BaseRoute]:
@@ -69,6 +69,7 @@ def routes(desk: FleetDesk, *, clock: Clock | None = None, metrics: Metrics | No
     shown: dict[str, Handler] = {
         "/": pages.fleet,
         "/sessions": pages.sessions,
+        "/sessions/{named:path}": SessionPages(desk, renderer).show,
         "/search": pages.search,
         "/disk": pages.disk,
         "/log": pages.log,

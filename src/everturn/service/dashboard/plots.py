@@ -10,7 +10,8 @@ from everturn.conversations.wording import duration
 from everturn.service.dashboard.scales import Tick, TimeScale
 from everturn.service.dashboard.svg import element, number, percent
 
-TOP = 22  # room for what stands above
+TOP = 8  # room for what sticks out above
+NAMES = 36  # and for the names of bounds
 AXIS = 20  # and below
 EDGE = 0.09  # so near to an edge, words begin or end at their place instead of standing around it
 WIDE = 1000  # the width of what is stretched to that of the chart
@@ -25,12 +26,14 @@ class Plot:
         name: What its ids begin with.
         height: How high what is drawn is, in CSS pixels.
         scale: Its times.
+        top: How much room there is above, in CSS pixels.
     """
 
-    def __init__(self, name: str, height: int, scale: TimeScale) -> None:
+    def __init__(self, name: str, height: int, scale: TimeScale, *, top: int = TOP) -> None:
         self._name = name
         self._height = height
         self._scale = scale
+        self._top = top
         self._below: list[Markup] = []
         self._shapes: list[Markup] = []
         self._above: list[Markup] = []
@@ -53,9 +56,9 @@ class Plot:
         for place, title in found:
             x = percent(place)
             told = element("title", title)
-            self._above.append(element("line", told, x1=x, x2=x, y1=TOP - 6, y2=TOP + self._height, class_="bound"))
+            self._above.append(element("line", told, x1=x, x2=x, y1=2, y2=self._top + self._height, class_="bound"))
             if place >= free_from and place < 1 - EDGE:
-                self._above.append(element("text", title, x=x, y=TOP - 10, class_="bound-name"))
+                self._above.append(element("text", title, x=x, y=11, dx=4, class_="bound-name"))
                 free_from = place + 0.2
 
     def draw(self, *elements: Markup) -> None:
@@ -86,7 +89,7 @@ class Plot:
             "svg",
             *self._shapes,
             x=0,
-            y=TOP,
+            y=self._top,
             width="100%",
             height=self._height,
             viewBox=f"0 0 {WIDE} {WIDE}",
@@ -103,7 +106,7 @@ class Plot:
             *self._axis(),
             class_="plot",
             width="100%",
-            height=TOP + self._height + AXIS,
+            height=self._top + self._height + AXIS,
             role="group",
             aria_labelledby=" ".join(ids),
         )
@@ -114,7 +117,7 @@ class Plot:
         return element("figure", heading, picture, keys, folded, class_="chart", id=self._name)
 
     def _axis(self) -> list[Markup]:
-        base = TOP + self._height
+        base = self._top + self._height
         found = [element("line", x1=0, x2="100%", y1=base, y2=base, class_="axis")]
         for count, tick in enumerate(self._scale.ticks):
             x = percent(tick.place)
@@ -125,18 +128,18 @@ class Plot:
 
     def _breaks(self) -> list[Markup]:
         found = []
-        base = TOP + self._height
+        base = self._top + self._height
         for each in self._scale.breaks:
             middle = (each.begin + each.end) / 2
             told = element("title", f"{duration(each.length_s)} in which nothing happened, drawn shorter")
             x, width = percent(each.begin), percent(each.end - each.begin)
-            found.append(element("rect", told, x=x, y=TOP, width=width, height=self._height, class_="pause"))
+            found.append(element("rect", told, x=x, y=self._top, width=width, height=self._height, class_="pause"))
             sign = element("path", d="M-5 5L-1-5M1 5L5-5", class_="break")
             found.append(element("svg", sign, x=percent(middle), y=base, overflow="visible"))
         return found
 
     def _y(self, place: float) -> float:
-        return TOP + (1 - place) * self._height
+        return self._top + (1 - place) * self._height
 
 
 def anchor(place: float) -> str:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from markupsafe import Markup
 
+from everturn.conversations.wording import cut
 from everturn.service.dashboard import words
 from everturn.service.dashboard.plots import TOP, Plot, table
 from everturn.service.dashboard.scales import TimeScale, is_time
 from everturn.service.dashboard.svg import element, percent
 
-SignKind = Literal["took_over", "resumed", "began_anew", "compacted", "shutdown", "ended", "failed", "died"]
-
 MAX_LANES = 12
 MAX_ROWS = 200
+NOTE_LENGTH = 110
 FINE = 1000  # so many places are told apart from left to right
 _LANE = 46
 _TRACK = 26  # how far the middle of what is drawn is below the top of its lane
 _SIGN_WIDTH = 15
-_SIGNS: dict[SignKind, tuple[str, str]] = {
+# How each kind of sign is drawn, around its place, and what it says.
+SIGNS: dict[str, tuple[str, str]] = {
     "resumed": ("M-4-5L5 0L-4 5Z", "resumed"),
     "took_over": ("M-6-5L-1 0L-6 5M0-5L5 0L0 5", "took over"),
     "began_anew": ("M0-5A5 5 0 1 1-4.3-2.5M-5-6L-4.3-2.5L-1-3.5", "began anew"),
@@ -59,12 +59,12 @@ class Sign:
 
     Attributes:
         at: When, in seconds since the Unix epoch.
-        kind: What.
+        kind: What: one of `SIGNS`.
         title: The same for people.
     """
 
     at: float
-    kind: SignKind
+    kind: str
     title: str
 
 
@@ -110,7 +110,7 @@ def timeline(lanes: Sequence[Lane], *, now: float, name: str = "timeline") -> Ma
     for number, lane in enumerate(drawn):
         plot.draw(*_lane(lane, TOP + _LANE * number, scale, now))
     kinds = dict.fromkeys(sign.kind for lane in drawn for sign in lane.signs)
-    plot.signs([(_picture(kind), _SIGNS[kind][1]) for kind in kinds])
+    plot.signs([(picture(kind), SIGNS[kind][1]) for kind in kinds])
     told = ". ".join(f"{lane.name}: {_happened(lane)}" for lane in drawn)
     left_out = f"the last {len(drawn)} of {len(known)} runs" if len(drawn) < len(known) else ""
     heads = ("run", "began", "ended", "turns", "tool calls", "what happened")
@@ -145,7 +145,7 @@ def _settled(lane: Lane) -> Lane | None:
 
 
 def _lane(lane: Lane, y: float, scale: TimeScale, now: float) -> Iterator[Markup]:
-    note = element("tspan", "  ", lane.note, class_="note") if lane.note else ""
+    note = element("tspan", f"  {cut(lane.note, NOTE_LENGTH)}", class_="note") if lane.note else ""
     yield element("text", element("tspan", lane.name, class_="name"), note, x=0, y=y + 12, class_="lane")
     begin, end = scale.place(lane.begin or 0.0), scale.place(now if lane.end is None else lane.end)
     kind = "track live" if lane.end is None else "track"
@@ -189,13 +189,14 @@ def _signs(signs: Sequence[Sign], y: float, scale: TimeScale) -> Iterator[Markup
         yield element("svg", shape, x=percent(place), y=y, overflow="visible", class_=f"sign {sign.kind}")
 
 
-def _shape(kind: SignKind) -> Markup:
-    path = _SIGNS[kind][0]
+def _shape(kind: str) -> Markup:
+    path = SIGNS[kind][0]
     halo = element("path", d=path, class_="halo")
     return Markup("{}{}").format(halo, element("path", d=path))
 
 
-def _picture(kind: SignKind) -> Markup:
+def picture(kind: str) -> Markup:
+    """Return a sign of its own, as large as a letter. For the eye only."""
     box = "-8 -8 16 16"
     return element("svg", _shape(kind), class_=f"sign {kind}", width=14, height=14, viewBox=box, aria_hidden="true")
 
@@ -207,7 +208,7 @@ def _box(begin: float, end: float, y: float, height: float, kind: str, title: st
 
 
 def _happened(lane: Lane) -> str:
-    return "; ".join([*(sign.title for sign in lane.signs)] or [lane.note or "nothing more is known"])
+    return lane.note or "nothing more is known"
 
 
 def _row(lane: Lane) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ NOTHING = "\u2013"
 
 def age(seconds: float) -> str:
     """Return a duration in its largest unit: `26 h`, `3 d`. The script in the pages says it the same way."""
+    if not isfinite(seconds):
+        return NOTHING
     for unit_s, unit in _UNITS:
         if seconds >= 2 * unit_s:
             return f"{int(seconds // unit_s)} {unit}"
@@ -25,6 +27,8 @@ def age(seconds: float) -> str:
 
 def ago(at: float, now: float) -> str:
     """Return how long ago a time is, or how long it is until then."""
+    if not isfinite(at):
+        return NOTHING
     return f"in {age(at - now)}" if at > now else f"{age(now - at)} ago"
 
 

@@ -264,3 +264,16 @@ class LogEntry:
     details: tuple[str, ...] = field(default=())
     done_at: float | None = None
     source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """A page of the log, the newest first.
+
+    Attributes:
+        entries: Those on it.
+        older: What to ask for to see older ones; `None`: there are none.
+    """
+
+    entries: tuple[LogEntry, ...] = ()
+    older: str | None = None

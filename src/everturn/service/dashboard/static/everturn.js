@@ -39,6 +39,7 @@
       const seconds = now - Date.parse(each.dateTime) / 1000;
       if (Number.isNaN(seconds)) continue;
       if (each.dataset.form === "age") say(each, age(seconds));
+      else if (each.dataset.form === "left") say(each, age(-seconds));
       else say(each, seconds < 0 ? `in ${age(-seconds)}` : `${age(seconds)} ago`);
     }
   };
