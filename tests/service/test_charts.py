@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from xml.etree import ElementTree as XML
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -21,12 +21,12 @@ from everturn.service.views.values import Sample
 
 NOON = 1_763_640_000.0  # 2025-11-20 12:00:00 UTC
 HOUR_S = 3600.0
-HOSTILE = '</title><script>alert(1)</script>"\' onload=x \x1b[31m\x00\ud800'
+HOSTILE = "</title><script>alert(1)</script>\"' onload=x \x1b[31m\x00\ud800"
 
 
-def parse(chart: Markup) -> XML.Element:
+def parse(chart: Markup) -> ElementTree.Element:
     """Return a chart as a tree, after a look at every number and name in it."""
-    tree = XML.fromstring(f"<div>{chart}</div>")
+    tree = ElementTree.fromstring(f"<div>{chart}</div>")
     ids: list[str] = []
     for each in tree.iter():
         assert "style" not in each.attrib
@@ -44,20 +44,20 @@ def parse(chart: Markup) -> XML.Element:
     assert len(ids) == len(set(ids))
     named = [ref for each in tree.iter() for ref in each.get("aria-labelledby", "").split()]
     assert set(named) <= set(ids)
-    drawn = [each.attrib[name] for each in tree.iter() for name in ("d", "transform", "viewBox") if name in each.attrib]
+    drawn = [each.get(name, "") for each in tree.iter() for name in ("d", "transform", "viewBox")]
     assert not re.search("nan|inf", " ".join(drawn), re.IGNORECASE)
     return tree
 
 
-def of_class(tree: XML.Element, name: str) -> list[XML.Element]:
+def of_class(tree: ElementTree.Element, name: str) -> list[ElementTree.Element]:
     return [each for each in tree.iter() if name in each.get("class", "").split()]
 
 
-def texts(tree: XML.Element, name: str) -> list[str]:
+def texts(tree: ElementTree.Element, name: str) -> list[str]:
     return ["".join(each.itertext()) for each in of_class(tree, name)]
 
 
-def rows(tree: XML.Element) -> list[list[str]]:
+def rows(tree: ElementTree.Element) -> list[list[str]]:
     return [["".join(cell.itertext()) for cell in row] for row in tree.iter("tr")][1:]
 
 
@@ -142,9 +142,9 @@ def test_nothing_is_drawn_of_nothing() -> None:
 def test_what_is_put_into_elements_is_escaped_and_has_no_control_characters() -> None:
     made = element("text", HOSTILE, class_=HOSTILE)
     assert "<script" not in made
-    assert '"\'' not in made
+    assert "\"'" not in made
     assert not re.search("[\x00\x1b\ud800]", made)
-    assert XML.fromstring(made).text == HOSTILE.replace("\x1b[31m\x00", "").replace("\ud800", "\ufffd")
+    assert ElementTree.fromstring(made).text == HOSTILE.replace("\x1b[31m\x00", "").replace("\ud800", "\ufffd")
 
 
 # --- What a timeline shows --------------------------------------------------------------------------------------
@@ -186,6 +186,20 @@ def test_a_long_pause_between_runs_is_drawn_short_and_says_how_long_it_was() -> 
 def test_a_short_pause_keeps_its_length() -> None:
     runs = [Lane("a", "", NOON, NOON + 60), Lane("b", "", NOON + 62, NOON + 100)]
     assert of_class(parse(timeline(runs, now=NOON + 200)), "pause") == []
+
+
+def test_signs_that_would_lie_on_each_other_stand_side_by_side_in_order() -> None:
+    late = tuple(Sign(NOON + 59, kind, kind) for kind in ("shutdown", "ended"))
+    tree = parse(timeline([Lane("a", "", NOON, NOON + 60, (), (), late)], now=NOON + 60))
+    moved = [each.attrib["transform"] for each in tree.iter("g")]
+    assert [float(each[len("translate(") :].split()[0]) for each in moved] == pytest.approx([-21.8, -6.8], abs=0.1)
+
+
+def test_a_new_day_is_written_on_the_axis() -> None:
+    tree = parse(timeline([Lane("a", "", NOON, NOON + 20 * HOUR_S)], now=NOON))
+    assert texts(tree, "time") == ["11-20 12:00", "18:00", "11-21 00:00", "06:00"]
+    one = parse(timeline([Lane("a", "", NOON, NOON + 3 * HOUR_S)], now=NOON))
+    assert texts(one, "time")[0] == "12:00"
 
 
 def test_what_goes_on_reaches_to_now() -> None:
