@@ -53,12 +53,14 @@ def test_a_sweep_is_tried_once_in_ten_minutes(fleet: Fleet, monkeypatch: pytest.
     assert len(tries) == 1
 
 
-def test_samples_make_a_trend(fleet: Fleet) -> None:
+def test_samples_make_a_trend_that_ends_now(fleet: Fleet) -> None:
     add_workdir(fleet, "small", 100)
     fleet.desk._disk.sample()
     wait_until(lambda: fleet.parts.logbook.samples.since(0), "it is noted")
-    (sample,) = fleet.desk.disk().trend
+    add_workdir(fleet, "large", 900)
+    sample, now = fleet.desk.disk().trend
     assert (sample.trees_bytes, sample.caches_bytes) == (100, 0)
+    assert (now.trees_bytes, now.caches_bytes) == (1000, 0)
     assert sample.disk_free_bytes > 0
 
 
