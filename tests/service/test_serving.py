@@ -219,5 +219,3 @@ def loopback(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
 def test_the_address_is_a_url(loopback: socket.socket) -> None:
     port = loopback.getsockname()[1]
     assert address_of(loopback) in (f"http://127.0.0.1:{port}", f"http://[::1]:{port}")
-
-
