@@ -244,8 +244,8 @@ def measure(address: str, fleet: Fleet, streams: int, requests: int) -> dict[str
     threads = [threading.Thread(target=each.work, args=(ending,), daemon=True) for each in (fleet, *browsers)]
     for thread in threads:
         thread.start()
-    session = f"/api/sessions/{fleet.runs[0].claim.session_id}"
-    paths = (*PATHS, session)
+    session_id = fleet.runs[0].claim.session_id
+    paths = (*PATHS, f"/sessions/{session_id}", f"/api/sessions/{session_id}")
     taken: dict[str, list[float]] = {path: [] for path in paths}
     dice = random.Random(SEED)
     with closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)) as connection:
@@ -286,7 +286,7 @@ def main() -> None:
             taken = measure(address, fleet, given.streams, given.requests)
     for path, values in taken.items():
         if values:
-            name = "/…/SESSION" if "/sessions/" in path else path
+            name = path[: path.index("/sessions/")] + "/sessions/SESSION" if "/sessions/" in path else path
             print(
                 f"{name:36} n {len(values):4}  p50 {quantile(values, 0.5):6.1f} ms  p99 {quantile(values, 0.99):6.1f} ms"
             )
