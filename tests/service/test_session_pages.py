@@ -207,7 +207,11 @@ def test_a_run_that_goes_on_says_so_and_hears_of_news_of_its_own(fleet: Fleet) -
 
 @pytest.mark.parametrize(
     ("ttl_s", "last", "told"),
-    [(300.0, "open", "still running"), (0.001, "open", "no answer is stored"), (300.0, "over", "no answer is stored")],
+    [
+        (300.0, "open", "still running"),
+        (0.001, "open", "no answer is stored"),
+        (300.0, "over", "no answer is stored"),
+    ],
 )
 def test_a_call_without_an_answer_runs_still_if_its_turn_goes_on(
     fleet: Fleet, ttl_s: float, last: str, told: str
