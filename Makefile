@@ -5,13 +5,14 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SERVER := .venv-bench
 TOOLS  := .tools
+AXE    := 4.14.1
 WORKERS ?= 3
 
 # Compiling the tests with all that pytest writes into them takes as long as many of them: what is compiled is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test test-fast simulate bench bench-quick record promtool git-lfs lint format clean bench-workdirs bench-journal
+.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,9 @@ demo: $(STAMP) ## Kill a worker in the middle of a turn and watch another one fi
 demo-s3: $(STAMP) ## The same against an S3 server on loopback
 	@$(BIN)/python -m everturn.testing -- $(BIN)/everturn demo --store s3://everturn-demo/runs $(ARGS)
 
+demo-fleet: $(STAMP) ## Watch a fleet in the browser: a dozen runs, kills and takeovers, until Ctrl-C
+	@$(BIN)/everturn demo-fleet $(ARGS)
+
 # Prometheus's own tool, for the tests of the alert rules. Debian's package is unpacked, not installed: that needs no
 # root, starts no service and brings nothing else along. Without the tool all other tests run, and those fail and say so.
 promtool: ## Get promtool, unless it is there
@@ -52,7 +56,29 @@ git-lfs: ## Get git-lfs, unless it is there
 	  dpkg-deb --extract git-lfs_*.deb . && mv usr/bin/git-lfs .. && cd .. && rm -rf lfs; } || \
 	  echo "git-lfs is missing ($(TOOLS)/lfs/log): install it, or see https://git-lfs.com" >&2
 
-test: $(STAMP) $(SERVER)/.installed promtool git-lfs ## Run every test
+# The browser that the tests of the dashboard drive. It needs many libraries: it is installed, which only root can do.
+DEBIAN = apt-get install -y --no-install-recommends
+INSTALL = export DEBIAN_FRONTEND=noninteractive && { $(DEBIAN) $(1) || { apt-get update && $(DEBIAN) $(1); }; }
+
+chromium: ## Get Chromium, unless it is there
+	@command -v chromium >/dev/null || test -x /usr/bin/chromium || { \
+	  echo "Getting chromium, for the tests of the dashboard ..." && mkdir -p $(TOOLS)/chromium && \
+	  { test "$$(id -u)" = 0 || { echo "This needs root."; false; } && $(call INSTALL,chromium); } \
+	  >$(TOOLS)/chromium/log 2>&1; } || \
+	  echo "chromium is missing ($(TOOLS)/chromium/log): install it, as root on Debian: $(DEBIAN) chromium" >&2
+
+# axe-core finds what keeps people out of a page. It is one file of npm's package, which is unpacked, not installed.
+axe: ## Get axe-core, unless it is there
+	@grep -qs "axe v$(AXE)" $(TOOLS)/axe/axe.min.js || { \
+	  echo "Getting axe-core, for the tests of the dashboard ..." && \
+	  rm -rf $(TOOLS)/axe && mkdir -p $(TOOLS)/axe/package && cd $(TOOLS)/axe/package && { \
+	  { command -v npm || { test "$$(id -u)" = 0 || { echo "npm is missing."; false; } && $(call INSTALL,npm); }; } && \
+	  npm pack axe-core@$(AXE) && \
+	  tar -xzf axe-core-$(AXE).tgz package/axe.min.js; } >log 2>&1 && \
+	  mv package/axe.min.js .. && cd .. && rm -rf package; } || \
+	  echo "axe-core is missing ($(TOOLS)/axe/package/log): install npm, then: make axe" >&2
+
+test: $(STAMP) $(SERVER)/.installed promtool git-lfs chromium axe ## Run every test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: $(STAMP) promtool git-lfs ## Run the fast tests, under a minute

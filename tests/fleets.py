@@ -7,15 +7,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
-from starlette.applications import Starlette
 
-from everturn.clock import Clock, ManualClock
+from everturn.clock import ManualClock
 from everturn.mirrors.hits import Filters, Found, Hit, Piece
-from everturn.service.dashboard.pages import routes
-from everturn.service.guards import Shield
+from everturn.service.app import make_app
+from everturn.service.parts import Parts
 from everturn.service.protocol import Config, Limits
 from everturn.service.views.desk import LogKind, LogPage
 from everturn.service.views.values import (
@@ -31,6 +33,7 @@ from everturn.service.views.values import (
     WatchdogView,
     WorkdirView,
 )
+from everturn.settings import Settings
 from everturn.telemetry import Metrics
 from polling import wait_until
 
@@ -77,7 +80,7 @@ class FakeDesk:
 
     fleet_view: FleetView = field(default_factory=lambda: FleetView(NOW))
     all_sessions: tuple[SessionView, ...] = ()
-    watchdog_view: WatchdogView = field(default_factory=lambda: watchdog())
+    watchdog_view: WatchdogView = field(default_factory=lambda: watchdog("green"))
     disk_view: DiskView = field(default_factory=lambda: disk(0))
     entries: tuple[LogEntry, ...] = ()
     found: Found = field(default_factory=lambda: Found((), 0))
@@ -87,6 +90,7 @@ class FakeDesk:
         self.number = 1
         self.is_stopped = False
         self.searched: list[tuple[str, Filters | None]] = []
+        self.asked = 0
         self._lock = threading.Lock()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -165,6 +169,7 @@ class FakeDesk:
         return LogPage(tuple(fits[start : start + limit]), older)
 
     def _fail(self) -> None:
+        self.asked += 1
         if self.error is not None:
             raise self.error
 
@@ -314,9 +319,7 @@ def hit(number: int) -> Hit:
     pieces = (
         Piece("the cart forgets its "),
         Piece("coupons", is_match=True),
-        Piece(
-            " when the session is renewed: the cookie is written before the price has been reckoned, so that the next request "
-        ),
+        Piece(" when the session is renewed: the cookie is written before the price is known, so that the next "),
         Piece("coupon", is_match=True),
         Piece("…"),
     )
@@ -448,11 +451,17 @@ def hostile_fleet() -> FakeDesk:
     return desk
 
 
+def app_of(desk: FakeDesk, state: Path) -> FastAPI:
+    """Return the service's app, whose pages show what a desk knows, at the time that `NOW` is."""
+    parts = Parts.open(Settings.load(state=state), clock=ManualClock(NOW))
+    parts.close()  # nobody writes anything down here
+    made: Any = desk
+    return make_app(replace(parts, metrics=Metrics(CollectorRegistry())), made)
+
+
 @contextmanager
-def serving(desk: FakeDesk, clock: Clock | None = None) -> Iterator[str]:
-    """Serve the pages of a desk on loopback, behind what every request of the service meets. Yields the address."""
-    metrics = Metrics(CollectorRegistry())
-    app = Shield(Starlette(routes=routes(desk, clock=clock or ManualClock(NOW), metrics=metrics)))
+def serving(app: FastAPI) -> Iterator[str]:
+    """Serve an app on loopback, as the service does. Yields its address."""
     server = uvicorn.Server(Config(app, Limits(), 1.0))
     server.config.port = 0
     thread = threading.Thread(target=server.run, daemon=True)
@@ -462,7 +471,6 @@ def serving(desk: FakeDesk, clock: Clock | None = None) -> Iterator[str]:
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
-        desk.stop()
         server.should_exit = True
         thread.join(10)
         assert not thread.is_alive()

@@ -250,4 +250,4 @@ def test_markdown_becomes_harmless_tags_only(text: str) -> None:
             "td",
         ]
     }
-    assert tags.names <= {"href", "rel", "class", "start", "title"}
+    assert tags.names <= {"dir", "href", "rel", "class", "start", "title"}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +10,13 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
+from deploy.promtool import promtool
 from everturn.telemetry import Metrics
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "everturn.rules.yml"
 TESTS = RULES.with_name("everturn.tests.yml")
 ALARMS = ROOT / "docs" / "alarms.md"
-TIMEOUT_S = 60.0
-
-
-def promtool(*arguments: str, given: bytes = b"") -> tuple[int, str]:
-    """Run Prometheus's tool, and return its exit code and what it said."""
-    found = shutil.which("promtool") or shutil.which("promtool", path=ROOT / ".tools")
-    assert found, "promtool is missing; get it with: make promtool"
-    done = subprocess.run(
-        [found, *arguments],
-        input=given,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    return done.returncode, done.stdout.decode()
 
 
 def rules(kind: str) -> list[dict[str, Any]]:

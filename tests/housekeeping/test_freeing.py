@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from everturn.errors import Invalid, Unavailable
+from everturn.errors import Denied, Invalid, Unavailable
 from everturn.forges.base import Happening
-from everturn.housekeeping.freeing import Freed, Holdings, Selection
-from everturn.housekeeping.removal import Fate
+from everturn.housekeeping.freeing import Freed, Freeing, Holdings, Selection
+from everturn.housekeeping.removal import Fate, Removal
 from everturn.model import Holder, SessionRecord, WorkItem
 from everturn.registry import SqliteRegistry
 from everturn.settings import inherited_environment
@@ -593,6 +593,8 @@ def test_a_registry_that_does_not_answer_is_no_reason_to_free_anything(ground: G
     ground.registry = Away(ground.folder / "registry.db", clock=ground.clock)
     with pytest.raises(Unavailable):
         freeing(ground).free(issue_closed(ground), holdings)
+    with pytest.raises(Unavailable):
+        freeing(ground).reset(Selection(every=True))
     assert ground.names("trees") == [workdir.name]
 
 
@@ -726,6 +728,38 @@ def test_a_reset_ends_sessions_that_have_no_workdir_here(ground: Ground) -> None
     ground.registry.renew(held, 60)
 
 
+class Refusing(Removal):
+    """What cannot remove one of the workdirs."""
+
+    refused = ""
+
+    def remove(self, name: str, *arguments: Any, **more: Any) -> Fate:
+        if name == self.refused:
+            raise Denied("its lock cannot be written", hint="look at the permissions")
+        return super().remove(name, *arguments, **more)
+
+
+def test_what_cannot_be_removed_keeps_no_other_workdir_from_being_reset(ground: Ground) -> None:
+    first, second = sorted([noted(ground, issue(ground, 7)), noted(ground, issue(ground, 8))])
+    removal = Refusing(ground.root, ground.git, rescuer=ground.rescuer("quarantine"), metrics=ground.metrics)
+    removal.refused = first
+    made = Freeing(ground.root, removal, ground.registry, clock=ground.clock)
+    freed = made.reset(Selection(every=True))
+    assert fate_of(freed, first).reasons == ("its lock cannot be written",)
+    assert fate_of(freed, second).action == "removed"
+
+
+def test_what_cannot_be_removed_when_its_issue_is_closed_is_tried_again(ground: Ground) -> None:
+    name = noted(ground, issue(ground))
+    removal = Refusing(ground.root, ground.git, rescuer=ground.rescuer("quarantine"), metrics=ground.metrics)
+    removal.refused = name
+    made = Freeing(ground.root, removal, ground.registry, clock=ground.clock)
+    with pytest.raises(Denied):
+        made.free(issue_closed(ground), made.look())
+    removal.refused = ""
+    assert len(made.free(issue_closed(ground), made.look()).gone) == 2
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -734,6 +768,8 @@ def test_a_reset_ends_sessions_that_have_no_workdir_here(ground: Ground) -> None
         ({"work": ""}, "the work is empty"),
         ({"agent": " "}, "the agent is empty"),
         ({"repo": "", "agent": "fixer"}, "the repo is empty"),
+        ({"repo": "https://me:secret@git.example/shop"}, "has a password"),
+        ({"work": "fixer@https://me:secret@git.example/shop#7"}, "has a password"),
     ],
 )
 def test_a_selection_says_what_is_meant(given: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -177,6 +178,24 @@ def test_a_file_with_the_first_of_its_bytes_only_is_made_anew(path: Path, logboo
     path.touch()
     assert logbook.deliveries.page(1) == []
     assert logbook.deliveries.put("github", "d-1", "push", {}).result() == "queued"
+
+
+def test_a_text_that_somebody_has_changed_is_corrupt(used: Path) -> None:
+    change(used, "UPDATE deliveries SET details = 'oops'")
+    with pytest.raises(Corrupt, match="'oops', which is no JSON"):
+        Logbook(used).deliveries.page(1)
+
+
+def test_every_table_and_column_is_documented_and_no_other(used: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "logbook.md").read_text()
+    tables = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", page, re.MULTILINE)
+    documented = {name: re.findall(r"`(\w+)`", columns) for name, columns in tables}
+    with closing(sqlite3.connect(used)) as connection:
+        found = connection.execute(
+            "SELECT t.name, c.name FROM sqlite_schema t JOIN pragma_table_info(t.name) c "
+            "WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' ORDER BY c.cid"
+        ).fetchall()
+    assert documented == {table: [name for of, name in found if of == table] for table in {of for of, _ in found}}
 
 
 def test_a_copy_of_the_file_alone_has_what_was_closed(used: Path, tmp_path: Path) -> None:

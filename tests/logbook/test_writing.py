@@ -209,6 +209,7 @@ logbook.close()
 """
 
 
+@pytest.mark.slow
 def test_children_that_are_forked_while_it_is_written_use_the_file_too(path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORK, str(path)]
     done = subprocess.run(command, env={}, capture_output=True, text=True, timeout=60, check=False)

@@ -173,9 +173,14 @@ class Mending:
 
     def until_mid_sentence(self, machine: Machine) -> None:
         """Wait until the worker's agent is in the middle of the sentence that it does not end, and that is stored."""
-        machine.wait_for(
-            lambda events: any(event["event"] == "delta" and "agree" in event["text"] for event in events), TIMEOUT_S
-        )
+        machine.wait_for(lambda events: any("agree" in str(event.get("text")) for event in events), TIMEOUT_S)
+        wait_until(lambda: "The tests agree" in self.told(), "the beginning of the sentence is stored")
+
+    def told(self) -> str:
+        """Return all texts that the store holds in journals."""
+        journals = open_journals(self.settings)
+        found = [run(journals.read(ref)) for ref in run(journals.tails())]
+        return "".join(str(event.raw.get("text")) for journal in found for event in journal.events)
 
     def mend(self) -> None:
         """Have a first worker killed in mid-sentence, and another one finish the work."""

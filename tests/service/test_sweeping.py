@@ -1,4 +1,4 @@
-"""The service sweeps at its start and once a day. Restarts, crashes and wrong clocks skip no sweep, and double none."""
+"""The service sweeps at its start and once a day. Restarts, crashes and wrong clocks skip none and double none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from everturn.errors import Conflict, Unavailable
+from everturn.errors import Conflict, Denied, Unavailable
 from everturn.git import locks
 from everturn.housekeeping.sweeping import NOTE, SWEEP_LOCK, Report
 from everturn.logbook.logbook import Logbook
@@ -237,6 +237,25 @@ def test_what_failed_is_tried_again_after_a_while_and_not_at_every_call(yard: Ya
     assert yard.last_shown() == yard.clock.now()
 
 
+@pytest.mark.parametrize("interval_s", [0, DAY_S])
+def test_a_start_that_failed_is_made_up_for_although_nothing_is_due(yard: Yard, interval_s: float) -> None:
+    yard.service().at_start()
+    yard.make_stale(WORKS[0])
+    yard.service().if_due()
+    yard.ground.session(WORKS[1], Path("/srv"))
+    yard.clock.advance(HOUR_S)
+    sweeps = yard.service(interval_s=interval_s)
+    yard.registry.is_away = True
+    sweeps.at_start()
+    yard.registry.is_away = False
+    assert sweeps.if_due() is None
+    assert sweeps.next_at() == yard.clock.now() + PAUSE_S
+    yard.clock.advance(PAUSE_S)
+    assert sweeps.if_due() is not None
+    assert sweeps.if_due() is None
+    assert yard.noted()[-2:] == [("start", "failed"), ("daily", "done")]
+
+
 def test_what_can_be_swept_is_swept_beside_what_cannot(yard: Yard) -> None:
     yard.ground.open(days_ago=8)
     yard.registry.is_away = True
@@ -257,6 +276,32 @@ def test_a_start_at_which_nothing_can_be_swept_does_not_keep_the_service_from_st
     assert yard.service().at_start() is None
     assert yard.noted() == [("start", "failed")]
     assert yard.last_shown() == 0
+
+
+def test_a_logbook_that_cannot_be_used_is_tried_again_after_a_while(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise Unavailable("the logbook is busy", hint="wait")
+
+    sweeps = yard.service()
+    monkeypatch.setattr(yard.logbooks[0].sweeps, "last", fail)
+    assert sweeps.at_start() is None
+    for _ in range(9):
+        yard.clock.advance(60)
+        assert sweeps.if_due() is None
+    assert caplog.text.count("sweep_failed") == 1
+    monkeypatch.undo()
+    yard.clock.advance(60)
+    assert sweeps.if_due() is not None
+
+
+def test_a_lock_that_cannot_be_written_is_said_and_keeps_nothing_from_starting(yard: Yard, tmp_path: Path) -> None:
+    sweeps = yard.service()
+    (tmp_path / "state" / "sweep.lock").mkdir(parents=True)
+    assert sweeps.at_start() is None
+    with pytest.raises(Denied, match="cannot write to"):
+        sweeps.now()
 
 
 # --- Several at once ----------------------------------------------------------------------------------------------

@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 from claude_agent_sdk import ClaudeSDKError
 
-from everturn.cli import demo, doctor, journal, mirrors, run, search, serve, sessions, stats, sweep, workdirs
+from everturn.cli import (
+    demo,
+    demo_fleet,
+    doctor,
+    journal,
+    mirrors,
+    run,
+    search,
+    serve,
+    sessions,
+    stats,
+    sweep,
+    workdirs,
+)
 from everturn.cli.output import (
     EXIT_BROKEN_PIPE,
     EXIT_FAILED,
@@ -37,6 +50,7 @@ app = typer.Typer(
 app.command("run")(run.command)
 app.command("serve")(serve.command)
 app.command("demo")(demo.command)
+app.command("demo-fleet")(demo_fleet.command)
 app.command("doctor")(doctor.command)
 app.command("sweep")(sweep.command)
 app.command("search")(search.command)

@@ -35,6 +35,7 @@ _IMAGES = {
     "image/gif": b"GIF8",
     "image/webp": b"RIFF",
 }
+_LINES = ("paragraph_open", "heading_open", "th_open", "td_open")
 _REL = "noopener noreferrer nofollow"
 
 
@@ -100,8 +101,13 @@ def _parser() -> MarkdownIt:
 
 
 def _tame(tokens: Sequence[Token]) -> None:
-    """Lower headings below those of the page, mark links as not ours, and align cells without a style."""
+    """Lower headings below those of the page, mark links as not ours, and align cells without a style.
+
+    Each paragraph has the direction of its own script.
+    """
     for token in tokens:
+        if token.type in _LINES:
+            token.attrSet("dir", "auto")
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + 2)}"
         elif token.type == "link_open":

@@ -23,7 +23,7 @@ class Machine:
 
     Args:
         folder: The machine's folder; made here.
-        environment: The variables every machine has.
+        environment: The variables every machine has. Its workdirs are its own unless they say where those are.
         plan: What its worker is to do.
         tell: Called with each event of the worker, from another thread.
     """
@@ -42,10 +42,10 @@ class Machine:
                 [sys.executable, "-m", "everturn.demo.worker", json.dumps(dataclasses.asdict(plan))],
                 cwd=folder / "desk",
                 env={
+                    "EVERTURN_WORKDIRS": str(folder / "workdirs"),
                     **environment,
                     "HOME": str(folder / "home"),
                     "TMPDIR": str(folder / "tmp"),
-                    "EVERTURN_WORKDIRS": str(folder / "workdirs"),
                     "EVERTURN_WORKER": folder.name,
                 },
                 stdin=subprocess.DEVNULL,

@@ -102,7 +102,7 @@ def _set(options: DemoOptions) -> Iterator[_Stage]:
                 state=folder,
             )
             model = None if options.live else story.scripted_model()
-            environment = _environment(settings, stack.enter_context(model.serve()) if model else None)
+            environment = machine_environment(settings, stack.enter_context(model.serve()) if model else None)
             work = WorkItem(story.AGENT, str(folder / "shapes"), story.ISSUE)
             stage = _Stage(folder, settings, environment, work, model, git)
             stage.plan = partial(_plan, stage, options.model)
@@ -112,8 +112,16 @@ def _set(options: DemoOptions) -> Iterator[_Stage]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(settings: Settings, model_url: str | None) -> dict[str, str]:
-    """Return the variables of a machine: nothing of this one's but what reaches the store, and live the model."""
+def machine_environment(settings: Settings, model_url: str | None) -> dict[str, str]:
+    """Return the variables of a machine: nothing of this one's but what reaches the store, and live the model.
+
+    Args:
+        settings: They say where the store and the registry are.
+        model_url: The scripted model's address, or `None` for the real model.
+
+    Raises:
+        Invalid: There is no key for the real model.
+    """
     inherited = inherited_environment()
     passed = ("AWS_",) if model_url else ("AWS_", *LIVE_VARIABLES)
     environment = {name: value for name, value in inherited.items() if name.startswith(passed)}
@@ -156,9 +164,9 @@ def _first_act(stage: _Stage, tell: Tell) -> int:
     name = "worker-a"
     tell("demo", {"event": "begin", "worker": name})
     with Machine(stage.folder / name, stage.environment, stage.plan(name), partial(tell, name)) as machine:
-        machine.wait_for(_has_used_a_tool, LIVE_TIMEOUT_S if stage.model is None else TURN_TIMEOUT_S)
+        machine.wait_for(has_used_a_tool, LIVE_TIMEOUT_S if stage.model is None else TURN_TIMEOUT_S)
         if stage.model is not None:
-            machine.wait_for(_has_spoken_since_the_tool, TURN_TIMEOUT_S)
+            machine.wait_for(has_spoken_since_the_tool, TURN_TIMEOUT_S)
             stage.model.wait_until_streamed(story.FATAL_REQUEST, story.FATAL_CHUNKS, TURN_TIMEOUT_S)
         killed = machine.kill()
     tell("demo", {"event": "killed", "worker": name, "processes": len(killed)})
@@ -175,11 +183,13 @@ def _second_act(stage: _Stage, tell: Tell) -> list[Event]:
     return events
 
 
-def _has_used_a_tool(events: list[Event]) -> bool:
+def has_used_a_tool(events: list[Event]) -> bool:
+    """Tell whether a worker's agent has got an answer from a tool."""
     return any(event["event"] == "tool_result" for event in events)
 
 
-def _has_spoken_since_the_tool(events: list[Event]) -> bool:
+def has_spoken_since_the_tool(events: list[Event]) -> bool:
+    """Tell whether it has said something since."""
     used = next(index for index, event in enumerate(events) if event["event"] == "tool_result")
     return any(event["event"] == "delta" for event in events[used:])
 

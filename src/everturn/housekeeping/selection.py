@@ -7,7 +7,7 @@ from typing import Any
 
 from everturn.errors import Invalid
 from everturn.forges.places import same_repository
-from everturn.model import SessionRecord, split_key
+from everturn.model import SessionRecord, WorkItem, split_key
 from everturn.workdirs.records import WorkdirRecord
 
 
@@ -22,7 +22,7 @@ class Selection:
         every: Whether all of them are meant.
 
     Raises:
-        Invalid: Nothing is selected, or both all and some of them are.
+        Invalid: Nothing is selected, or both all and some of them are, or a repository's URL has a password in it.
     """
 
     work: str | None = None
@@ -39,6 +39,9 @@ class Selection:
         for name, value in given.items():
             if not value.strip():
                 raise Invalid(f"the {name} is empty", hint="name one, or leave it out")
+        named = split_key(self.work or "")
+        for repo in (self.repo, None if named is None else named[1]):
+            WorkItem.task("any", repo=repo)  # which refuses one with a password: it would stand in logs
 
     def has(self, record: WorkdirRecord) -> bool:
         """Tell whether a workdir is meant."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -11,7 +10,7 @@ from typing import Any, Literal
 from everturn.clock import Clock
 from everturn.logbook.entries import Act
 from everturn.logbook.file import LogbookFile
-from everturn.logbook.texts import as_details, as_facts, shortened
+from everturn.logbook.texts import as_details, as_facts, from_json, shortened
 from everturn.logbook.writing import Writer
 
 
@@ -88,6 +87,6 @@ class Acts:
         """
         rows = self._file.rows(query, (before, before, limit))
         return [
-            Act(number, at, source, action, json.loads(asked), state, tuple(json.loads(details)), done_at)
+            Act(number, at, source, action, from_json(asked), state, tuple(from_json(details)), done_at)
             for number, at, source, action, asked, state, details, done_at in rows
         ]

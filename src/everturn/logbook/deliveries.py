@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -13,7 +12,7 @@ from everturn.clock import Clock
 from everturn.errors import Invalid
 from everturn.logbook.entries import Answer, DeliveryEntry, Done, Waiting
 from everturn.logbook.file import LogbookFile
-from everturn.logbook.texts import NAME_CHARS, as_details, as_facts, shortened
+from everturn.logbook.texts import NAME_CHARS, as_details, as_facts, from_json, shortened
 from everturn.logbook.writing import Writer
 
 AHEAD_S = 3600.0  # nothing is to wait for longer: it was noted by a clock that has been set back since
@@ -138,5 +137,5 @@ def _finish(database: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) ->
 
 def _entry(row: tuple[Any, ...]) -> DeliveryEntry:
     values = dict(zip(_COLUMNS, row, strict=True))
-    facts = None if values["facts"] is None else json.loads(values["facts"])
-    return DeliveryEntry(**{**values, "facts": facts, "details": tuple(json.loads(values["details"]))})
+    facts = None if values["facts"] is None else from_json(values["facts"])
+    return DeliveryEntry(**{**values, "facts": facts, "details": tuple(from_json(values["details"]))})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -11,7 +10,7 @@ from typing import Any, Literal
 from everturn.clock import Clock
 from everturn.logbook.entries import SweepEntry, SweepReason
 from everturn.logbook.file import LogbookFile
-from everturn.logbook.texts import as_facts
+from everturn.logbook.texts import as_facts, from_json
 from everturn.logbook.writing import Writer
 
 _SELECT = "SELECT number, reason, begun_at, state, done_at, facts FROM sweeps"
@@ -67,6 +66,6 @@ class Sweeps:
     def _look(self, which: str, values: tuple[object, ...]) -> list[SweepEntry]:
         query = f"{_SELECT} {which} ORDER BY number DESC LIMIT ?"
         return [
-            SweepEntry(number, why, begun_at, state, done_at, json.loads(facts))
+            SweepEntry(number, why, begun_at, state, done_at, from_json(facts))
             for number, why, begun_at, state, done_at, facts in self._file.rows(query, values)
         ]

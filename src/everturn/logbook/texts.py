@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from everturn.errors import Invalid
+from everturn.errors import Corrupt, Invalid
 
 DETAILS = 100
 DETAIL_CHARS = 500
 NAME_CHARS = 1000
-FACTS_CHARS = 256 << 10
+FACTS_CHARS = 64 << 10
 
 
 def as_details(details: Sequence[str]) -> str:
@@ -38,6 +38,18 @@ def as_json(value: object) -> str:
     """Return JSON that people can read, and SQLite can store."""
     text = json.dumps(value, ensure_ascii=False)
     return text if _is_unicode(text) else json.dumps(value)
+
+
+def from_json(text: str) -> Any:
+    """Return what JSON says.
+
+    Raises:
+        Corrupt: It is none: somebody has changed it.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Corrupt(f"the logbook says {text[:100]!r}, which is no JSON", hint="mend that row") from error
 
 
 def shortened(text: str, limit: int = NAME_CHARS) -> str:

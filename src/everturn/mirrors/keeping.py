@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -110,20 +110,20 @@ def rebuild(  # as `catch_up`, and why
 
 
 def follow(
-    journals: Journals, mirror: Mirror, refs: Collection[RunRef], *, metrics: Metrics | None = None
+    journals: Journals, mirror: Mirror, runs: Sequence[Checkpoint], *, metrics: Metrics | None = None
 ) -> Progress:
     """Fold what is new of some runs, and ask the store for nothing else: a listing for each.
 
     Args:
         journals: The journals.
         mirror: What to keep up to date. It has to be usable.
-        refs: The runs. None of them may have a journal on this machine.
+        runs: The runs, and how far they are folded. None of them may have a journal on this machine.
         metrics: What is counted.
 
     Raises:
         EverturnError: The store or the mirror failed. What was folded stays.
     """
-    return _Keeping(journals, mirror, None, nowhere, metrics or default_metrics(), None).follow(refs)
+    return _Keeping(journals, mirror, None, nowhere, metrics or default_metrics(), None).do(runs)
 
 
 class _Damaged(Exception):
@@ -162,14 +162,10 @@ class _Keeping:
             for ref, tail in tails.items()
             if ref not in known or known[ref].part < tail
         }
-        return self._do(list(wanted.values()))
+        return self.do(list(wanted.values()))
 
-    def follow(self, refs: Collection[RunRef]) -> Progress:
+    def do(self, wanted: Sequence[Checkpoint]) -> Progress:
         """Do what there is to do for some runs."""
-        known = self._folding.checkpoints()
-        return self._do([known.get(ref, Checkpoint(ref, 0)) for ref in refs])
-
-    def _do(self, wanted: Sequence[Checkpoint]) -> Progress:
         self._runs_to_do = len(wanted)
         self._tell()
         for done, fetched in self._fetched(wanted):

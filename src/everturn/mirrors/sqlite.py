@@ -120,6 +120,13 @@ class SqliteMirror:
         with self.reading() as connection:
             return load_checkpoints(connection)
 
+    def checkpoints_of(self, refs: Collection[RunRef]) -> list[Checkpoint]:
+        """Return how far some runs are folded; those that are not known, not at all. Raises as `reading`."""
+        with self.reading() as connection:
+            found = {ref: load_checkpoint(connection, ref.run_id) for ref in refs}
+        known = {ref: Checkpoint(ref, 0) if each is None else each[0] for ref, each in found.items()}
+        return [checkpoint for ref, checkpoint in known.items() if checkpoint.ref == ref]
+
     def extent(self) -> Extent:
         """See `Mirror.extent`. Raises as `reading`."""
         with self.reading() as connection:

@@ -159,11 +159,11 @@ class SqliteRegistry(RowRegistry):
         if not self._path.exists():
             return []
 
-        def work(connection: sqlite3.Connection) -> list[Row]:
-            moment = _Moment.of(self._clock)
-            return [moment.read(line) for line in connection.execute(f"{_SELECT} ORDER BY work_key")]
+        def work(connection: sqlite3.Connection) -> tuple[_Moment, list[tuple[Any, ...]]]:
+            return _Moment.of(self._clock), connection.execute(f"{_SELECT} ORDER BY work_key").fetchall()
 
-        return self._write(work)
+        moment, lines = self._write(work)  # while the file is locked, nobody can claim anything
+        return [moment.read(line) for line in lines]
 
     def _key_of(self, session_id: str) -> str | None:
         def work(connection: sqlite3.Connection) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from everturn.clock import Clock
-from everturn.errors import Conflict, EverturnError
+from everturn.errors import Conflict, Denied, EverturnError
 from everturn.git import locks
 from everturn.housekeeping.sweeping import Report, WorkdirSweeper
 from everturn.logbook.entries import SweepReason
@@ -99,6 +99,7 @@ class DailySweep:
         self._metrics = metrics
         self._on_start = on_start
         self._not_before = clock.elapsed()
+        self._is_owed = False  # the last one has failed, when it was due or at the start
         self._lock = logbook.path.with_name("sweep.lock")
         self._log = get_logger()
 
@@ -121,11 +122,7 @@ class DailySweep:
         Returns:
             What was done; `None`: nothing, as it is not to be done at the start, and not due either, or as it failed.
         """
-        self._show()
-        if not self._on_start:
-            return self.if_due()
-        with self._alone():  # if somebody else is at it, too, each session is dropped by one of us
-            return self._quietly("start")
+        return self._quietly(self._sweep_at_start)
 
     def if_due(self) -> SweepResult | None:
         """Sweep if it is time. Blocks; call it every minute or so.
@@ -133,12 +130,9 @@ class DailySweep:
         What failed is tried again after ten minutes, and a sweep that was interrupted at the next call after a start.
 
         Returns:
-            What was done; `None`: nothing.
+            What was done; `None`: nothing, as it is not time, or another service is at it, or as it failed.
         """
-        if not self._is_due:
-            return None
-        with self._alone() as is_alone:
-            return self._quietly("daily") if is_alone and self._is_due else None
+        return self._quietly(self._sweep_if_due)
 
     def now(self, *, dry_run: bool = False) -> SweepResult:
         """Sweep all of it, whether it is due or not. Blocks.
@@ -158,19 +152,26 @@ class DailySweep:
             return self._noted("admin", self._workdirs.sweep)
 
     def next_at(self) -> float | None:
-        """Return when the next sweep is due, in seconds since the Unix epoch; `None`: never."""
-        if not self._interval_s:
+        """Return when the next sweep is due, in seconds since the Unix epoch; `None`: never.
+
+        Raises:
+            EverturnError: The logbook cannot be read.
+        """
+        if not (self._interval_s or self._is_owed):
             return None
         last_at, now = self._last_at(), self._clock.now()
-        due_at = now if self._is_over(last_at) or self._workdirs.is_due else (last_at or now) + self._interval_s
+        is_due = self._is_owed or self._is_over(last_at) or self._workdirs.is_due
+        due_at = now if is_due else (last_at or now) + self._interval_s
         return max(due_at, now + self._not_before - self._clock.elapsed())
 
     # --- When -----------------------------------------------------------------------------------------------------
 
     @property
     def _is_due(self) -> bool:
-        if not self._interval_s or self._clock.elapsed() < self._not_before:
+        if self._clock.elapsed() < self._not_before:
             return False
+        if self._is_owed or not self._interval_s:
+            return self._is_owed
         return self._is_over(self._last_at()) or self._workdirs.is_due
 
     def _is_over(self, last_at: float | None) -> bool:
@@ -184,10 +185,41 @@ class DailySweep:
     def _show(self) -> None:
         self._metrics.last_sweep.set(self._last_at() or 0)
 
+    def _sweep_at_start(self) -> SweepResult | None:
+        self._show()
+        if not self._on_start:
+            return self._sweep_if_due()
+        with self._alone():  # if somebody else is at it, too, each session is dropped by one of us
+            return self._noted("start", self._workdirs.sweep_if_due)
+
+    def _sweep_if_due(self) -> SweepResult | None:
+        if not self._is_due:
+            return None
+        with self._alone() as is_alone:
+            return self._noted("daily", self._workdirs.sweep_if_due) if is_alone and self._is_due else None
+
+    def _quietly(self, sweep: Callable[[], SweepResult | None]) -> SweepResult | None:
+        """Nobody waits for it: what failed is done by the next sweep."""
+        try:
+            return sweep()
+        except EverturnError as error:
+            self._log.warning("sweep_failed", error=str(error))
+            self._pause()
+            self._is_owed = True
+            return None
+
+    def _pause(self) -> None:
+        self._not_before = self._clock.elapsed() + min(PAUSE_S, self._interval_s or PAUSE_S)
+
     @contextmanager
     def _alone(self) -> Iterator[bool]:
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        lock = locks.take(self._lock, clock=self._clock)
+        try:
+            self._lock.parent.mkdir(parents=True, exist_ok=True)
+            lock = locks.take(self._lock, clock=self._clock)
+        except OSError as error:
+            raise Denied(
+                f"cannot write to {self._lock}: {error.strerror or error}", hint="check the folder's permissions"
+            ) from error
         try:
             yield lock is not None
         finally:
@@ -196,24 +228,17 @@ class DailySweep:
 
     # --- What -----------------------------------------------------------------------------------------------------
 
-    def _quietly(self, reason: SweepReason) -> SweepResult | None:
-        """Nobody waits for it: what failed is done by the next sweep."""
-        try:
-            return self._noted(reason, self._workdirs.sweep_if_due)
-        except EverturnError as error:
-            self._log.warning("sweep_failed", error=str(error))
-            return None
-
     def _noted(self, reason: SweepReason, workdirs: Callable[[], Report | None]) -> SweepResult:
-        self._not_before = self._clock.elapsed() + min(PAUSE_S, self._interval_s)
+        self._pause()
         number = self._logbook.sweeps.begin(reason).result()
         try:
             result = self._swept(workdirs)
         except EverturnError as error:
             self._logbook.sweeps.end(number, "failed", {"problems": [error.message]}).result()
             raise
-        outcome = "failed" if result.problems else "done"
-        self._logbook.sweeps.end(number, outcome, result.counts()).result()  # type: ignore[arg-type]
+        outcome: Literal["done", "failed"] = "failed" if result.problems else "done"
+        self._logbook.sweeps.end(number, outcome, result.counts()).result()
+        self._is_owed = outcome == "failed"
         self._show()
         return result
 

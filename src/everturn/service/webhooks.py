@@ -120,7 +120,9 @@ class Reception:
         except EverturnError as error:
             metrics.webhooks.labels("failed").inc()
             self._log.error("webhook_failed", forge=forge, reason=error.message)
-            return explain(503, "the webhook could not be noted", "send it again in a while; the service's log says why")
+            return explain(
+                503, "the webhook could not be noted", "send it again in a while; the service's log says why"
+            )
         finally:
             metrics.webhook_seconds.observe(self._parts.clock.elapsed() - begun)
         metrics.webhooks.labels(answer).inc()

@@ -105,7 +105,7 @@ class DeliveryWorker:
                     lock = lock or self._take_turn()
                     more = lock is not None and self._do_some()
                     self._show()
-                except (EverturnError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - it is told; without this thread nothing would be done
                     self._pause(error)
                     continue
                 self._failures = 0
@@ -208,11 +208,11 @@ class _Attempts:
         return self._judged(entry, freed)
 
     def _judged(self, entry: DeliveryEntry, freed: Freed) -> Done:
-        gone = (*_kept(entry), *(_said(fate) for fate in freed.fates if fate.action != "kept"))
+        gone = (*_kept(entry), *(fate.told() for fate in freed.fates if fate.action != "kept"))
         if freed.waiting:
             waits = tuple(_AGAIN.format(each) for each in freed.waiting)
             return Done(entry.number, "waiting", (*gone, *waits), self._next_at(entry), freed=len(gone))
-        rest = tuple(_said(fate) for fate in freed.fates if fate.action == "kept")
+        rest = tuple(fate.told() for fate in freed.fates if fate.action == "kept")
         return Done(entry.number, "done", (*gone, *rest), freed=len(gone))
 
     def _put_off(self, entry: DeliveryEntry, error: Exception) -> Done:
@@ -244,8 +244,3 @@ def _happening(entry: DeliveryEntry) -> Happening:
 
 def _kept(entry: DeliveryEntry) -> tuple[str, ...]:
     return entry.details[: entry.freed]
-
-
-def _said(fate: Fate) -> str:
-    reasons = f": {'; '.join(fate.reasons)}" if fate.reasons else ""
-    return f"{fate.kind} {fate.name} was {fate.action}{reasons}"

@@ -164,7 +164,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
         element("tr", element("th", row[0], scope="row"), *(element("td", each) for each in row[1:])) for row in rows
     ]
     told = element("table", element("thead", head), element("tbody", *body))
-    return element("div", told, class_="scrolls", tabindex=0, role="region", aria_label="table")
+    return element("div", told, class_="scrolls", tabindex=0, role="group", aria_label="table")
 
 
 def _icon(box: str) -> dict[str, str | float]:

@@ -55,6 +55,7 @@ class Renderer:
     def __init__(self, clock: Clock, version: Callable[[], int]) -> None:
         self._clock = clock
         self._version = version
+        environment()  # compiling the templates takes a third of a second, which no first visitor is to wait for
 
     @property
     def version(self) -> int:
@@ -111,4 +112,6 @@ def environment() -> Environment:
     made.filters.update(markdown=page.markdown, image=page.image)
     made.tests.update(failed=wording.failed)
     made.globals.update(words=wording, say=words, navigation=NAVIGATION, assets=assets(), charts=charts)
+    for name in made.list_templates(extensions=["html"]):
+        made.get_template(name)
     return made

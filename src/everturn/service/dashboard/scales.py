@@ -115,12 +115,14 @@ class TimeScale:
         """The times that are written below: round ones, and one in each piece if there is room."""
         step_s = _time_step(sum(piece.end_s - piece.begin_s for piece in self._pieces))
         found: list[Tick] = []
+        told = self.caption.removesuffix(" UTC")  # a day that stands there need not be said again
         for piece in self._pieces:
             whens = _multiples(piece, step_s) or [piece.begin_s]
             for when in whens:
                 place = piece.place(when)
                 if not found or place - found[-1].place >= TICK_ROOM:
-                    found.append(Tick(place, _time_label(when, step_s)))
+                    label, told = _time_label(when, step_s, told), day(when)
+                    found.append(Tick(place, label))
         return found
 
     @property
@@ -236,15 +238,17 @@ def _multiples(piece: _Piece, step_s: float) -> list[float]:
     return [number * step_s for number in range(first, min(last, first + 4 * TICKS) + 1)]
 
 
-def _time_label(when: float, step_s: float) -> str:
+def _time_label(when: float, step_s: float, told: str) -> str:
+    """Return what to write at a time; with its day, if that is not the one that was told last."""
     found = _utc(when)
     if found is None:
         return f"{when:.0f} s"
     if step_s >= 86_400:
         return f"{found:%Y-%m-%d}"
+    date = "" if f"{found:%Y-%m-%d}" == told else f"{found:%m-%d} "
     if step_s >= 60:
-        return f"{found:%H:%M}"
-    return f"{found:%H:%M:%S}" + (f".{found.microsecond // 100_000}" if step_s < 1 else "")
+        return f"{date}{found:%H:%M}"
+    return f"{date}{found:%H:%M:%S}" + (f".{found.microsecond // 100_000}" if step_s < 1 else "")
 
 
 def _round_step(least: float) -> float:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from everturn.service.dashboard import charts, sessions
+from everturn.service.dashboard import charts, sessions, words
 from everturn.service.dashboard.rendering import Renderer
 from everturn.service.dashboard.sessions import TURNS
 from everturn.service.dashboard.timeline import spans, timeline
@@ -53,11 +53,10 @@ class SessionPages:
         version = self._desk.version(named)
         page = self._find(named, request)
         session_id = page.session.session_id
-        address = f"/sessions/{quote(session_id, safe='')}"
         if named != session_id:
             query = f"?{request.url.query}" if request.url.query else ""
-            return RedirectResponse(address + query, 303)
-        lanes = sessions.lanes(page, address)
+            return RedirectResponse(words.session_address(session_id) + query, 303)
+        lanes = sessions.lanes(page)
         return self._renderer.page(
             request,
             "session.html",

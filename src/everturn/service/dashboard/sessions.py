@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -14,6 +13,7 @@ from everturn.conversations.conversation import Turn, moment
 from everturn.conversations.wording import duration, one_line, plural, title
 from everturn.service.dashboard.charts import Bound, Point
 from everturn.service.dashboard.timeline import SIGNS, Block, Lane, Sign, picture
+from everturn.service.dashboard.words import anchor_address, anchor_of
 from everturn.service.views.session import Mark, PlacedTurn, RunView, SessionPage
 
 TURNS = 40  # on a page
@@ -69,21 +69,6 @@ class Chapter:
     turns: tuple[Placed, ...] = ()
 
 
-def anchor_of(run_id: str | None, number: int) -> str:
-    """Return the id of a turn on its page. Part of its address: what finds a turn links to it by this.
-
-    Args:
-        run_id: Its run; `None`: there are no journals.
-        number: Its number in its run.
-    """
-    return f"turn-{number}" if run_id is None else f"{run_id}-{number}"
-
-
-def link_to(address: str, anchor: str) -> str:
-    """Return the address of a turn, wherever on a session's pages it stands."""
-    return f"{address}?at={quote(anchor)}#{quote(anchor)}"
-
-
 def positions(page: SessionPage) -> dict[str, int]:
     """Return the places of all turns in the conversation, from 1, by their ids."""
     found: dict[str, int] = {}
@@ -134,25 +119,20 @@ def chapters(page: SessionPage) -> list[Chapter]:
     return found
 
 
-def lanes(page: SessionPage, address: str) -> list[Lane]:
-    """Return the runs of a session as lanes of a timeline.
-
-    Args:
-        page: The session.
-        address: Where its page is; links lead to turns there.
-    """
+def lanes(page: SessionPage) -> list[Lane]:
+    """Return the runs of a session as lanes of a timeline, which lead to turns."""
     anchors = {position: anchor for anchor, position in positions(page).items()}
     if not page.runs:
         begin = min((mark.at for mark in page.marks), default=None)
         end = max((mark.until or mark.at for mark in page.marks), default=None)
-        return [_lane(page, Lane("Transcript", "", begin, end), page.marks, anchors, address)] if page.marks else []
+        return [_lane(page, Lane("Transcript", "", begin, end), page.marks, anchors)] if page.marks else []
     found = []
     for number, run in enumerate(page.runs, 1):
         name = f"Run {number}" + (f" · {one_line(run.worker)}" if run.worker else "")
         note = "; ".join((*_opening(page, run, number), *_closing(page, run)[2]))
         goes_on = page.session.state == "live" and number == len(page.runs) and run.end == "open"
         lane = Lane(name, note, run.started_at, None if goes_on else run.last_at)
-        found.append(_lane(page, lane, [mark for mark in page.marks if mark.run_id == run.run_id], anchors, address))
+        found.append(_lane(page, lane, [mark for mark in page.marks if mark.run_id == run.run_id], anchors))
     return found
 
 
@@ -242,19 +222,21 @@ def _closing(page: SessionPage, run: RunView) -> tuple[str, str, tuple[str, ...]
     return "warn", "", ("no end yet: its worker has died or cannot be reached, and nobody has taken over", *asked)
 
 
-def _lane(page: SessionPage, lane: Lane, marks: Sequence[Mark], anchors: dict[int, str], address: str) -> Lane:
+def _lane(page: SessionPage, lane: Lane, marks: Sequence[Mark], anchors: dict[int, str]) -> Lane:
     """Return a lane with what happened in its run."""
     turns = [mark for mark in marks if mark.kind == "turn"]
+    here = {mark.position for mark in turns} & {each.position for each in page.turns}
     died = any(mark.kind == "died" for mark in marks)
     blocks = []
     for mark in turns:
         is_cut_off = died and mark is turns[-1] and mark.until is None
         until = mark.until if mark.until is not None else lane.end if mark is turns[-1] else mark.at
-        href = link_to(address, anchors[mark.position]) if mark.position in anchors else ""
+        anchor = anchors.get(mark.position or 0)
+        address = anchor_address(page.session.session_id, anchor or "")
+        href = "" if anchor is None else address[address.index("#") :] if mark.position in here else address
         told = f"{mark.text} ({plural(mark.calls, 'tool call')}{', cut off' if is_cut_off else ''})"
         blocks.append(Block(mark.at, until, told, href, is_cut_off))
-    places = {mark.position for mark in turns}
-    whens = (moment(call.at) for each in page.turns if each.position in places for call in each.turn.calls)
+    whens = (moment(call.at) for each in page.turns if each.position in here for call in each.turn.calls)
     return replace(
         lane,
         blocks=tuple(blocks),

@@ -19,7 +19,7 @@ from everturn.service.problems import explain
 MAX_STREAMS = 128
 BEAT_S = 15.0
 PAUSE_S = 0.25
-SEND_TIMEOUT_S = 20.0
+SEND_TIMEOUT_S = 40.0  # the server ends a connection earlier on which nothing is taken; this is for other servers
 _LARGEST_VERSION = 2**53
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
+from everturn.conversations.wording import clean
+
 Value = str | float | int
 
 
@@ -28,7 +30,7 @@ def element(name: str, *inside: str, **attributes: Value | None) -> Markup:
 
 def join(pieces: Iterable[str]) -> Markup:
     """Return pieces one after the other, escaped where they are not markup."""
-    return Markup("").join(escape(piece) for piece in pieces)
+    return Markup("").join(piece if isinstance(piece, Markup) else escape(clean(piece)) for piece in pieces)
 
 
 def percent(share: float) -> str:
@@ -42,4 +44,4 @@ def number(value: float) -> str:
 
 
 def _shown(value: Value) -> str:
-    return value if isinstance(value, str) else number(value)
+    return clean(value) if isinstance(value, str) else number(value)

@@ -18,6 +18,7 @@ MAX_LANES = 12
 MAX_ROWS = 200
 NOTE_LENGTH = 110
 FINE = 1000  # so many places are told apart from left to right
+SLOTS = 50  # and so many for signs
 _LANE = 46
 _TRACK = 26  # how far the middle of what is drawn is below the top of its lane
 _SIGN_WIDTH = 15
@@ -178,15 +179,19 @@ def _with(first: Block | None, last: Block) -> Block:
 
 
 def _signs(signs: Sequence[Sign], y: float, scale: TimeScale) -> Iterator[Markup]:
-    """Return signs at their places, moved a little where they would lie on each other, and never over the edge."""
-    taken: dict[int, int] = {}
+    """Return signs at their places, side by side where they would lie on each other, and never over the edge."""
+    slots: dict[int, list[Sign]] = {}
     for sign in signs:
-        place = scale.place(sign.at)
-        slot = round(place * 50)
-        number = taken[slot] = taken.get(slot, -1) + 1
-        shift = (7 - 14 * place) + number * _SIGN_WIDTH * (-1 if place > 0.5 else 1)
-        shape = element("g", _shape(sign.kind), element("title", sign.title), transform=f"translate({shift:.1f} 0)")
-        yield element("svg", shape, x=percent(place), y=y, overflow="visible", class_=f"sign {sign.kind}")
+        slots.setdefault(round(scale.place(sign.at) * SLOTS), []).append(sign)
+    for found in slots.values():
+        for number, sign in enumerate(found):
+            place = scale.place(sign.at)
+            beside = number if place <= 0.5 else number - len(found) + 1
+            shift = 7 - 14 * place + beside * _SIGN_WIDTH
+            shape = element(
+                "g", _shape(sign.kind), element("title", sign.title), transform=f"translate({shift:.1f} 0)"
+            )
+            yield element("svg", shape, x=percent(place), y=y, overflow="visible", class_=f"sign {sign.kind}")
 
 
 def _shape(kind: str) -> Markup:

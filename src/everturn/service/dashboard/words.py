@@ -110,9 +110,30 @@ def session_address(session_id: str) -> str:
     return f"/sessions/{quote(clean(session_id), safe='')}"
 
 
-def turn_address(session_id: str, run_id: str, turn: int) -> str:
+def turn_address(session_id: str, run_id: str | None, turn: int) -> str:
     """Return where one turn of a run is shown."""
-    return f"{session_address(session_id)}?{urlencode({'run': clean(run_id), 'turn': turn})}#here"
+    return anchor_address(session_id, anchor_of(run_id, turn))
+
+
+def anchor_address(session_id: str, anchor: str) -> str:
+    """Return where a turn is shown, on whichever of its session's pages it stands.
+
+    Args:
+        session_id: The session.
+        anchor: The turn's id.
+    """
+    told = quote(clean(anchor), safe="")
+    return f"{session_address(session_id)}?at={told}#{told}"
+
+
+def anchor_of(run_id: str | None, turn: int) -> str:
+    """Return the id of a turn on its page.
+
+    Args:
+        run_id: Its run; `None`: there are no journals.
+        turn: Its number in its run.
+    """
+    return f"turn-{turn}" if run_id is None else f"{run_id}-{turn}"
 
 
 def address(path: str, **asked: str | int | None) -> str:

@@ -108,7 +108,10 @@ class DiskWatch:
     def _view(self) -> DiskView:
         found = usage(self._workshop.root)
         records = sorted(WorkdirRecord.all(self._workshop.root), key=lambda each: -(each.size_bytes or 0))
-        trend = self._logbook.samples.since(self._clock.now() - TREND_S)
+        now = self._clock.now()
+        trend = [_sample(each) for each in thinned(self._logbook.samples.since(now - TREND_S), MOST_POINTS)]
+        if trend:
+            trend.append(Sample(now, *(getattr(found, name) for name in _NAMES)))
         return _view(found, records, trend, self._settings, self._tried)
 
     def _try_if_due(self) -> None:
@@ -144,7 +147,7 @@ class DiskWatch:
 def _view(
     found: Usage,
     records: Sequence[WorkdirRecord],
-    trend: Sequence[SampleEntry],
+    trend: Sequence[Sample],
     settings: Settings,
     tried: _Tried | None,
 ) -> DiskView:
@@ -163,7 +166,7 @@ def _view(
         by_repo=found.by_repository,
         by_agent=found.by_agent,
         workdirs=tuple(map(_workdir, records)),
-        trend=tuple(map(_sample, thinned(trend, MOST_POINTS))),
+        trend=tuple(trend),
         sweep_frees_bytes=None if tried is None else tried.frees_bytes,
         sweep_removes=None if tried is None else tried.removes,
         sweep_tried_at=None if tried is None else tried.at,

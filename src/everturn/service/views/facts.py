@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from everturn.conversations.conversation import moment as parsed
 from everturn.mirrors.values import moment
@@ -45,6 +46,7 @@ class SessionFacts:
         cost_usd: What they cost.
         cost_is_partial: Whether they cost more than is known.
         last_at: When its last event was written.
+        row: What the mirror said.
     """
 
     session_id: str
@@ -57,6 +59,7 @@ class SessionFacts:
     cost_usd: float | None
     cost_is_partial: bool
     last_at: float | None
+    row: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +107,22 @@ def seconds(text: str | None) -> float | None:
     return None if found is None else found.timestamp()
 
 
-def sessions(database: sqlite3.Connection) -> dict[str, SessionFacts]:
-    """Return all sessions that have journals."""
-    rows = ((*row[:8], bool(row[8]), seconds(row[9])) for row in database.execute(_SESSIONS))
-    return {row[0]: SessionFacts(*row) for row in rows}
+def sessions(
+    database: sqlite3.Connection, known: Mapping[str, SessionFacts] | None = None
+) -> dict[str, SessionFacts]:
+    """Return all sessions that have journals.
+
+    Args:
+        database: The mirror.
+        known: What was returned before; of what is the same still, the same objects are returned.
+    """
+    before = known or {}
+    found = {}
+    for row in database.execute(_SESSIONS):
+        old = before.get(row[0])
+        same = old if old is not None and old.row == row else None
+        found[row[0]] = same or SessionFacts(*row[:8], bool(row[8]), seconds(row[9]), row)
+    return found
 
 
 def runs(database: sqlite3.Connection, run_ids: Collection[str]) -> dict[str, RunFacts]:

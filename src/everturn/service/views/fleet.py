@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 from everturn.errors import Invalid
 from everturn.model import SessionRecord
@@ -14,6 +15,30 @@ from everturn.service.views.values import ClaimView, FleetView, Listed, SessionV
 COARSE_S = 60.0  # times are shown as ages; they are news once they differ by this
 
 STATES = ("live", "stale", "idle", "over")
+_NOTHING = SessionFacts("", "", None, None, None, 0, 0, None, False, None)
+
+State = Literal["live", "stale", "idle", "over"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A session in the list, and what it was made of: of ten thousand, few change from one look to the next.
+
+    Attributes:
+        record: What the registry says of it.
+        facts: What the mirror says.
+        state: Its state.
+        view: The session.
+        shown: The same, its time made coarse.
+        text: What it is found by.
+    """
+
+    record: SessionRecord | None
+    facts: SessionFacts | None
+    state: State
+    view: SessionView
+    shown: SessionView
+    text: str
 
 
 @dataclass(frozen=True)
@@ -25,12 +50,14 @@ class Snapshot:
         sessions: All sessions, those used last first.
         records: What the registry knows, by session.
         runs: What is known of the runs that hold claims, or held them until they died.
+        lines: What the sessions were made of.
     """
 
     fleet: FleetView
     sessions: tuple[SessionView, ...] = ()
     records: Mapping[str, SessionRecord] = field(default_factory=dict)
     runs: Mapping[str, RunFacts] = field(default_factory=dict)
+    lines: Mapping[str, Line] = field(default_factory=dict)
 
     @cached_property
     def by_id(self) -> dict[str, SessionView]:
@@ -51,10 +78,6 @@ class Snapshot:
         """The claims, by session."""
         return {each.session_id: each for each in (*self.fleet.live, *self.fleet.stale)}
 
-    @cached_property
-    def _texts(self) -> list[str]:
-        return [_text(each) for each in self.sessions]
-
     def listed(self, query: str | None, agent: str | None, state: str | None, offset: int, limit: int) -> Listed:
         """Return a page of sessions; see `Desk.sessions`."""
         if state is not None and state not in STATES:
@@ -62,10 +85,10 @@ class Snapshot:
         words = (query or "").casefold().split()
         found = [
             each
-            for text, each in zip(self._texts, self.sessions, strict=True)
+            for each in self.sessions
             if (agent is None or each.agent == agent)
             and (state is None or each.state == state)
-            and all(word in text for word in words)
+            and all(word in self.lines[each.session_id].text for word in words)
         ]
         return Listed(tuple(found[offset : offset + limit]), len(found), offset)
 
@@ -73,9 +96,9 @@ class Snapshot:
         """Return what is shown, of the fleet and of each session, without times that only grow."""
         claims = {each: _claim_print(self.claims[each]) for each in self.claims}
         fleet = self.fleet
-        found: dict[str | None, Hashable] = {}
-        for each in self.sessions:
-            found[each.session_id] = replace(each, last_used_at=each.last_used_at // COARSE_S)
+        found: dict[str | None, Hashable] = {
+            each.session_id: self.lines[each.session_id].shown for each in self.sessions
+        }
         known = (tuple(found.values()), tuple(claims.values()))
         for session_id, claim in claims.items():
             facts = self.runs.get(claim.run_id)
@@ -102,6 +125,7 @@ def put_together(
     at: float,
     cost_today_usd: float | None = None,
     problem: str | None = None,
+    before: Snapshot | None = None,
 ) -> Snapshot:
     """Return the fleet.
 
@@ -112,13 +136,18 @@ def put_together(
         at: When the registry was asked.
         cost_today_usd: See `FleetView`.
         problem: See `FleetView`.
+        before: How it was: what has not changed is taken from there.
     """
     claims = [_claim(each, runs.get(each.run_id), at) for each in records if each.held_until is not None]
     by_session = {each.session_id: each for each in records}
-    states = {each.session_id: each.state for each in claims}
-    views = [_in_registry(each, states.get(each.session_id), known.get(each.session_id)) for each in records]
-    views += [_over(each) for each in known.values() if each.session_id not in by_session]
-    views.sort(key=lambda each: each.last_used_at, reverse=True)
+    states: dict[str, State] = {each.session_id: each.state for each in claims}
+    old = {} if before is None else before.lines
+    lines: dict[str, Line] = {}
+    for name in {**by_session, **known}:
+        record, facts = by_session.get(name), known.get(name)
+        state: State = "over" if record is None else states.get(name, "idle")
+        lines[name] = _line(old.get(name), record, facts, state)
+    views = sorted((line.view for line in lines.values()), key=lambda each: each.last_used_at, reverse=True)
     fleet = FleetView(
         at=at,
         live=_in_order(claims, "live"),
@@ -127,7 +156,7 @@ def put_together(
         cost_today_usd=cost_today_usd,
         problem=problem,
     )
-    return Snapshot(fleet, tuple(views), by_session, dict(runs))
+    return Snapshot(fleet, tuple(views), by_session, dict(runs), lines)
 
 
 def holders(records: Iterable[SessionRecord]) -> list[SessionRecord]:
@@ -179,38 +208,29 @@ def _claim(record: SessionRecord, run: RunFacts | None, at: float) -> ClaimView:
     )
 
 
-def _in_registry(record: SessionRecord, state: str | None, known: SessionFacts | None) -> SessionView:
-    view = SessionView(
-        session_id=record.session_id,
-        work=record.work_key,
-        agent=record.agent,
-        repo=repo_of(record.work_key) or (known.repo if known is not None else None),
-        worker=record.worker,
-        state="live" if state == "live" else "stale" if state == "stale" else "idle",
-        last_used_at=record.last_used_at,
-        tainted=record.tainted,
-    )
-    return view if known is None else _with_facts(view, known)
+def _line(old: Line | None, record: SessionRecord | None, facts: SessionFacts | None, state: State) -> Line:
+    if old is not None and old.facts is facts and old.state == state and old.record == record:
+        return old
+    view = _session(record, facts, state)
+    shown = replace(view, last_used_at=view.last_used_at // COARSE_S)
+    return Line(record, facts, state, view, shown, _text(view))
 
 
-def _over(known: SessionFacts) -> SessionView:
-    view = SessionView(
-        session_id=known.session_id,
-        work=known.work,
-        agent=known.agent,
-        repo=known.repo,
-        worker=known.worker or "",
-        state="over",
-        last_used_at=known.last_at or 0.0,
-    )
-    return _with_facts(view, known)
-
-
-def _with_facts(view: SessionView, known: SessionFacts) -> SessionView:
-    return replace(
-        view,
-        runs=known.runs,
-        turns=known.turns,
-        cost_usd=known.cost_usd,
-        cost_is_partial=known.cost_is_partial,
+def _session(record: SessionRecord | None, facts: SessionFacts | None, state: State) -> SessionView:
+    """What the registry says goes before what journals say."""
+    told = facts or _NOTHING
+    work = told.work if record is None else record.work_key
+    return SessionView(
+        session_id=record.session_id if record is not None else told.session_id,
+        work=work,
+        agent=told.agent if record is None else record.agent,
+        repo=repo_of(work) or told.repo,
+        worker=(told.worker or "") if record is None else record.worker,
+        state=state,
+        last_used_at=(told.last_at or 0.0) if record is None else record.last_used_at,
+        runs=told.runs if facts is not None else None,
+        turns=told.turns if facts is not None else None,
+        cost_usd=told.cost_usd,
+        cost_is_partial=told.cost_is_partial,
+        tainted=None if record is None else record.tainted,
     )

@@ -24,6 +24,7 @@ _TITLES = {
     "branch_deleted": "branch {branch} was deleted",
     "issue_closed": "issue {number} was closed",
 }
+_NOTHING = ("nothing was held by it",)
 _REASONS = {"start": "at the start", "daily": "the daily one", "admin": "asked for by an admin"}
 
 
@@ -67,7 +68,7 @@ def _webhook(entry: DeliveryEntry) -> LogEntry:
         at=entry.accepted_at,
         title=title_of(entry.event, entry.facts),
         state=entry.state,
-        details=entry.details,
+        details=entry.details or (_NOTHING if entry.state == "done" else ()),
         done_at=entry.done_at,
         source=entry.forge,
     )
@@ -84,7 +85,7 @@ def title_of(event: str, facts: Mapping[str, Any] | None) -> str:
 
 
 def _act(act: Act) -> LogEntry:
-    asked = ", ".join(f"{name} {value}" for name, value in act.asked.items() if value not in (None, False, ""))
+    asked = ", ".join(_asked(name, value) for name, value in act.asked.items() if value not in (None, False, ""))
     return LogEntry(
         number=act.number,
         kind="admin",
@@ -95,6 +96,11 @@ def _act(act: Act) -> LogEntry:
         done_at=act.done_at,
         source=act.source,
     )
+
+
+def _asked(name: str, value: Any) -> str:
+    words = name.replace("_", " ")
+    return words if value is True else f"{words} {value}"
 
 
 def _sweep(sweep: SweepEntry) -> LogEntry:

@@ -45,9 +45,12 @@ class News:
             prints: What is shown of each topic, times that only grow left out.
         """
         with self._lock:
-            topics = {*prints, *self._prints}
-            news = [topic for topic in topics if prints.get(topic) != self._prints.get(topic)]
-            self._prints = dict(prints)
+            before, self._prints = self._prints, dict(prints)
+            news: list[Topic] = []
+            for topic in prints.keys() | before.keys():
+                new, old = prints.get(topic), before.get(topic)
+                if new is not old and new != old:
+                    news.append(topic)
             if news:
                 self._note(news)
 

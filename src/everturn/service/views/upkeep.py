@@ -19,8 +19,9 @@ from everturn.runtime import open_journals
 from everturn.settings import Settings
 from everturn.telemetry import Metrics
 
-WHOLE_PAUSE_S = 10.0  # between two looks at everything that the store has
-LARGEST_SHARE = 0.1  # of the time, at most, is spent on those
+WHOLE_PAUSE_S = 60.0  # between two looks at everything that the store has
+LARGEST_SHARE = 0.05  # of the time, at most, is spent on those
+FOLLOWED_S = 30.0  # so long a run is followed after it has let go of its claim: its last words may be on their way
 
 Answer = TypeVar("Answer")
 
@@ -62,6 +63,7 @@ class Upkeep:
         self._opened: Journals | None = None
         self._state = MirrorState()
         self._whole_at: float | None = None
+        self._seen_at: dict[RunRef, float] = {}
 
     @property
     def state(self) -> MirrorState:
@@ -95,13 +97,20 @@ class Upkeep:
             if self._is_whole_due() or self._mirror.unusable() is not None:
                 self._catch_up(journals, local)
             else:
-                follow(journals, self._mirror, [ref for ref in live if ref not in local], metrics=self._metrics)
+                refs = [ref for ref in self._followed(live) if ref not in local]
+                follow(journals, self._mirror, self._mirror.checkpoints_of(refs), metrics=self._metrics)
             self._note()
         except NotFound:  # nobody has ever run anything
             self._note()
         except EverturnError as error:
             since = self._state.failing_since or self._clock.now()
             self._state = replace(self._state, building=None, problem=error.message, failing_since=since)
+
+    def _followed(self, live: Collection[RunRef]) -> list[RunRef]:
+        now = self._clock.elapsed()
+        self._seen_at |= dict.fromkeys(live, now)
+        self._seen_at = {ref: at for ref, at in self._seen_at.items() if now - at <= FOLLOWED_S}
+        return list(self._seen_at)
 
     def _catch_up(self, journals: Journals, local: set[RunRef]) -> None:
         begun = self._clock.elapsed()

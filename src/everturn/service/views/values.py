@@ -179,7 +179,7 @@ class DiskView:
         by_repo: Workdirs and caches, by repository.
         by_agent: Workdirs, by agent; those of none under the empty name.
         workdirs: Each of them, the largest first.
-        trend: How it was before, the oldest first.
+        trend: How it was before, the oldest first, and how it is.
         sweep_frees_bytes: What a sweep would free now; `None`: it was not tried yet.
         sweep_removes: How many things it would remove.
         sweep_tried_at: When that was tried.

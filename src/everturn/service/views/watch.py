@@ -85,7 +85,7 @@ class Watch:
             since = self._registry.failing_since or now
             self._registry = Reach(self._problems["registry"], since)
         run_ids = [each.run_id for each in holders(self._records)]
-        mirror = self._try("mirror", lambda: self._upkeep.look(lambda database: _ask(database, run_ids, now)))
+        mirror = self._try("mirror", lambda: self._upkeep.look(self._asking(run_ids, now)))
         self._mirror = mirror or self._mirror
         self._book = self._try("logbook", self._read_book) or self._book
         snapshot = put_together(
@@ -95,6 +95,7 @@ class Watch:
             at=self._at,
             cost_today_usd=self._mirror.cost_today_usd,
             problem=self._problem(),
+            before=self.known.snapshot,
         )
         self.known = Known(snapshot, judge(self._seen(snapshot, now)))
         return self.known
@@ -132,6 +133,17 @@ class Watch:
             found.append(f"the store cannot be read: {state.problem}")
         return "; ".join(found) or None
 
+    def _asking(self, run_ids: list[str], now: float) -> Callable[[sqlite3.Connection], _OfMirror]:
+        def ask(database: sqlite3.Connection) -> _OfMirror:
+            return _OfMirror(
+                sessions=facts.sessions(database, self._mirror.sessions),
+                runs=facts.runs(database, run_ids),
+                cost_today_usd=facts.cost_since(database, now - now % DAY_S),
+                incidents=incidents(database, now - PERIOD_S),
+            )
+
+        return ask
+
     def _read_book(self) -> _OfLogbook:
         book = self._parts.logbook
         return _OfLogbook(
@@ -158,12 +170,3 @@ class Watch:
             waiting=book.waiting,
             failed_deliveries=[at for at in failed if at > now - PERIOD_S],
         )
-
-
-def _ask(database: sqlite3.Connection, run_ids: list[str], now: float) -> _OfMirror:
-    return _OfMirror(
-        sessions=facts.sessions(database),
-        runs=facts.runs(database, run_ids),
-        cost_today_usd=facts.cost_since(database, now - now % DAY_S),
-        incidents=incidents(database, now - PERIOD_S),
-    )

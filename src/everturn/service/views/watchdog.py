@@ -184,9 +184,7 @@ def _stale_claims(seen: Seen) -> Sign:
         return Sign(name, title, "green", 0, "Whoever began work has finished it, or is at it.", place)
     oldest = seen.now - min(each.held_until for each in seen.stale)
     what = plural(count, "work item was", "work items were")
-    reason = (
-        f"{what} left by a worker that died, for {duration(max(0.0, oldest))} at most, and nobody has taken over."
-    )
+    reason = f"{what} left by a worker that died, for {_long(oldest)} at most, and nobody has taken over."
     return Sign(name, title, "amber", count, reason, place)
 
 
@@ -199,7 +197,7 @@ def _sweeper(seen: Seen) -> Sign:
         reason = "The last sweep failed, and there was none before." if seen.sweep_failed else "It has never swept."
         return Sign(name, title, "amber", None, reason, place)
     age_s = max(0.0, seen.now - last_at)
-    when = f"It last swept {duration(age_s)} ago"
+    when = f"It last swept {_long(age_s)} ago"
     if age_s > 2 * seen.sweep_interval_s + SWEEP_SLACK_S:
         return Sign(name, title, "red", None, f"{when}; it should every {duration(seen.sweep_interval_s)}.", place)
     if age_s > seen.sweep_interval_s + SWEEP_SLACK_S:
@@ -213,7 +211,7 @@ def _webhooks(seen: Seen) -> Sign:
     name, title, place = "webhooks", "Webhooks", "http-api.md#webhooks-that-wait"
     failed, waiting = len(seen.failed_deliveries), seen.waiting
     age_s = 0.0 if waiting.oldest_at is None else seen.now - waiting.oldest_at
-    wait = f"{plural(waiting.count, 'webhook waits', 'webhooks wait')}, the first for {duration(max(0.0, age_s))}"
+    wait = f"{plural(waiting.count, 'webhook waits', 'webhooks wait')}, the first for {_long(age_s)}"
     if age_s > PERIOD_S + HOUR_S:
         return Sign(name, title, "red", waiting.count, f"{wait}: nobody sees to them.", place)
     if failed:
@@ -231,7 +229,7 @@ def _reachable(name: str, title: str, reach: Reach, now: float, place: str) -> S
         return Sign(name, title, "green", None, "It answers.", place)
     age_s = max(0.0, now - (reach.failing_since or now))
     light: Light = "red" if age_s > FAILING_S else "amber"
-    return Sign(name, title, light, None, f"It has not answered for {duration(age_s)}: {reach.problem}.", place)
+    return Sign(name, title, light, None, f"It has not answered for {_long(age_s)}: {reach.problem}.", place)
 
 
 def _unknown(name: str, title: str, place: str) -> Sign:
@@ -258,3 +256,8 @@ def _goes_on(times: Sequence[float], now: float) -> bool:
             break
         first = at
     return times[-1] - first > FAILING_S
+
+
+def _long(seconds: float) -> str:
+    """Return a time that goes on, in words that do not change with each second of its beginning."""
+    return duration(seconds) if seconds >= 60 else "less than a minute"

@@ -66,12 +66,13 @@
     for (const child of [...element.children]) {
       const key = keyOf(child);
       if (key && !keys.has(key)) child.remove();
-      else if (key) known.set(key, child);
+      else if (key && !known.has(key)) known.set(key, child);
     }
     let place = element.firstChild;
     for (const next of wanted.childNodes) {
       const key = keyOf(next);
       const found = key ? known.get(key) : place && !keyOf(place) ? place : null;
+      known.delete(key);
       if (!found || !isLike(found, next)) {
         element.insertBefore(document.importNode(next, true), place);
         continue;
