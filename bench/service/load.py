@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from everturn.model import Holder, WorkItem
 from everturn.service.parts import Parts
 from everturn.settings import Settings
 from everturn.testing import make_repository
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 FORGE = "https://forge.example"
 REPO = f"{FORGE}/acme/web.git"
@@ -181,12 +183,12 @@ class Service:
     def kill(self) -> None:
         """Kill it, as the kernel does when memory is short."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
     def stop(self) -> None:
         """Stop it in good order."""
         self._process.terminate()
-        self._process.wait(60)
+        self._process.communicate(timeout=60)
 
     def events(self, name: str) -> Iterator[dict[str, Any]]:
         """Return the lines of its log of one event, of all its processes."""
@@ -229,10 +231,11 @@ class Client:
         return time.perf_counter() - begun
 
     async def _send_some(self, due: Iterator[tuple[int, int]], begun: float) -> None:
-        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        streams: Streams | None = None
         for place, delivery in due:
             await asyncio.sleep(begun + place / self._plan.rate - time.perf_counter())
             if streams is not None and streams[0].at_eof():
+                await let_go(streams)
                 streams = None
             request = request_of(f"delivery-{delivery}", self._plan.issue(delivery))
             sent_at = time.perf_counter()
@@ -248,11 +251,12 @@ class Client:
             except (OSError, asyncio.IncompleteReadError):
                 self._result.answers["broken"] += 1
                 self._unanswered.append(delivery)
+                await let_go(streams)
                 streams = None
                 continue
             self._note(f"delivery-{delivery}", status, time.perf_counter() - sent_at)
         if streams is not None:
-            streams[1].close()
+            await let_go(streams)
 
     def _note(self, delivery: str, status: str, seconds: float) -> None:
         self._result.answers[status] += 1
@@ -261,6 +265,13 @@ class Client:
             self._result.accepted.add(delivery)
         if status == "202":
             self._result.queued[delivery] += 1
+
+
+async def let_go(streams: Streams) -> None:
+    """Close a connection, which may be broken."""
+    streams[1].close()
+    with suppress(OSError):
+        await streams[1].wait_closed()
 
 
 async def read_status(reader: asyncio.StreamReader) -> str:

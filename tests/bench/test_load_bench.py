@@ -1,4 +1,4 @@
-"""The benchmark of webhooks under load, at a small size: what was accepted is done exactly once, whatever is killed."""
+"""The benchmark of webhooks under load, at a small size: what was accepted is done once, whatever is killed."""
 
 from __future__ import annotations
 
