@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from everturn.runtime import open_transcripts
 from everturn.service.protocol import Limits
 from forges.senders import GITHUB
 from polling import wait_until
@@ -29,7 +30,10 @@ PROGRAMS = (
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     limits = Limits(receive_s=2.0, idle_s=2.0, stall_s=0.5)
-    with running(settings_at(tmp_path_factory.mktemp("service"), dashboard_refresh_s=0.1), limits) as made:
+    settings = settings_at(tmp_path_factory.mktemp("service"), dashboard_refresh_s=0.1)
+    open_transcripts(settings, "some-scope")  # there is a store, so that there can be a mirror
+    with running(settings, limits) as made:
+        wait_until(lambda: made.ask("GET", "/search?q=x").status_code == 200, "the mirror is there")
         yield made
 
 

@@ -201,14 +201,14 @@ class Server(uvicorn.Server):
         self._ending()
         await super().shutdown(sockets)
 
-    def _tell(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        self._log.error("loop_failed", reason=context.get("message"), error=type(error).__name__)
-
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
+
+    def _tell(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        self._log.error("loop_failed", reason=context.get("message"), error=type(error).__name__)
 
 
 @contextlib.contextmanager
