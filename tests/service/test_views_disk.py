@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from everturn.service.views.disk import MOST_POINTS, DiskWatch
+from everturn.service.views.thinning import thinned
 from everturn.workdirs.records import WorkdirRecord
 from polling import wait_until
 from service.ground import Fleet
@@ -66,13 +67,11 @@ def test_samples_make_a_trend_that_ends_now(fleet: Fleet) -> None:
 def test_a_desk_that_starts_takes_a_sample_and_another_one_soon_after_does_not(fleet: Fleet) -> None:
     fleet.desk.start()
     wait_until(lambda: fleet.parts.logbook.samples.since(0), "it is noted")
-    again = DiskWatch(fleet.settings, fleet.parts.workshop, fleet.parts.logbook, fleet.parts.clock)
+    again = DiskWatch(fleet.settings, fleet.parts.workshop, fleet.parts.logbook, fleet.parts.clock, list)
     assert again._until_due() > 3000
 
 
 def test_a_long_trend_is_thinned_and_ends_with_the_last_sample(fleet: Fleet) -> None:
-    from everturn.service.views.thinning import thinned
-
     assert len(thinned(range(721), MOST_POINTS)) <= MOST_POINTS
     assert thinned(range(721), MOST_POINTS)[-1] == 720
     assert thinned([1, 2], MOST_POINTS) == (1, 2)

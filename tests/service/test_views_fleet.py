@@ -77,7 +77,13 @@ def test_a_session_that_was_let_go_can_be_resumed_and_one_the_registry_lost_is_o
     found = {each.work: each for each in fleet.desk.sessions().sessions}
     assert (found[issue(1).key].state, found[issue(2).key].state) == ("idle", "over")
     over = found[issue(2).key]
-    assert (over.runs, over.turns, over.cost_usd, over.repo, over.worker) == (1, 1, 0.5, REPO, "w1")
+    assert (over.runs, over.turns, over.cost_usd, over.repo, over.worker) == (
+        1,
+        1,
+        0.5,
+        REPO.removesuffix(".git"),
+        "w1",
+    )
 
 
 def test_the_sessions_that_were_used_last_come_first_and_a_page_says_how_many_there_are(fleet: Fleet) -> None:
