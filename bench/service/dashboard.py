@@ -284,7 +284,8 @@ def main() -> None:
         with served(state, settings.store_url()) as address:
             print(f"  the mirror was there after {wait_for_mirror(address, fleet):.0f} s", file=sys.stderr)
             taken = measure(address, fleet, given.streams, given.requests)
-    for path, values in (*taken.items(), ("all", [value for values in taken.values() for value in values])):
+    rows = [*taken.items(), ("all", [value for each in taken.values() for value in each])]
+    for path, values in rows:
         if values:
             name = f"{path.partition('/sessions/')[0]}/sessions/ID" if "/sessions/" in path else path
             middle, late = quantile(values, 0.5), quantile(values, 0.99)

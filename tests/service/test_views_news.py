@@ -177,7 +177,7 @@ def test_what_takes_long_is_done_less_often() -> None:
     looker._rest = rests.append  # type: ignore[method-assign,assignment]
     looker._rest_until_wanted = lambda: len(rests) < 2  # type: ignore[method-assign]
     looker._work()
-    assert rests == [12.0, 12.0]
+    assert rests == pytest.approx([6.0, 6.0])
 
 
 def test_a_question_waits_for_the_first_look_no_longer_than_it_is_told() -> None:

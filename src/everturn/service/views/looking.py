@@ -11,13 +11,13 @@ from everturn.log.background import start_thread
 from everturn.telemetry import get_logger
 
 WATCHED_S = 60.0  # so long after a question others are expected
-LARGEST_SHARE = 0.2  # of the time, at most, is spent on looking
+LARGEST_SHARE = 1 / 3  # of the time, at most, is spent on looking
 
 
 class Looker:
     """Calls a function every so often while it is watched.
 
-    What takes long is done less often: it is at rest for four times as long as it took, at least.
+    What takes long is done less often: it is at rest for twice as long as it took, at least.
 
     Args:
         look: What to call. It should raise nothing; if it does, that is logged.
