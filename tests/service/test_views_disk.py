@@ -67,7 +67,7 @@ def test_samples_make_a_trend_that_ends_now(fleet: Fleet) -> None:
 def test_a_desk_that_starts_takes_a_sample_and_another_one_soon_after_does_not(fleet: Fleet) -> None:
     fleet.desk.start()
     wait_until(lambda: fleet.parts.logbook.samples.since(0), "it is noted")
-    again = DiskWatch(fleet.settings, fleet.parts.workshop, fleet.parts.logbook, fleet.parts.clock)
+    again = DiskWatch(fleet.settings, fleet.parts.workshop, fleet.parts.logbook, fleet.parts.clock, list)
     assert again._until_due() > 3000
 
 

@@ -68,7 +68,7 @@ class Desk:
         self._upkeep = Upkeep(settings, clock, parts.metrics)
         self._watch = Watch(parts, self._upkeep)
         self._shelf = Shelf(self._read, clock, self._news.touch)
-        self._disk = DiskWatch(settings, parts.workshop, parts.logbook, clock)
+        self._disk = DiskWatch(settings, parts.workshop, parts.logbook, clock, partial(self._news.touch, None))
         self._kept_up = threading.Event()
         make = partial(Looker, pause_s=settings.dashboard_refresh_s, clock=clock, is_wanted=self._is_watched)
         self._looker = make(self.look, name="everturn-desk")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
@@ -24,6 +24,8 @@ SAMPLE_S = 3_600.0
 TREND_S = 30 * 86_400.0
 MOST_POINTS = 200
 TRY_S = 600.0
+RETRY_S = 60.0
+WRITE_S = 60.0
 KNOWN_S = 2.0  # so long what was read last is not read again
 
 _NAMES = ("trees_bytes", "caches_bytes", "quarantine_bytes", "disk_free_bytes")
@@ -52,9 +54,13 @@ class DiskWatch:
         workshop: Knows the workdirs.
         logbook: Keeps samples.
         clock: Tells the time.
+        changed: Is told when there is something new to show.
     """
 
-    def __init__(self, settings: Settings, workshop: Workshop, logbook: Logbook, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, workshop: Workshop, logbook: Logbook, clock: Clock, changed: Callable[[], None]
+    ) -> None:
+        self._changed = changed
         self._settings = settings
         self._workshop = workshop
         self._logbook = logbook
@@ -93,9 +99,13 @@ class DiskWatch:
             return self._known[1]
 
     def sample(self) -> None:
-        """Note how it is now."""
+        """Note how it is now. It is durable on return.
+
+        Raises:
+            EverturnError: The logbook cannot be written.
+        """
         found = usage(self._workshop.root)
-        self._logbook.samples.add({name: getattr(found, name) for name in _NAMES})
+        self._logbook.samples.add({name: getattr(found, name) for name in _NAMES}).result(WRITE_S)
 
     def try_sweep(self) -> None:
         """Find out what a sweep would free. Blocks, for as long as it takes to look at every workdir."""
@@ -104,6 +114,7 @@ class DiskWatch:
             removes = sum(fate.is_gone for fate in report.fates)
             self._tried = _Tried(self._clock.now(), report.freed_bytes, removes)
             self._known = None
+            self._changed()
 
     def _view(self) -> DiskView:
         found = usage(self._workshop.root)
@@ -133,8 +144,10 @@ class DiskWatch:
     def _sample_on(self) -> None:
         """The first one only if the last is old: a service that is started often takes no more of them."""
         while not self._ending.wait(self._until_due()):
-            with suppress(EverturnError, OSError):
+            with suppress(EverturnError, OSError, TimeoutError):
                 self.sample()
+                continue
+            self._ending.wait(RETRY_S)
 
     def _until_due(self) -> float:
         now = self._clock.now()

@@ -8,6 +8,7 @@ from contextvars import Context
 
 from everturn.clock import Clock
 from everturn.log.background import start_thread
+from everturn.telemetry import get_logger
 
 WATCHED_S = 60.0  # so long after a question others are expected
 LARGEST_SHARE = 0.2  # of the time, at most, is spent on looking
@@ -19,7 +20,7 @@ class Looker:
     What takes long is done less often: it is at rest for four times as long as it took, at least.
 
     Args:
-        look: What to call. It raises nothing.
+        look: What to call. It should raise nothing; if it does, that is logged.
         pause_s: How long to rest after it.
         clock: Tells how long it took.
         is_wanted: Tells whether somebody waits for news.
@@ -40,6 +41,7 @@ class Looker:
         self._ending = False
         self._wanted_now = False
         self._thread: threading.Thread | None = None
+        self._log = get_logger()
 
     @property
     def is_running(self) -> bool:
@@ -99,7 +101,10 @@ class Looker:
     def _work(self) -> None:
         while self._rest_until_wanted():
             begun = self._clock.elapsed()
-            self._look()
+            try:
+                self._look()
+            except Exception as error:  # noqa: BLE001  # what is known is shown, with its age, and the next one may do
+                self._log.warning("dashboard_not_refreshed", what=self._name, error=type(error).__name__)
             self.note()
             took_s = self._clock.elapsed() - begun
             self._rest(max(self._pause_s, took_s * (1 / LARGEST_SHARE - 1)))

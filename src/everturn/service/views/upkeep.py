@@ -103,8 +103,10 @@ class Upkeep:
         except NotFound:  # nobody has ever run anything
             self._note()
         except EverturnError as error:
-            since = self._state.failing_since or self._clock.now()
-            self._state = replace(self._state, building=None, problem=error.message, failing_since=since)
+            self._fail(error.message)
+        except Exception as error:
+            self._fail(f"it failed ({type(error).__name__})")
+            raise
 
     def _followed(self, live: Collection[RunRef]) -> list[RunRef]:
         now = self._clock.elapsed()
@@ -126,6 +128,10 @@ class Upkeep:
         if progress.reason is not None:
             told = f"the mirror is being built: {progress.runs:,} of {progress.runs_to_do:,} runs"
             self._state = replace(self._state, building=told)
+
+    def _fail(self, why: str) -> None:
+        since = self._state.failing_since or self._clock.now()
+        self._state = replace(self._state, building=None, problem=why, failing_since=since)
 
     def _note(self) -> None:
         self._state = MirrorState(caught_up_at=self._clock.now(), damaged=self._state.damaged)
