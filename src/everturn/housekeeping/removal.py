@@ -164,7 +164,7 @@ class Removal:
             dry_run: Only say what would be done.
             wait_s: How long to wait for whoever is just looking after it; if not given, as long as the reason is
                 worth it.
-            unless: Asked once nobody else can begin in it; says why it is kept after all.
+            unless: Asked once nobody else can begin in it, and nobody is at work in it; says why it is kept after all.
 
         Raises:
             NotFound: There is no such workdir.
@@ -177,7 +177,8 @@ class Removal:
             if lock is None:
                 return _kept(name, IN_USE)
             record = self._record(name)
-            why = unless(record) or (None if force else self._process_in(record, wait_s))
+            why = self._why_busy(record, wait_s, force=force) or unless(record)
+            why = why or self._why_busy(record, 0, force=force)  # asking has taken a while
             if why is not None:
                 return _kept(name, why)
             return self._remove(record, reason, force=force, dry_run=dry_run)
@@ -229,6 +230,9 @@ class Removal:
         cache = cache_of(self._root, self._root.trees / name) or ""
         known = CacheRecord.read(self._root, cache)
         return WorkdirRecord(name, known.repo if known else "", cache=cache)
+
+    def _why_busy(self, record: WorkdirRecord, wait_s: float, *, force: bool) -> str | None:
+        return None if force else self._process_in(record, wait_s)
 
     def _process_in(self, record: WorkdirRecord, wait_s: float = 0) -> str | None:
         deadline = self._root.clock.elapsed() + wait_s
