@@ -164,7 +164,7 @@ class Removal:
             dry_run: Only say what would be done.
             wait_s: How long to wait for whoever is just looking after it; if not given, as long as the reason is
                 worth it.
-            unless: Asked once nobody else can begin in it, and nobody is at work in it; says why it is kept after all.
+            unless: Asked once nobody is at work in it, and no run can begin; says why it is kept after all.
 
         Raises:
             NotFound: There is no such workdir.
