@@ -148,7 +148,7 @@ class Removal:
         force: bool = False,
         dry_run: bool = False,
         wait_s: float | None = None,
-        unless: Callable[[WorkdirRecord], str | None] = lambda _: None,
+        unless: Callable[[WorkdirRecord], str | None] | None = None,
     ) -> Fate:
         """Remove a workdir. Blocks, but does not wait for a run that is at work in it. On return it is not there any
         more, or as it was; the room on the disk comes a little later.
@@ -177,8 +177,9 @@ class Removal:
             if lock is None:
                 return _kept(name, IN_USE)
             record = self._record(name)
-            why = self._why_busy(record, wait_s, force=force) or unless(record)
-            why = why or self._why_busy(record, 0, force=force)  # asking has taken a while
+            why = self._why_busy(record, wait_s, force=force)
+            if why is None and unless is not None:
+                why = unless(record) or self._why_busy(record, 0, force=force)  # asking has taken a while
             if why is not None:
                 return _kept(name, why)
             return self._remove(record, reason, force=force, dry_run=dry_run)
