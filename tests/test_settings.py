@@ -60,6 +60,16 @@ def test_the_state_folder_follows_the_desktop_standard(tmp_path: Path, monkeypat
     assert Settings.load().state == tmp_path / "xdg" / "everturn"
 
 
+def test_a_user_without_a_home_is_told_what_to_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    with pytest.raises(Invalid, match=r"no home folder .*set HOME, or EVERTURN_STATE"):
+        Settings.load()
+    assert Settings.load(state=folder).runs_path().is_relative_to(folder)
+
+
 def test_a_relative_state_folder_gives_absolute_places(folder: Path) -> None:
     settings = Settings.load(state="my state")
     assert settings.store_url() == f"file://{folder}/my%20state/store"

@@ -43,8 +43,16 @@ def _check_secret(secret: SecretStr) -> None:
 
 
 def _state_folder() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
-    return Path(base) / "everturn"
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else _home() / ".local/state") / "everturn"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        hint = "set HOME, or EVERTURN_STATE and CLAUDE_CONFIG_DIR"
+        raise Invalid("this user has no home folder to keep files in", hint=hint) from None
 
 
 def _alias(name: str) -> AliasChoices:
@@ -433,4 +441,5 @@ def inherited_environment() -> dict[str, str]:
 
 def agent_folder() -> Path:
     """Return the folder in which the agent command of this machine keeps its sessions and settings."""
-    return Path(os.environ.get("CLAUDE_CONFIG_DIR") or "~/.claude").expanduser()
+    named = os.environ.get("CLAUDE_CONFIG_DIR")
+    return Path(named).expanduser() if named else _home() / ".claude"

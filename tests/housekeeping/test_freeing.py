@@ -444,6 +444,8 @@ def test_a_process_in_a_workdir_is_waited_for(ground: Ground) -> None:
         freed = free(ground, issue_closed(ground))
         assert f"({child.pid})" in freed.waiting[0]
         assert ground.names("trees") == [workdir.name]
+        assert freed.gone == ()
+        assert known(ground) == {issue(ground).key}
     finally:
         child.communicate(b"\n", timeout=30)
     assert free(ground, issue_closed(ground)).gone[-1].name == workdir.name

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,9 +18,22 @@ from everturn.clock import ManualClock
 from everturn.errors import Corrupt, Denied, Invalid, Unavailable
 from everturn.logbook.entries import Done
 from everturn.logbook.logbook import Logbook
+from everturn.settings import inherited_environment
 from registry.disks import fill, mounted, remount
 
 Act = Callable[[Logbook], Any]
+
+CHECK_WITHOUT_ROOM = """
+import resource, signal, sys
+from pathlib import Path
+from everturn.logbook.logbook import Logbook
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+logbook = Logbook(Path(sys.argv[1]))
+logbook.deliveries.put("github", "d-2", "push", {}).result()
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+print(type(logbook.check().exception()).__name__)
+"""
 
 _ACTS: dict[str, Act] = {
     "check": lambda logbook: logbook.check().result(),
@@ -157,6 +172,20 @@ def test_a_disk_that_is_full_is_unavailable_and_loses_nothing(tmp_path: Path) ->
         assert logbook.deliveries.put("github", "d-1", "push", facts).result() == "queued"
         assert {entry.delivery_id for entry in logbook.deliveries.page(2000)} == {"d-0", "d-1", *accepted}
         logbook.close()
+
+
+def test_the_check_finds_that_there_is_no_room(used: Path, logbook: Logbook) -> None:
+    """The room runs out for the logbook alone: no page can be added to its log."""
+    child = subprocess.run(
+        [sys.executable, "-c", CHECK_WITHOUT_ROOM, used],
+        env=inherited_environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert child.stdout == "Unavailable\n", child
+    logbook.check().result()
 
 
 def test_a_file_that_is_held_for_too_long_is_unavailable(

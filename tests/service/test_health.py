@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,32 @@ def test_what_fails_is_told_until_it_works_again(
         (False, True),
     ]  # once for each change
     assert "with a secret" not in caplog.text
+
+
+def test_a_part_that_stays_away_is_told_once_in_whatever_words_it_says_so(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some stores say how many microseconds a request took that failed."""
+    tries = count()
+
+    def probe() -> None:
+        number = next(tries)
+        if number < 20:
+            raise Unavailable(f"no answer in {number} µs", hint="try again")
+        if number < 40:
+            raise Denied(f"request {number} is denied", hint="log in")
+
+    caplog.set_level("INFO", "everturn")
+    readiness = Readiness({"store": probe}, clock, pause_s=0.001)
+    readiness.start()
+    wait_until(lambda: not readiness.ailments(), "it is there again")
+    readiness.stop()
+    told = [json.loads(line) for line in caplog.messages]
+    assert [(line["event"], line.get("reason")) for line in told] == [
+        ("part_unusable", "no answer in 0 µs"),
+        ("part_unusable", "request 20 is denied"),
+        ("part_usable", None),
+    ]
 
 
 def test_a_part_that_hangs_is_noticed_and_hides_no_other(clock: ManualClock) -> None:

@@ -321,6 +321,7 @@ def test_of_two_services_on_a_machine_one_sweeps(yard: Yard) -> None:
     assert one.if_due() is not None
     assert two.if_due() is None
     assert yard.noted() == [("start", "done"), ("daily", "done")]
+    assert yard.last_shown() == yard.clock.now()  # by the one that has never swept
 
 
 def test_a_run_that_is_sweeping_the_workdirs_is_not_waited_for(yard: Yard) -> None:

@@ -148,7 +148,7 @@ class Removal:
         force: bool = False,
         dry_run: bool = False,
         wait_s: float | None = None,
-        unless: Callable[[WorkdirRecord], str | None] = lambda _: None,
+        unless: Callable[[WorkdirRecord], str | None] | None = None,
     ) -> Fate:
         """Remove a workdir. Blocks, but does not wait for a run that is at work in it. On return it is not there any
         more, or as it was; the room on the disk comes a little later.
@@ -164,7 +164,7 @@ class Removal:
             dry_run: Only say what would be done.
             wait_s: How long to wait for whoever is just looking after it; if not given, as long as the reason is
                 worth it.
-            unless: Asked once nobody else can begin in it; says why it is kept after all.
+            unless: Asked once nobody is at work in it, and no run can begin; says why it is kept after all.
 
         Raises:
             NotFound: There is no such workdir.
@@ -177,7 +177,9 @@ class Removal:
             if lock is None:
                 return _kept(name, IN_USE)
             record = self._record(name)
-            why = unless(record) or (None if force else self._process_in(record, wait_s))
+            why = self._why_busy(record, wait_s, force=force)
+            if why is None and unless is not None:
+                why = unless(record) or self._why_busy(record, 0, force=force)  # asking has taken a while
             if why is not None:
                 return _kept(name, why)
             return self._remove(record, reason, force=force, dry_run=dry_run)
@@ -229,6 +231,9 @@ class Removal:
         cache = cache_of(self._root, self._root.trees / name) or ""
         known = CacheRecord.read(self._root, cache)
         return WorkdirRecord(name, known.repo if known else "", cache=cache)
+
+    def _why_busy(self, record: WorkdirRecord, wait_s: float, *, force: bool) -> str | None:
+        return None if force else self._process_in(record, wait_s)
 
     def _process_in(self, record: WorkdirRecord, wait_s: float = 0) -> str | None:
         deadline = self._root.clock.elapsed() + wait_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from everturn.logbook.deliveries import Deliveries
 from everturn.logbook.file import LogbookFile
 from everturn.logbook.pruning import prune
 from everturn.logbook.samples import Samples
+from everturn.logbook.schema import SCHEMA_VERSION
 from everturn.logbook.sweeps import Sweeps
 from everturn.logbook.writing import Writer
 
@@ -46,7 +48,7 @@ class Logbook:
         self.samples = Samples(file, self._writer, self._clock)
 
     def check(self) -> Future[None]:
-        """Make the file, if it is not there, and see whether it can be written.
+        """Make the file, if it is not there, and see whether it can be written: something is.
 
         Raises (the future):
             Denied: Its folder cannot be written.
@@ -54,7 +56,7 @@ class Logbook:
             Corrupt: It is damaged.
             Unavailable: It is busy, or there is no room.
         """
-        return self._writer.submit(lambda _: None, must=True)
+        return self._writer.submit(_write_version, must=True)
 
     def prune(self, keep_s: float) -> Future[int]:
         """Forget what is old, a little at a time. The future has how many rows went.
@@ -71,3 +73,8 @@ class Logbook:
     def close(self) -> None:
         """Write what waits, and end the thread. What is asked for from now on is refused."""
         self._writer.close()
+
+
+def _write_version(database: sqlite3.Connection) -> None:
+    """Write what stands there already: a transaction that writes nothing does not notice that there is no room."""
+    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

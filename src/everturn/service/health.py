@@ -42,6 +42,7 @@ class Ailment:
 class _Look:
     at: float
     problem: str | None
+    kind: str
 
 
 class Readiness:
@@ -106,21 +107,22 @@ class Readiness:
 
     def _keep_looking(self, name: str, probe: Probe) -> None:
         while not self._over.is_set():
-            problem = self._try(probe)
+            problem, kind = self._try(probe)
             before = self._looks.get(name)
-            self._looks[name] = _Look(self._clock.elapsed(), problem)
-            if problem != (before.problem if before else None):
+            self._looks[name] = _Look(self._clock.elapsed(), problem, kind)
+            if kind != (before.kind if before else ""):  # the sentence may be another one each time
                 self._tell(name, problem)
             self._over.wait(self._pause_s)
 
-    def _try(self, probe: Probe) -> str | None:
+    def _try(self, probe: Probe) -> tuple[str | None, str]:
+        """Return what is wrong, and what kind of thing that is."""
         try:
             probe()
         except EverturnError as error:
-            return error.message
+            return error.message, type(error).__name__
         except Exception as error:  # noqa: BLE001  # whatever it is, the part cannot be used
-            return f"{type(error).__name__} was raised"
-        return None
+            return f"{type(error).__name__} was raised", type(error).__name__
+        return None, ""
 
     def _tell(self, name: str, problem: str | None) -> None:
         if problem is None:

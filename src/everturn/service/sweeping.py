@@ -167,8 +167,12 @@ class DailySweep:
     # --- When -----------------------------------------------------------------------------------------------------
 
     @property
+    def _is_paused(self) -> bool:
+        return self._clock.elapsed() < self._not_before
+
+    @property
     def _is_due(self) -> bool:
-        if self._clock.elapsed() < self._not_before:
+        if self._is_paused:
             return False
         if self._is_owed or not self._interval_s:
             return self._is_owed
@@ -193,6 +197,8 @@ class DailySweep:
             return self._noted("start", self._workdirs.sweep_if_due)
 
     def _sweep_if_due(self) -> SweepResult | None:
+        if not self._is_paused:
+            self._show()  # another service may have swept
         if not self._is_due:
             return None
         with self._alone() as is_alone:
