@@ -19,6 +19,9 @@ from everturn.model import ForgeName
 HEADS = "refs/heads/"
 
 _CLOSED = "closed"
+# What a branch that was made has beside one that was deleted: at GitHub, at the others. The name of the event is not
+# signed, so whoever sends a body once more could call it by the other one's.
+_CREATED = ("master_branch", "sha")
 _URLS = ("clone_url", "ssh_url", "git_url", "html_url", "svn_url")  # GitHub's url may be that of its API
 
 
@@ -96,6 +99,8 @@ class Dialect:
         return Happening("issue_closed", fields.object("repository").urls(_URLS), issue.number("number"))
 
     def _delete(self, fields: Fields) -> Happening | str:
+        if any(fields.has(name) for name in _CREATED):
+            raise invalid("it tells of a branch or a tag that was made, whatever its event is called")
         if (kind := fields.word("ref_type")) != "branch":
             return f"no branch was deleted but a {kind}"
         return branch_deleted(fields.object("repository").urls(_URLS), fields.branch("ref"))
