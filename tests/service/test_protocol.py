@@ -210,6 +210,20 @@ def test_two_hundred_slow_clients_do_not_keep_a_quick_one_waiting() -> None:
         assert place.ask("POST", "/", content=b"abc").text == "POST 3"
 
 
+def test_bodies_that_do_not_come_keep_nobody_out_however_many_there_are() -> None:
+    limits = dataclasses.replace(QUICK, receive_s=20.0, connections=40, idle=20)
+    begun = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n1"
+    with server(limits, grace_s=0.1) as place, ExitStack() as stack:
+        oldest = stack.enter_context(place.connect())
+        oldest.sendall(begun)
+        for number in range(100):
+            stack.enter_context(place.connect()).sendall(begun)
+            if number == 5:
+                oldest.sendall(b"2")  # a byte now and then does not make it a new one
+        assert place.ask("POST", "/", content=b"abc").text == "POST 3"
+        wait_until(lambda: _is_reset(oldest), "the oldest one is ended")
+
+
 def test_a_request_that_is_arriving_when_the_service_stops_is_finished() -> None:
     limits = dataclasses.replace(QUICK, receive_s=20.0, last_receive_s=5.0)
     with server(limits) as place:
