@@ -177,6 +177,14 @@ def test_what_is_no_http_is_answered_with_an_error_in_json(quick: Place, sent: b
         assert b"Traceback" not in said
 
 
+def test_where_two_headers_say_where_a_request_ends_nothing_after_it_is_read(quick: Place) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n"
+    said = quick.raw(head + b"0\r\n\r\n" + GET)
+    assert status_of(said) == 400
+    assert said.count(b"HTTP/1.1 ") == 1
+    assert b"GET 0" not in said
+
+
 def test_an_idle_connection_makes_room_for_another_one() -> None:
     limits = dataclasses.replace(QUICK, receive_s=20.0, idle_s=20.0, idle=3)
     with server(limits) as place, ExitStack() as stack:
