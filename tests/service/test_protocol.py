@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -183,6 +184,18 @@ def test_where_two_headers_say_where_a_request_ends_nothing_after_it_is_read(qui
     assert status_of(said) == 400
     assert said.count(b"HTTP/1.1 ") == 1
     assert b"GET 0" not in said
+
+
+@pytest.mark.parametrize(
+    ("files", "connections", "idle"),
+    [(resource.RLIM_INFINITY, 512, 256), (1024, 512, 256), (256, 128, 64), (100, 50, 25)],
+)
+def test_half_of_the_files_that_may_be_open_are_left_for_the_work(
+    monkeypatch: pytest.MonkeyPatch, files: int, connections: int, idle: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    limits = Limits.of_process()
+    assert (limits.connections, limits.idle) == (connections, idle)
 
 
 def test_an_idle_connection_makes_room_for_another_one() -> None:

@@ -8,10 +8,11 @@ no whole request has come.
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import h11
 import uvicorn
@@ -45,6 +46,19 @@ class Limits:
     stall_s: float = 30.0
     connections: int = 512
     idle: int = 256
+
+    @classmethod
+    def of_process(cls) -> Self:
+        """Return the usual ones, or fewer connections if this process may not open so many files.
+
+        A half of the files is left for the logbook, the registry, git, and whatever else has to be opened meanwhile.
+        """
+        usual = cls()
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if files == resource.RLIM_INFINITY:
+            return usual
+        connections = max(2, min(usual.connections, files // 2))
+        return replace(usual, connections=connections, idle=min(usual.idle, connections // 2))
 
 
 class Config(uvicorn.Config):
