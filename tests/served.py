@@ -1,4 +1,4 @@
-"""The whole service for tests: on a thread of this process, or in a process of its own; and clients that behave badly."""
+"""The whole service for tests, on a thread of this process or in one of its own; and clients that behave badly."""
 
 from __future__ import annotations
 

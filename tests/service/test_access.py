@@ -222,6 +222,12 @@ def test_names_that_are_set_are_the_only_ones_besides(tmp_path: Path) -> None:
     assert made.get("/metrics", headers={"host": "localhost"}).status_code == 200
 
 
+def test_the_name_that_was_given_to_listen_on_is_one_of_its_own(tmp_path: Path) -> None:
+    made = client(tmp_path, serve_host="everturn.internal")  # which leads to 127.0.0.1
+    said = {name: made.get("/metrics", headers={"host": name}).status_code for name in ("everturn.internal", "x.org")}
+    assert said == {"everturn.internal": 200, "x.org": 421}
+
+
 def test_elsewhere_the_service_goes_by_any_name(tmp_path: Path) -> None:
-    assert names_of("0.0.0.0", (), is_loopback=False) == ()
+    assert names_of(("0.0.0.0",), (), is_loopback=False) == ()
     assert client(tmp_path, host="192.0.2.7").get("/metrics", headers={"host": "x.org"}).status_code == 200

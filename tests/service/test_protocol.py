@@ -1,4 +1,4 @@
-"""Clients that take for ever, talk nonsense, or come in masses: each connection has an end, and the others are served."""
+"""Clients that take for ever, talk nonsense, or come in masses: their connections end, and others are served."""
 
 from __future__ import annotations
 
@@ -215,8 +215,8 @@ def test_when_all_connections_are_at_work_another_one_is_told_so() -> None:
         for _ in range(3):
             busy = stack.enter_context(place.connect())
             busy.sendall(b"GET /for-ever HTTP/1.1\r\nhost: x\r\n\r\n")
+            busy.settimeout(0.05)
             with pytest.raises(TimeoutError):
-                busy.settimeout(0.05)
                 busy.recv(1)
         said = place.raw()
         assert status_of(said) == 503

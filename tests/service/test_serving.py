@@ -35,6 +35,7 @@ def refused(folder: Path, *options: str, **settings: object) -> str:
         env=environment(folder, **settings),
         cwd=folder,
         capture_output=True,
+        check=False,
         text=True,
         timeout=30,
     )

@@ -83,7 +83,7 @@ def make_app(
     """
     settings = parts.settings
     host = host or settings.serve_host
-    names = names_of(host, settings.serve_names, is_loopback=is_loopback(host))
+    names = names_of((host, settings.serve_host), settings.serve_names, is_loopback=is_loopback(host))
     keeper = Doorkeeper(settings, parts.metrics)
     limits = {f"/webhooks/{name}": settings.webhook_limit_bytes for name in webhooks.SENDERS}
     app = FastAPI(
@@ -190,7 +190,8 @@ async def _on_status(request: Request, error: Exception) -> Response:
     """Say what the framework says, in our words."""
     if not isinstance(error, HTTPException):
         raise error
-    hints = {404: "docs/service.md lists what there is", 405: "the header Allow says which methods there are"}
+    listed = "docs/service.md lists what there is" if is_for_programs(request.url.path) else "check the address"
+    hints = {404: listed, 405: "the header Allow says which methods there are"}
     messages = {404: "there is nothing here", 405: "nothing can be done here by this method", 400: _PARSING}
     message = messages.get(error.status_code) or str(error.detail or phrase(error.status_code))
     hint = getattr(error, "hint", None) or hints.get(error.status_code, "see docs/service.md")

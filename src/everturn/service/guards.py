@@ -156,17 +156,17 @@ class KnownHosts:
         await self._app(scope, receive, send)
 
 
-def names_of(host: str, names: Sequence[str], *, is_loopback: bool) -> tuple[str, ...]:
+def names_of(hosts: Sequence[str], names: Sequence[str], *, is_loopback: bool) -> tuple[str, ...]:
     """Return the names that the service answers to; none: any.
 
     Args:
-        host: What it was told to listen on.
+        hosts: What it was told to listen on, and where that is.
         names: Those that are set.
         is_loopback: Whether it can be reached from this machine only.
     """
     if not names and not is_loopback:
         return ()
-    return tuple(each.lower().rstrip(".").strip("[]") for each in (*names, host, *LOOPBACK_NAMES))
+    return tuple(each.lower().rstrip(".").strip("[]") for each in (*names, *hosts, *LOOPBACK_NAMES))
 
 
 def _host(scope: Scope) -> str:

@@ -80,7 +80,8 @@ class Readiness:
 
     def start(self) -> None:
         """Begin to look. Returns at once."""
-        self.phase = "running"
+        if self.phase == "starting":  # somebody may have told it to stop meanwhile
+            self.phase = "running"
         for name, probe in self._probes.items():
             threading.Thread(target=self._keep_looking, args=(name, probe), name=f"probe-{name}", daemon=True).start()
 

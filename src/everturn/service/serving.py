@@ -183,11 +183,12 @@ class Server(uvicorn.Server):
             ending: Is called when no more are.
         """
         self._begun, self._ending = begun, ending
+        self._log = get_logger()
         quiet = logging.getLogger("uvicorn")  # what it has to say, we say ourselves, in lines of JSON
         quiet.propagate = False
         quiet.handlers = [logging.NullHandler()]
         with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
-            runner.get_loop().set_exception_handler(_log_loop)
+            runner.get_loop().set_exception_handler(self._tell)
             runner.run(self.serve(sockets=[listener]))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -205,10 +206,9 @@ class Server(uvicorn.Server):
         """Capture none."""
         yield
 
-
-def _log_loop(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    error = context.get("exception")
-    get_logger().error("loop_failed", reason=context.get("message"), error=type(error).__name__)
+    def _tell(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        self._log.error("loop_failed", reason=context.get("message"), error=type(error).__name__)
 
 
 @contextlib.contextmanager
