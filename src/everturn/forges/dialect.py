@@ -79,7 +79,7 @@ class Dialect:
         number, head = change.number("number"), change.object("head")
         repo = fields.object("repository").urls(_URLS)
         source = head.object_or_null("repo")
-        branch = _branch_of(head, number)
+        branch = branch_that_ends(_branch_of(head, number), source)
         return Happening(
             "change_closed",
             repo,
@@ -146,6 +146,15 @@ def pushed_deletion(fields: Fields) -> str:
 def pushed_branch(fields: Fields) -> str:
     """Return the branch that a push was about."""
     return fields.as_branch("ref", fields.text("ref").removeprefix(HEADS))
+
+
+def branch_that_ends(branch: str | None, repo: Fields | None) -> str | None:
+    """Return the branch that a change came from, if it may end with it: the default branch of its repository goes on.
+
+    Where anybody may open changes, anybody could end the work on that branch otherwise, by one that they close again.
+    """
+    goes_on = branch is not None and repo is not None and repo.says("default_branch", branch)
+    return None if goes_on else branch
 
 
 def branch_deleted(repo: tuple[str, ...], branch: str) -> Happening:
