@@ -251,3 +251,14 @@ def test_markdown_becomes_harmless_tags_only(text: str) -> None:
         ]
     }
     assert tags.names <= {"dir", "href", "rel", "class", "start", "title"}
+
+
+def test_a_table_that_would_be_huge_is_shown_as_it_was_written() -> None:
+    def table(columns: int, rows: int) -> str:
+        return "|a" * columns + "|\n" + "|-" * columns + "|\n" + "|b\n" * rows
+
+    assert markdown(table(20, 20)).count("<td") == 400
+    text = table(1000, 1000)
+    assert len(text) < 8_000
+    assert len(markdown(text)) < 2 * len(text)
+    assert "<table" not in markdown(text)

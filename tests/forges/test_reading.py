@@ -104,6 +104,25 @@ def test_a_deleted_branch_is_named_however_it_was_deleted(sender: Sender, forge:
         assert happening == Happening("branch_deleted", urls, branch="fix/tide-tables", branch_repo=urls)
 
 
+def test_a_default_branch_does_not_end_with_a_change_that_came_from_it(sender: Sender, forge: Forge) -> None:
+    source = ("object_attributes", "source") if sender is GITLAB else ("pull_request", "head", "repo")
+    webhook = sender.closed().changed(*source, "default_branch", to="fix/tide-tables")
+    happening = forge.read(*sender.send(webhook)).happening
+    assert happening is not None
+    assert (happening.number, happening.branch, happening.branch_repo) == (sender.number, None, ())
+
+
+@pytest.mark.parametrize("sender", [GITHUB, GITEA, FORGEJO], ids=lambda each: each.name)
+@pytest.mark.parametrize("more", [{"master_branch": "main", "description": None}, {"sha": "1" * 40}])
+def test_a_branch_that_was_made_is_not_deleted_by_another_name_of_the_event(
+    sender: Sender, more: dict[str, Any]
+) -> None:
+    webhook = next(each for each in sender.deletions if each.event == "delete")
+    made = Webhook("delete", {**webhook.payload, **more})
+    with pytest.raises(Invalid, match="made"):
+        FORGES[sender.name].read(*sender.send(made))
+
+
 def test_what_happened_survives_as_json(sender: Sender, forge: Forge) -> None:
     for webhook in (sender.closed(), sender.issue, *sender.deletions):
         happening = forge.read(*sender.send(webhook)).happening

@@ -64,6 +64,13 @@ def test_programs_get_errors_in_json(service: Running, path: str) -> None:
     assert error_of(answer)["kind"] == "not_found"
 
 
+@pytest.mark.parametrize("version", ["abc", "1.x", "9" * 5000])
+def test_metrics_are_told_whatever_is_accepted(service: Running, version: str) -> None:
+    answer = service.ask("GET", "/metrics", headers={"accept": f"application/openmetrics-text;version={version}"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
 @pytest.mark.parametrize("path", ["/", "/healthz", "/api/fleet", "/static/everturn.css", "/live"])
 def test_nothing_else_can_be_done_where_there_is_something_to_see(service: Running, method: str, path: str) -> None:

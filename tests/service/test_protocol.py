@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -177,6 +178,26 @@ def test_what_is_no_http_is_answered_with_an_error_in_json(quick: Place, sent: b
         assert b"Traceback" not in said
 
 
+def test_where_two_headers_say_where_a_request_ends_nothing_after_it_is_read(quick: Place) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n"
+    said = quick.raw(head + b"0\r\n\r\n" + GET)
+    assert status_of(said) == 400
+    assert said.count(b"HTTP/1.1 ") == 1
+    assert b"GET 0" not in said
+
+
+@pytest.mark.parametrize(
+    ("files", "connections", "idle"),
+    [(resource.RLIM_INFINITY, 512, 256), (1024, 512, 256), (256, 128, 64), (100, 50, 25)],
+)
+def test_half_of_the_files_that_may_be_open_are_left_for_the_work(
+    monkeypatch: pytest.MonkeyPatch, files: int, connections: int, idle: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    limits = Limits.of_process()
+    assert (limits.connections, limits.idle) == (connections, idle)
+
+
 def test_an_idle_connection_makes_room_for_another_one() -> None:
     limits = dataclasses.replace(QUICK, receive_s=20.0, idle_s=20.0, idle=3)
     with server(limits) as place, ExitStack() as stack:
@@ -208,6 +229,20 @@ def test_two_hundred_slow_clients_do_not_keep_a_quick_one_waiting() -> None:
         for _ in range(200):
             stack.enter_context(place.connect()).sendall(b"POST / HTTP/1.1\r\nhost: x\r\n")
         assert place.ask("POST", "/", content=b"abc").text == "POST 3"
+
+
+def test_bodies_that_do_not_come_keep_nobody_out_however_many_there_are() -> None:
+    limits = dataclasses.replace(QUICK, receive_s=20.0, connections=40, idle=20)
+    begun = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n1"
+    with server(limits, grace_s=0.1) as place, ExitStack() as stack:
+        oldest = stack.enter_context(place.connect())
+        oldest.sendall(begun)
+        for number in range(100):
+            stack.enter_context(place.connect()).sendall(begun)
+            if number == 5:
+                oldest.sendall(b"2")  # a byte now and then does not make it a new one
+        assert place.ask("POST", "/", content=b"abc").text == "POST 3"
+        wait_until(lambda: _is_reset(oldest), "the oldest one is ended")
 
 
 def test_a_request_that_is_arriving_when_the_service_stops_is_finished() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from everturn.service.parts import Parts
 from everturn.service.protocol import Limits
 from forges.senders import GITEA, GITHUB, GITLAB, SECRET, SENDERS, SIGNING, Sender, standard_signature
 from polling import wait_until
-from served import Running, error_of, read_all, running, settings_at, status_of
+from served import WAIT_S, Running, error_of, read_all, running, settings_at, status_of
 
 LIMIT = 64 << 10
 QUICK = Limits(receive_s=0.5)
@@ -304,6 +305,7 @@ def test_a_body_that_does_not_come_whole_is_not_kept(service: Running) -> None:
 
 def test_only_so_much_is_held_in_memory_at_once(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "HELD_BYTES", 4096)
+    monkeypatch.setattr(webhooks, "FREE_BYTES", 0)
     made = client(parts)
     large = GITHUB.issue.changed("padding", to="x" * 4096)
     headers, body = GITHUB.send(large)
@@ -314,6 +316,39 @@ def test_only_so_much_is_held_in_memory_at_once(parts: Parts, monkeypatch: pytes
     headers, body = GITHUB.send(small)
     statuses = [made.post("/webhooks/github", headers=headers, content=body).status_code for _ in range(20)]
     assert statuses == [202] + [200] * 19
+
+
+def test_large_bodies_that_never_end_keep_usual_ones_out_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "HELD_BYTES", 1 << 20)
+    head = "POST /webhooks/github HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += f"x-hub-signature-256: sha256=0\r\ncontent-length: {2 << 20}\r\n\r\n"
+    with running(settings_at(tmp_path)) as service, service.connect() as connection:
+        connection.sendall(head.encode() + b"x" * ((1 << 20) + webhooks.FREE_BYTES))
+        connection.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        assert service.send(GITHUB, GITHUB.issue).status_code == 202
+
+
+def test_pages_that_take_for_ever_do_not_hold_webhooks_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    with running(settings_at(tmp_path)) as service, ThreadPoolExecutor(40) as readers:
+        assert service.service
+        registry = service.service.parts.metrics.registry
+        monkeypatch.setattr(registry, "collect", lambda: over.wait(WAIT_S) and ())
+        try:
+            asked = [readers.submit(service.ask, "GET", "/metrics") for _ in range(40)]
+            wait_until(lambda: service.ask("GET", "/healthz").status_code == 200, "the loop goes on")
+            large = GITHUB.issue.changed("padding", to="x" * (200 << 10))
+            headers, body = GITHUB.send(large)
+            begun = time.monotonic()
+            assert service.ask("POST", "/webhooks/github", headers=headers, content=body).status_code == 202
+            assert time.monotonic() - begun < WAIT_S / 2
+        finally:
+            over.set()
+        assert all(each.result().status_code == 200 for each in asked)
 
 
 # --- When it cannot be kept

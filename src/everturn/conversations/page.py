@@ -27,6 +27,7 @@ from everturn.conversations.conversation import Conversation, Media
 from everturn.transcripts.archive import SessionRef
 
 LARGEST_IMAGE_BYTES = 8_000_000
+MOST_CELLS = 10_000  # which take a second; a thousand columns and a thousand rows of nothing can be asked for in 3 kB
 _STYLES = ("tokens.css", "conversation.css", "turns.css")
 _WEB = re.compile(r"(https?://|mailto:)[^\s]", re.IGNORECASE)
 _IMAGES = {
@@ -35,6 +36,7 @@ _IMAGES = {
     "image/gif": b"GIF8",
     "image/webp": b"RIFF",
 }
+_BLANK_LINES = re.compile(r"\n[ \t]*\n")
 _LINES = ("paragraph_open", "heading_open", "th_open", "td_open")
 _REL = "noopener noreferrer nofollow"
 
@@ -51,8 +53,15 @@ def to_html(found: Conversation, ref: SessionRef, *, agents: bool) -> Iterator[s
 
 
 def markdown(text: str) -> Markup:
-    """Return Markdown as HTML that is safe to show."""
-    return Markup(_parser().render(wording.clean(text)))  # noqa: S704  # HTML is off, links are checked
+    """Return Markdown as HTML that is safe to show. Tables that would be huge are shown as they were written."""
+    text = wording.clean(text)
+    return Markup(_parser(tables=_cells(text) <= MOST_CELLS).render(text))  # noqa: S704  # HTML is off, links are checked
+
+
+def _cells(text: str) -> int:
+    """Return how many cells the tables of a text have at most: short rows are filled up to the longest one."""
+    blocks = (block.split("\n") for block in _BLANK_LINES.split(text) if "|" in block)
+    return sum(len(lines) * (max(line.count("|") for line in lines) + 1) for lines in blocks)
 
 
 def image(media: Media) -> str | None:
@@ -92,8 +101,8 @@ def _template() -> Template:
 
 
 @cache
-def _parser() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+def _parser(*, tables: bool) -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", *(["table"] if tables else [])])
     parser.validateLink = lambda url: bool(_WEB.match(url))  # type: ignore[method-assign]
     parser.core.ruler.push("everturn", lambda state: _tame(state.tokens))
     parser.add_render_rule("image", _image_as_link)

@@ -19,6 +19,9 @@ from everturn.model import ForgeName
 HEADS = "refs/heads/"
 
 _CLOSED = "closed"
+# What a branch that was made has beside one that was deleted: at GitHub, at the others. The name of the event is not
+# signed, so whoever sends a body once more could call it by the other one's.
+_CREATED = ("master_branch", "sha")
 _URLS = ("clone_url", "ssh_url", "git_url", "html_url", "svn_url")  # GitHub's url may be that of its API
 
 
@@ -76,7 +79,7 @@ class Dialect:
         number, head = change.number("number"), change.object("head")
         repo = fields.object("repository").urls(_URLS)
         source = head.object_or_null("repo")
-        branch = _branch_of(head, number)
+        branch = branch_that_ends(_branch_of(head, number), source)
         return Happening(
             "change_closed",
             repo,
@@ -96,6 +99,8 @@ class Dialect:
         return Happening("issue_closed", fields.object("repository").urls(_URLS), issue.number("number"))
 
     def _delete(self, fields: Fields) -> Happening | str:
+        if any(fields.has(name) for name in _CREATED):
+            raise invalid("it tells of a branch or a tag that was made, whatever its event is called")
         if (kind := fields.word("ref_type")) != "branch":
             return f"no branch was deleted but a {kind}"
         return branch_deleted(fields.object("repository").urls(_URLS), fields.branch("ref"))
@@ -141,6 +146,15 @@ def pushed_deletion(fields: Fields) -> str:
 def pushed_branch(fields: Fields) -> str:
     """Return the branch that a push was about."""
     return fields.as_branch("ref", fields.text("ref").removeprefix(HEADS))
+
+
+def branch_that_ends(branch: str | None, repo: Fields | None) -> str | None:
+    """Return the branch that a change came from, if it may end with it: the default branch of its repository goes on.
+
+    Where anybody may open changes, anybody could end the work on that branch otherwise, by one that they close again.
+    """
+    goes_on = branch is not None and repo is not None and repo.says("default_branch", branch)
+    return None if goes_on else branch
 
 
 def branch_deleted(repo: tuple[str, ...], branch: str) -> Happening:

@@ -11,7 +11,13 @@ from collections.abc import Sequence
 
 from everturn.forges import events
 from everturn.forges.base import Delivery, Happening, Headers
-from everturn.forges.dialect import branch_deleted, pushed_branch, pushed_deletion, wrong_content_type
+from everturn.forges.dialect import (
+    branch_deleted,
+    branch_that_ends,
+    pushed_branch,
+    pushed_deletion,
+    wrong_content_type,
+)
 from everturn.forges.payloads import JSON, Fields, content_type_of, delivery_id_of, invalid, unknown_event
 from everturn.forges.signatures import check_standard, check_token
 from everturn.model import ForgeName
@@ -73,12 +79,13 @@ class GitLab:
         if (action := _action_of(change)) not in ("close", "merge"):
             return f"the action {action} does not close a merge request"
         number, source = change.number("iid"), change.object_or_null("source")
+        branch = branch_that_ends(change.branch("source_branch"), source)
         return Happening(
             "change_closed",
             _project(change, "target"),
             f"!{number}",
-            branch=change.branch("source_branch"),
-            branch_repo=() if source is None else source.urls(_URLS),
+            branch=branch,
+            branch_repo=() if source is None or branch is None else source.urls(_URLS),
             refs=(f"refs/merge-requests/{number}/head", f"refs/merge-requests/{number}/merge"),
         )
 

@@ -116,6 +116,10 @@ class Fields:
         """Return whether a field is there and is not null."""
         return self._values.get(name) is not None
 
+    def says(self, name: str, value: str) -> bool:
+        """Return whether a field is there and is this text."""
+        return bool(self._values.get(name) == value)
+
     def text(self, name: str) -> str:
         """Return a field that is a text, of whatever characters."""
         value = self._needed(name)

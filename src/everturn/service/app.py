@@ -149,7 +149,10 @@ def _own(parts: Parts, readiness: Readiness | None) -> APIRouter:
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems_of(401)},
     )
     async def metrics(request: Request) -> Response:
-        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        except (TypeError, ValueError):  # it names a version that is none
+            encode, media_type = choose_encoder("")
         content = await run_sync(encode, parts.metrics.registry)
         return Response(content, headers={"content-type": media_type})
 

@@ -60,6 +60,11 @@ class Shield:
             response = explain(431, "the request's head is too large", "send fewer headers")
             await response(scope, receive, way_out.send)
             return
+        if _is_ambiguous(scope):
+            message, hint = "the request says in two ways where it ends", "send no content-length with chunks"
+            response = explain(400, message, hint, headers={"connection": "close"})
+            await response(scope, receive, way_out.send)
+            return
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
             await self._app(inner, receive, way_out.send)
@@ -110,6 +115,12 @@ def _is_head_too_large(scope: Scope) -> bool:
     """The server looks at the size of heads that come in pieces only."""
     headers = scope["headers"]
     return len(headers) > HEADERS or sum(len(name) + len(value) for name, value in headers) > HEAD_BYTES
+
+
+def _is_ambiguous(scope: Scope) -> bool:
+    """A proxy may have gone by the length where the server goes by the chunks: what follows need not be a request."""
+    names = {name for name, _ in scope["headers"]}
+    return b"content-length" in names and b"transfer-encoding" in names
 
 
 def _trace(error: BaseException) -> list[str]:

@@ -1,16 +1,18 @@
 """HTTP on a connection, for clients that nobody knows.
 
 uvicorn waits for ever for the rest of a request, and for ever for a client to take its answer. Here both have an end,
-and so has the number of connections: where there are too many, those go first on which nothing is being answered.
+and so has the number of connections: where there are too many, those go first on which nothing is being answered, as
+no whole request has come.
 """
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import h11
 import uvicorn
@@ -44,6 +46,19 @@ class Limits:
     stall_s: float = 30.0
     connections: int = 512
     idle: int = 256
+
+    @classmethod
+    def of_process(cls) -> Self:
+        """Return the usual ones, or fewer connections if this process may not open so many files.
+
+        A half of the files is left for the logbook, the registry, git, and whatever else has to be opened meanwhile.
+        """
+        usual = cls()
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if files == resource.RLIM_INFINITY:
+            return usual
+        connections = max(2, min(usual.connections, files // 2))
+        return replace(usual, connections=connections, idle=min(usual.idle, connections // 2))
 
 
 class Config(uvicorn.Config):
@@ -86,6 +101,7 @@ class Connection(H11Protocol):
         self._limits = self.config.limits
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
+        self._arriving: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take it in, or refuse it, if there are too many that are at work."""
@@ -160,8 +176,12 @@ class Connection(H11Protocol):
             self._watch_request()
         else:
             self._forget_request()
-        if self._answering() is not None:
+        answering = self._answering()
+        if answering is not None and theirs is not h11.SEND_BODY:
             self.config.resting.pop(self, None)
+        elif answering is not self._arriving:  # it counts from its beginning, however slowly it comes
+            self._arriving = answering
+            self._rest()
 
     def _cycle(self) -> RequestResponseCycle | None:
         """Return the request that came last; `None`: none has come."""

@@ -46,7 +46,7 @@ def serve(settings: Settings, *, told: Callable[[str], None] = lambda _: None, l
     Args:
         settings: How to serve.
         told: Is given the service's address as soon as it takes connections.
-        limits: What clients may ask of it.
+        limits: What clients may ask of it; what this process can give, if not given.
 
     Returns:
         Whether everything ended in time. If not, threads may be left that keep the process from ending by itself;
@@ -56,7 +56,7 @@ def serve(settings: Settings, *, told: Callable[[str], None] = lambda _: None, l
         Invalid: It cannot listen there, or a setting is wrong.
     """
     with listen(settings.serve_host, settings.serve_port) as listener:
-        service = Service(settings, listener, limits or Limits())
+        service = Service(settings, listener, limits or Limits.of_process())
         _be_prompt()
         with _stopping_at_signals(service.stop):
             return service.run(told)

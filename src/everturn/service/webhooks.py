@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,6 +28,8 @@ from everturn.service.problems import explain, explain_error, problems_of
 from everturn.telemetry import get_logger
 
 HELD_BYTES = 128 << 20  # bodies that are being received or understood, all together
+FREE_BYTES = 128 << 10  # of each body, not counted: large ones that never end do not keep usual ones out
+AT_ONCE = 4  # large ones that are understood; in no thread that pages wait in
 ANSWER_S = 9.0  # forges wait for ten seconds
 
 _JSON, _FORM = "application/json", "application/x-www-form-urlencoded"
@@ -92,13 +95,14 @@ class Reception:
     Args:
         parts: What the service works with.
         wake: Tells the worker that there is something to do.
-        held_bytes: How much of bodies may be in memory at once.
+        held_bytes: How much of bodies may be in memory at once, beyond the first `FREE_BYTES` of each.
     """
 
     def __init__(self, parts: Parts, wake: Callable[[], None], held_bytes: int) -> None:
         self._parts = parts
         self._wake = wake
         self._room = held_bytes
+        self._turns = CapacityLimiter(AT_ONCE)
         self._log = get_logger()
 
     async def take(self, sender: Sender, request: Request) -> Response:
@@ -142,7 +146,7 @@ class Reception:
         with self._held() as hold:
             body = await _receive(request, hold)
             if len(body) > _LARGE_BYTES:
-                delivery = await run_sync(self._understand, sender, headers, body, secrets)
+                delivery = await run_sync(self._understand, sender, headers, body, secrets, limiter=self._turns)
             else:
                 delivery = self._understand(sender, headers, body, secrets)
         return delivery, await self._keep(delivery)
@@ -182,14 +186,16 @@ class Reception:
     @contextmanager
     def _held(self) -> Iterator[Callable[[int], None]]:
         """Return what counts the bytes that are held until the block ends."""
-        held = 0
+        come = held = 0
 
         def hold(count: int) -> None:
-            nonlocal held
-            if count > self._room:
+            nonlocal come, held
+            come += count
+            more = max(0, come - FREE_BYTES) - held
+            if more > self._room:
                 raise Unavailable("too many webhooks come at once", hint="send it again in a moment")
-            self._room -= count
-            held += count
+            self._room -= more
+            held += more
 
         try:
             yield hold

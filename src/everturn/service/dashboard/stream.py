@@ -21,6 +21,7 @@ BEAT_S = 15.0
 PAUSE_S = 0.25
 SEND_TIMEOUT_S = 40.0  # the server ends a connection earlier on which nothing is taken; this is for other servers
 _LARGEST_VERSION = 2**53
+_DIGITS = 16  # that it has
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -73,7 +74,8 @@ class Streams:
     async def answer(self, request: Request) -> Response:
         """Answer with a stream, unless there are too many, or the request makes no sense."""
         since = request.query_params.get("since", "-1")
-        if not since.removeprefix("-").isdecimal() or abs(int(since[:20])) > _LARGEST_VERSION:
+        digits = since.removeprefix("-")
+        if not digits.isdecimal() or len(digits) > _DIGITS or int(digits) > _LARGEST_VERSION:
             return explain(400, "since is no version", "leave it out, or give the last one that was told")
         if self._count >= self._limit:
             hint = "close some pages, or ask again in a while"
