@@ -57,7 +57,7 @@ def seen(worker: Worker) -> list[dict[str, Any]]:
 
 @pytest.mark.timeout(1200)
 def test_of_two_workers_that_race_for_a_work_item_one_runs_and_one_is_refused(make_stage: MakeStage) -> None:
-    race(make_stage(), 100)
+    race(make_stage(), 50)
 
 
 @pytest.mark.timeout(400)

@@ -254,7 +254,8 @@ class Mutant:
         theme: In what kind of scenario it shows.
         protocol: The code that differs.
         patches: Module, name and value of what is replaced besides.
-        seeds: Within how many seeds, from 1 on, it has to be caught.
+        seeds: Within how many seeds it has to be caught.
+        first: The first of them. The ones before are left out where hundreds of them show nothing.
     """
 
     name: str
@@ -262,13 +263,14 @@ class Mutant:
     protocol: Protocol = field(default_factory=Protocol)
     patches: tuple[tuple[Any, str, Any], ...] = ()
     seeds: int = 100
+    first: int = 1
 
     def hunt(self, seeds: int | None = None) -> tuple[int, Violation] | None:
         """Play seed after seed until the mutant is caught. Returns the seed and how, or `None`."""
         with pytest.MonkeyPatch.context() as patch:
             for module, name, value in self.patches:
                 patch.setattr(module, name, value)
-            for seed in range(1, (seeds or self.seeds) + 1):
+            for seed in range(self.first, self.first + (seeds or self.seeds)):
                 try:
                     play(seed, self.protocol, self.theme)
                 except Violation as violation:
@@ -276,12 +278,14 @@ class Mutant:
         return None
 
 
-def _writer(name: str, writer: type[LogWriter], theme: Theme = MIXED, seeds: int = 100) -> Mutant:
-    return Mutant(name, theme, Protocol(writer=writer), seeds=seeds)
+def _writer(name: str, writer: type[LogWriter], theme: Theme = MIXED, seeds: int = 100, first: int = 1) -> Mutant:
+    return Mutant(name, theme, Protocol(writer=writer), seeds=seeds, first=first)
 
 
-def _patch(name: str, module: Any, attribute: str, value: Any, theme: Theme = MIXED, seeds: int = 100) -> Mutant:
-    return Mutant(name, theme, patches=((module, attribute, value),), seeds=seeds)
+def _patch(  # a table, row by row
+    name: str, module: Any, attribute: str, value: Any, theme: Theme = MIXED, seeds: int = 100, first: int = 1
+) -> Mutant:
+    return Mutant(name, theme, patches=((module, attribute, value),), seeds=seeds, first=first)
 
 
 MUTANTS = [
@@ -306,12 +310,12 @@ MUTANTS = [
         LATE_CLAIMS,
         seeds=500,
     ),
-    _writer("what stands at a number is taken for what always stood there", NeverSearches, DOZERS, seeds=6000),
+    _writer("what stands at a number is taken for what always stood there", NeverSearches, DOZERS, 5500, 501),
     _patch("a deletion frees young numbers", deletion, "FREE_AFTER_MS", 0),
     _patch("dedup off", reader.Log, "entries", entries_without_dedup),
     Mutant("one listing is trusted", MIXED, Protocol(read=read_one_listing), ((reader, "LISTINGS", 1),), 500),
     _patch("holes are skipped", reader, "adjoining", one_run, seeds=500),
-    _patch("replaced objects are believed", reader, "was_replaced", believe, DOZERS, 3000),
+    _patch("replaced objects are believed", reader, "was_replaced", believe, DOZERS, 2500, 601),
     Mutant("covered parts are freed before their segment is verified", SLEEPERS, Protocol(compact=compact_and_free)),
     _patch("covered parts are freed at once", compaction, "FREE_AFTER_MS", 0, SLEEPERS),
     _patch(
@@ -320,8 +324,9 @@ MUTANTS = [
         "_is_whole",
         whole,
         SLEEPERS,
-        3000,
+        1500,
+        1501,
     ),
-    _patch("pages that are hours apart are believed", world, "check_listing", anything, DOZERS, 6000),
+    _patch("pages that are hours apart are believed", world, "check_listing", anything, DOZERS, 4000, 2001),
     _patch("a segment of a deleted log is not withdrawn", compaction, "_withdraw_if_deleted", leave, CLEARING, 500),
 ]
