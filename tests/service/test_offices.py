@@ -164,7 +164,7 @@ def test_a_session_that_a_live_worker_has_is_dropped_by_force_alone(office: Offi
     assert [act.state for act in office.acts()] == ["done", "refused"]
 
 
-@pytest.mark.parametrize("session_id", ["0e5f5b66-8b0e-4f4e-9a50-6c9d1d8c7f11", "../..", "", "x" * 100_000])
+@pytest.mark.parametrize("session_id", ["0e5f5b66-8b0e-4f4e-9a50-6c9d1d8c7f11", "../..", "", "x" * 10_000])
 def test_a_session_that_nobody_knows_is_not_found(office: Office, session_id: str) -> None:
     office.session()
     with pytest.raises(NotFound):
