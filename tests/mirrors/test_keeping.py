@@ -15,7 +15,7 @@ from everturn.journal.reading import RunRef
 from everturn.log.objects import run
 from everturn.mirrors import database
 from everturn.mirrors.base import Batch
-from everturn.mirrors.keeping import Progress, catch_up, rebuild
+from everturn.mirrors.keeping import Progress, catch_up, follow, rebuild
 from everturn.mirrors.sqlite import SqliteMirror
 from mirrors.ground import LABEL, REF, Ground, a_run, check_index, dump, lines_of_events, matches, rows
 from registry.disks import fill, mounted, remount
@@ -50,6 +50,20 @@ def test_only_runs_that_have_grown_are_read(ground: Ground) -> None:
     assert told[0].runs == 0
     assert told[-1] == done
     assert runs(mirror) == ["run-1", "run-2"]
+
+
+def test_some_runs_can_be_followed_alone(ground: Ground) -> None:
+    mirror = caught_up(ground)
+    ground.store(MORE, lines_of_events(a_run("run-2")))
+    unseen = RunRef("task:t", "run-3")
+    ground.store(unseen, lines_of_events(a_run("run-3")))
+    before = mirror.checkpoints_of([REF, MORE, RunRef("task:elsewhere", REF.run_id)])
+    assert [(each.ref, each.part) for each in before] == [(REF, mirror.checkpoints()[REF].part), (MORE, 0)]
+    done = follow(ground.journals, mirror, before)
+    assert (done.runs_to_do, done.events) == (2, len(a_run()))
+    assert runs(mirror) == ["run-1", "run-2"]
+    again = follow(ground.journals, mirror, mirror.checkpoints_of([REF, MORE]))
+    assert again.events == 0
 
 
 def test_a_run_that_is_deleted_goes_from_the_mirror(ground: Ground) -> None:

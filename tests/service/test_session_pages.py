@@ -205,6 +205,24 @@ def test_a_run_that_goes_on_says_so_and_hears_of_news_of_its_own(fleet: Fleet) -
     }
 
 
+@pytest.mark.parametrize(
+    ("ttl_s", "last", "told"),
+    [
+        (300.0, "open", "still running"),
+        (0.001, "open", "no answer is stored"),
+        (300.0, "over", "no answer is stored"),
+    ],
+)
+def test_a_call_without_an_answer_runs_still_if_its_turn_goes_on(
+    fleet: Fleet, ttl_s: float, last: str, told: str
+) -> None:
+    claim = fleet.claim(issue(7), "a" * 20, ttl_s=ttl_s)
+    calls = [Prompt("Mend it.", resumed=False), ToolUse("call-a", "Read", {"file_path": "a"}, "m", "m")]
+    fleet.keep(claim, [*begun(claim), *calls, *([] if last == "open" else turn("the next"))])
+    text = look(fleet, claim.session_id).text
+    assert [each for each in ("still running", "no answer is stored") if each in text] == [told]
+
+
 def test_a_run_whose_worker_has_died_and_that_nobody_took_over_says_so(fleet: Fleet) -> None:
     claim = fleet.claim(issue(7), "a" * 20, ttl_s=0.001)
     fleet.keep(claim, [*begun(claim), *turn("the tap", ends=False)])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from everturn.service.views.disk import MOST_POINTS, DiskWatch
+from everturn.service.views.thinning import thinned
 from everturn.workdirs.records import WorkdirRecord
 from polling import wait_until
 from service.ground import Fleet
@@ -71,8 +72,6 @@ def test_a_desk_that_starts_takes_a_sample_and_another_one_soon_after_does_not(f
 
 
 def test_a_long_trend_is_thinned_and_ends_with_the_last_sample(fleet: Fleet) -> None:
-    from everturn.service.views.thinning import thinned
-
     assert len(thinned(range(721), MOST_POINTS)) <= MOST_POINTS
     assert thinned(range(721), MOST_POINTS)[-1] == 720
     assert thinned([1, 2], MOST_POINTS) == (1, 2)

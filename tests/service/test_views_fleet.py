@@ -109,6 +109,17 @@ def test_sessions_are_found_by_words_by_agent_and_by_state(
     assert fleet.desk.sessions(query, agent, state).total == count
 
 
+def test_of_sessions_that_are_as_before_the_same_values_are_told(fleet: Fleet) -> None:
+    fleet.ran(issue(1), "1" * 20)
+    claim = fleet.claim(issue(2), "2" * 20)
+    fleet.keep(claim, [*begun(claim), *turn("the tap")])
+    before = {each.work: each for each in fleet.desk.sessions().sessions}
+    fleet.parts.registry.release(claim)
+    after = {each.work: each for each in fleet.desk.sessions().sessions}
+    assert after[issue(1).key] is before[issue(1).key]
+    assert (before[issue(2).key].state, after[issue(2).key].state) == ("live", "idle")
+
+
 def test_a_state_that_there_is_not_is_refused(fleet: Fleet) -> None:
     with pytest.raises(Invalid, match="no state"):
         fleet.desk.sessions(state="sleeping")

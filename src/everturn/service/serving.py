@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -31,6 +33,7 @@ from everturn.telemetry import get_logger
 
 REQUESTS_SHARE = 0.5  # of the time there is to stop; the rest is for the worker and the logbook
 WORKER_SHARE = 0.8  # of what is left then
+SWITCH_S = 0.0005  # so long a thread that looks at ten thousand sessions keeps the interpreter from a request
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -54,6 +57,7 @@ def serve(settings: Settings, *, told: Callable[[str], None] = lambda _: None, l
     """
     with listen(settings.serve_host, settings.serve_port) as listener:
         service = Service(settings, listener, limits or Limits.of_process())
+        _be_prompt()
         with _stopping_at_signals(service.stop):
             return service.run(told)
 
@@ -209,6 +213,16 @@ class Server(uvicorn.Server):
     def _tell(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         self._log.error("loop_failed", reason=context.get("message"), error=type(error).__name__)
+
+
+def _be_prompt() -> None:
+    """Keep requests from waiting for the interpreter: threads take turns sooner, and collections are short.
+
+    A whole collection stops all threads. Most of what it would look at was made by importing, and stays for ever.
+    """
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ class Placed:
         title: What began it, and whether it was broken off.
         before: The id of the turn before it; empty if it is on another page.
         after: That of the turn after it.
+        goes_on: Whether the agent is at work on it, so that what has no answer may get one.
     """
 
     placed: PlacedTurn
@@ -36,6 +37,7 @@ class Placed:
     title: str
     before: str = ""
     after: str = ""
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def chapters(page: SessionPage) -> list[Chapter]:
     reaches_end = page.offset + len(page.turns) >= page.total
     first = 1 if page.offset == 0 or not placed else placed[0][0]
     last = len(page.runs) if reaches_end or not placed else placed[-1][0]
-    turns = _linked([each for _, each in placed])
+    turns = _linked(page)
     found = []
     for number in range(first, last + 1):
         run = page.runs[number - 1]
@@ -169,18 +171,31 @@ def commands(page: SessionPage) -> list[tuple[str, str]]:
 def _without_runs(page: SessionPage) -> list[Chapter]:
     if not page.turns:
         return []
-    return [Chapter(None, 1, "transcript", begins=False, ends=False, turns=tuple(_linked(page.turns)))]
+    return [Chapter(None, 1, "transcript", begins=False, ends=False, turns=tuple(_linked(page)))]
 
 
-def _linked(turns: Sequence[PlacedTurn]) -> list[Placed]:
+def _linked(page: SessionPage) -> list[Placed]:
     """Return turns with their ids and those of their neighbours. No id stands twice, whatever the turns say."""
     anchors: dict[str, None] = {}
-    for each in turns:
+    for each in page.turns:
         anchor = anchor_of(each.run_id, each.turn.number)
         anchors[anchor if anchor not in anchors else f"{anchor}-{each.position}"] = None
     named = ["", *anchors, ""]
-    around = zip(turns, named, named[1:], named[2:], strict=False)
-    return [Placed(each, anchor, _title(each.turn), before, after) for each, before, anchor, after in around]
+    under_way = _under_way(page)
+    around = zip(page.turns, named, named[1:], named[2:], strict=False)
+    return [
+        Placed(each, anchor, _title(each.turn), before, after, goes_on=each.position == under_way)
+        for each, before, anchor, after in around
+    ]
+
+
+def _under_way(page: SessionPage) -> int | None:
+    """Return the place of the turn that an agent is at work on, as far as is known."""
+    if page.session.state != "live" or not page.runs or page.runs[-1].end != "open":
+        return None
+    last = next((mark for mark in reversed(page.marks) if mark.kind == "turn"), None)
+    is_open = last is not None and last.until is None and last.run_id == page.runs[-1].run_id
+    return last.position if last is not None and is_open else None
 
 
 def _title(turn: Turn) -> str:

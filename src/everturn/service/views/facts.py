@@ -120,9 +120,15 @@ def sessions(
     found = {}
     for row in database.execute(_SESSIONS):
         old = before.get(row[0])
-        same = old if old is not None and old.row == row else None
-        found[row[0]] = same or SessionFacts(*row[:8], bool(row[8]), seconds(row[9]), row)
+        found[row[0]] = old if old is not None and old.row == row else _session_of(row)
     return found
+
+
+def _session_of(row: tuple[Any, ...]) -> SessionFacts:
+    session_id, work, agent, repo, worker, runs, turns, cost, partial, last_at = row
+    return SessionFacts(
+        session_id, work, agent, repo, worker, runs, turns, cost, bool(partial), seconds(last_at), row
+    )
 
 
 def runs(database: sqlite3.Connection, run_ids: Collection[str]) -> dict[str, RunFacts]:

@@ -224,7 +224,7 @@ def _session(record: SessionRecord | None, facts: SessionFacts | None, state: St
         session_id=record.session_id if record is not None else told.session_id,
         work=work,
         agent=told.agent if record is None else record.agent,
-        repo=repo_of(work) or told.repo,
+        repo=told.repo if record is None else repo_of(work) or told.repo,
         worker=(told.worker or "") if record is None else record.worker,
         state=state,
         last_used_at=(told.last_at or 0.0) if record is None else record.last_used_at,
