@@ -16,9 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from everturn.clock import ManualClock
 from everturn.mirrors.hits import Filters, Found, Hit, Piece
-from everturn.service.app import make_app
 from everturn.service.parts import Parts
-from everturn.service.protocol import Config, Limits
 from everturn.service.views.desk import LogKind, LogPage
 from everturn.service.views.values import (
     ClaimView,
@@ -33,6 +31,8 @@ from everturn.service.views.values import (
     WatchdogView,
     WorkdirView,
 )
+from everturn.service.web.app import make_app
+from everturn.service.web.protocol import Config, Limits
 from everturn.settings import Settings
 from everturn.telemetry import Metrics
 from polling import wait_until

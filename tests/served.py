@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import orjson
 
-from everturn.service.listening import listen
-from everturn.service.protocol import Limits
 from everturn.service.serving import Service
+from everturn.service.web.listening import listen
+from everturn.service.web.protocol import Limits
 from everturn.settings import Settings
 from forges.senders import SECRET, Sender, Webhook
 from polling import wait_until

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from everturn.service.access import is_loopback
-from everturn.service.app import make_app
-from everturn.service.guards import names_of
 from everturn.service.offices import Admin
 from everturn.service.parts import Parts
 from everturn.service.sweeping import DailySweep
 from everturn.service.views.desk import Desk
+from everturn.service.web.access import is_loopback
+from everturn.service.web.app import make_app
+from everturn.service.web.guards import names_of
 from served import ADMIN_TOKEN, READ_TOKEN, error_of, settings_at
 
 NEAR, FAR = ("127.0.0.1", 4711), ("192.0.2.7", 4711)

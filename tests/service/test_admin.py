@@ -11,10 +11,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from everturn.model import Claim, Holder, WorkItem
-from everturn.service.app import make_app
 from everturn.service.offices import Admin
 from everturn.service.parts import Parts
 from everturn.service.sweeping import DailySweep
+from everturn.service.web.app import make_app
 from served import ADMIN_TOKEN, error_of, settings_at
 
 

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from everturn.journal.events import Assistant, Ended, Prompt
-from everturn.service.app import make_app
+from everturn.service.web.app import make_app
 from service.ground import Fleet, begun, issue, turn
 
 BASE = "http://127.0.0.1"

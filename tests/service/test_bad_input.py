@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from everturn.service.protocol import Limits
+from everturn.service.web.protocol import Limits
 from forges.senders import GITHUB, Webhook, hub_repository
 from polling import wait_until
 from served import ADMIN_TOKEN, Running, read_all, running, settings_at, status_of

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from everturn.runtime import open_transcripts
-from everturn.service.protocol import Limits
+from everturn.service.web.protocol import Limits
 from forges.senders import GITHUB
 from polling import wait_until
 from served import ADMIN_TOKEN, Running, error_of, running, settings_at, status_of

@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 
 from everturn.clock import ManualClock
 from everturn.errors import Denied, Unavailable
-from everturn.service.app import make_app
-from everturn.service.health import Ailment, Readiness, probes_of
 from everturn.service.parts import Parts
+from everturn.service.web.app import make_app
+from everturn.service.web.health import Ailment, Readiness, probes_of
 from polling import wait_until
 from served import settings_at
 

@@ -15,12 +15,12 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from everturn.runtime import open_transcripts
-from everturn.service.app import make_app
 from everturn.service.offices import Admin
 from everturn.service.parts import Parts
-from everturn.service.problems import is_for_programs
 from everturn.service.sweeping import DailySweep
 from everturn.service.views.desk import Desk
+from everturn.service.web.app import make_app
+from everturn.service.web.problems import is_for_programs
 from served import ADMIN_TOKEN, READ_TOKEN, settings_at
 
 QUIETLY = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]

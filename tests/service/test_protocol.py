@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from everturn.service.guards import Shield
-from everturn.service.listening import address_of, listen
-from everturn.service.protocol import Config, Limits
 from everturn.service.serving import Server
+from everturn.service.web.guards import Shield
+from everturn.service.web.listening import address_of, listen
+from everturn.service.web.protocol import Config, Limits
 from polling import wait_until
 from served import Place, read_all, status_of
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from everturn.errors import Invalid
-from everturn.service.listening import address_of, listen
+from everturn.service.web.listening import address_of, listen
 from forges.senders import GITHUB
 from polling import wait_until
 from served import Process, environment, process, read_all, status_of

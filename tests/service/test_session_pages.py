@@ -15,9 +15,9 @@ from starlette.testclient import TestClient
 from everturn.journal.events import Assistant, Ended, Event, Prompt, Shutdown, Thinking, ToolResult, ToolUse
 from everturn.model import Claim
 from everturn.runtime import open_transcripts
-from everturn.service.app import make_app
 from everturn.service.dashboard.sessions import lanes
 from everturn.service.dashboard.words import anchor_of
+from everturn.service.web.app import make_app
 from mirrored import answered, called, resulted
 from recorded import tap
 from service.ground import Fleet, begun, issue, turn

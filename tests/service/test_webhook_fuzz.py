@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from everturn.service.app import make_app
 from everturn.service.parts import Parts
+from everturn.service.web.app import make_app
 from forges.senders import SECRET, SENDERS, Sender, Webhook, inside, paths
 from served import settings_at
 

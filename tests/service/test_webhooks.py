@@ -14,10 +14,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from everturn.errors import Corrupt, Denied, EverturnError, Invalid, Unavailable
-from everturn.service import webhooks
-from everturn.service.app import make_app
 from everturn.service.parts import Parts
-from everturn.service.protocol import Limits
+from everturn.service.web import webhooks
+from everturn.service.web.app import make_app
+from everturn.service.web.protocol import Limits
 from forges.senders import GITEA, GITHUB, GITLAB, SECRET, SENDERS, SIGNING, Sender, standard_signature
 from polling import wait_until
 from served import WAIT_S, Running, error_of, read_all, running, settings_at, status_of

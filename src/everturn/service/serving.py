@@ -17,16 +17,16 @@ from typing import Any
 
 import uvicorn
 
-from everturn.service.access import is_loopback
-from everturn.service.app import make_app
-from everturn.service.health import Readiness
-from everturn.service.listening import address_of, listen
 from everturn.service.offices import Admin
 from everturn.service.parts import Parts
-from everturn.service.protocol import Config, Limits
 from everturn.service.rounds import Rounds
 from everturn.service.sweeping import DailySweep
 from everturn.service.views.desk import Desk
+from everturn.service.web.access import is_loopback
+from everturn.service.web.app import make_app
+from everturn.service.web.health import Readiness
+from everturn.service.web.listening import address_of, listen
+from everturn.service.web.protocol import Config, Limits
 from everturn.service.worker import DeliveryWorker
 from everturn.settings import Settings
 from everturn.telemetry import get_logger

@@ -13,9 +13,9 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from everturn.journal.events import Ended, Event, Prompt, ToolResult, ToolUse
 from everturn.model import Claim
-from everturn.service.app import make_app
 from everturn.service.parts import Parts
 from everturn.service.views.desk import Desk
+from everturn.service.web.app import make_app
 from fleets import HOSTILE, serving
 from journals import said
 from mirrored import answered, called, resulted

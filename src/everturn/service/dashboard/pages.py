@@ -18,9 +18,9 @@ from everturn.service.dashboard.assets import serve_asset
 from everturn.service.dashboard.rendering import Renderer
 from everturn.service.dashboard.session import SessionDesk, SessionPages
 from everturn.service.dashboard.stream import News, Streams
-from everturn.service.problems import status_of
 from everturn.service.views.log import LogKind
 from everturn.service.views.values import DiskView, FleetView, Listed, LogPage, WatchdogView
+from everturn.service.web.problems import status_of
 from everturn.telemetry import Metrics, default_metrics
 
 ROWS = 100  # of claims and workdirs; more are counted, not shown

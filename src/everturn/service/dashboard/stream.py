@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from everturn.service.problems import explain
+from everturn.service.web.problems import explain
 
 MAX_STREAMS = 128
 BEAT_S = 15.0

@@ -13,12 +13,12 @@ from starlette.responses import Response
 
 from everturn.mirrors.hits import Filters, Found, Hit, Kind, Piece
 from everturn.mirrors.stats import By
-from everturn.service.problems import problems_of
 from everturn.service.views.desk import TURNS_ON_A_PAGE, Desk, StatsView
 from everturn.service.views.facts import seconds
 from everturn.service.views.log import MOST, LogKind
 from everturn.service.views.session import SessionPage
 from everturn.service.views.values import DiskView, FleetView, Listed, LogPage, WatchdogView
+from everturn.service.web.problems import problems_of
 
 LATEST = 4_102_444_800  # the end of the century
 

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from everturn.errors import EverturnError
-from everturn.service.problems import explain
+from everturn.service.web.problems import explain
 from everturn.settings import Settings
 from everturn.telemetry import Metrics, get_logger
 

@@ -24,7 +24,7 @@ from everturn.errors import Denied, EverturnError, Invalid, Unavailable
 from everturn.forges import FORGES, Delivery, Forge
 from everturn.model import ForgeName
 from everturn.service.parts import Parts
-from everturn.service.problems import explain, explain_error, problems_of
+from everturn.service.web.problems import explain, explain_error, problems_of
 from everturn.telemetry import get_logger
 
 HELD_BYTES = 128 << 20  # bodies that are being received or understood, all together

@@ -19,7 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from everturn.service.problems import explain, phrase
+from everturn.service.web.problems import explain, phrase
 
 STREAM = "everturn.stream"  # in the state of a request: its answer has no end, so that nobody waits for it
 

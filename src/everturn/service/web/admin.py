@@ -16,8 +16,8 @@ from everturn.housekeeping.freeing import Freed
 from everturn.housekeeping.removal import Fate
 from everturn.housekeeping.selection import Selection
 from everturn.service.offices import Compaction, Dropped
-from everturn.service.problems import problems_of
 from everturn.service.sweeping import SweepResult
+from everturn.service.web.problems import problems_of
 
 NAME_LENGTH = 2048
 SESSION_LENGTH = 128

@@ -18,15 +18,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from everturn.errors import EverturnError
-from everturn.service import admin, api, webhooks
-from everturn.service.access import Doorkeeper, Doors, is_loopback
 from everturn.service.dashboard import pages
 from everturn.service.dashboard.rendering import Renderer
-from everturn.service.guards import SMALL_BODY_BYTES, KnownHosts, Shield, SizeLimit, names_of
-from everturn.service.health import Readiness
 from everturn.service.parts import Parts
-from everturn.service.problems import explain, is_for_programs, phrase, problems_of, status_of
 from everturn.service.views.desk import Desk
+from everturn.service.web import admin, api, webhooks
+from everturn.service.web.access import Doorkeeper, Doors, is_loopback
+from everturn.service.web.guards import SMALL_BODY_BYTES, KnownHosts, Shield, SizeLimit, names_of
+from everturn.service.web.health import Readiness
+from everturn.service.web.problems import explain, is_for_programs, phrase, problems_of, status_of
 
 # These say in the API's document what is wanted; it is the doors that want it.
 _READ = (

@@ -11,8 +11,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from everturn.service.problems import explain
-from everturn.service.protocol import STREAM
+from everturn.service.web.problems import explain
+from everturn.service.web.protocol import STREAM
 from everturn.telemetry import get_logger
 
 SMALL_BODY_BYTES = 64 << 10  # what is asked of us, webhooks apart, is a few fields at most

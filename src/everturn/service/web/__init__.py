@@ -1,0 +1,1 @@
+"""What the service answers over HTTP: routes, who may use them, and what is refused before anybody reads it."""
