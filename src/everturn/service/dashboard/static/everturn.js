@@ -9,6 +9,7 @@
   const FIRST_PAUSE_S = 1;
   const LONGEST_PAUSE_S = 60;
   const SILENCE_S = 50; // three times as long as the service is silent
+  const SPREAD_S = 0.3; // those who hear of news at once do not all ask at once
   const AGES_S = 5;
   const UNITS = [[86400, "d"], [3600, "h"], [60, "min"]];
 
@@ -20,6 +21,7 @@
   let isAskedAgain = false;
   let failures = 0;
   let timer = 0;
+  let coming = null; // the next request, after news
   let silence = 0;
 
   // Ages
@@ -125,7 +127,9 @@
 
   const stop = () => {
     clearTimeout(timer);
+    clearTimeout(coming);
     clearTimeout(silence);
+    coming = null;
     stream?.close();
     stream = null;
     const request = asking;
@@ -175,6 +179,11 @@
     request.send();
   };
 
+  const askNow = () => {
+    coming = null;
+    ask();
+  };
+
   const hear = () => {
     failures = 0;
     tell("live");
@@ -191,7 +200,7 @@
     stream.addEventListener("beat", hear);
     stream.addEventListener("version", (event) => {
       hear();
-      if (event.data !== root.dataset.version) ask();
+      if (event.data !== root.dataset.version) coming ??= setTimeout(askNow, Math.random() * SPREAD_S * 1000);
     });
   };
 
