@@ -66,6 +66,11 @@ def test_the_check_makes_the_file(logbook: Logbook, path: Path) -> None:
     assert logbook.deliveries.page(1) == []
 
 
+def test_nobody_else_can_read_it(logbook: Logbook, path: Path) -> None:
+    logbook.check().result(10)
+    assert {each.stat().st_mode & 0o777 for each in path.parent.glob(f"{path.name}*")} == {0o600}
+
+
 @ACTS
 def test_a_newer_version_is_refused_and_left_alone(used: Path, act: Act, logbook: Logbook) -> None:
     change(used, "PRAGMA user_version = 2")

@@ -40,6 +40,7 @@ class LogbookFile:
             Invalid: A newer release made it, or another program.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own files beside it get its mode
         return databases.when_free(self._open_to_write, self._clock, self._ids)
 
     def _open_to_write(self, timeout_s: float) -> sqlite3.Connection:
