@@ -16,7 +16,6 @@ from everturn import NotFound, Run, Unavailable, WorkItem
 from everturn.clock import Ids, SystemClock
 from everturn.host.folders import RunFolders
 from everturn.journal.events import BeganAnew, Ended, Event, Prompt, Resumed, Shutdown, Started
-from everturn.journal.journal import Journal
 from everturn.journal.reading import Journals, RunJournal, RunRef
 from everturn.journal.shipping import Appender
 from everturn.log.objects import run as run_blocking
@@ -237,7 +236,7 @@ def leave(desk: Desk, monkeypatch: pytest.MonkeyPatch, *works: WorkItem) -> list
     for work in works:
         runs.append(desk.run(work, runtime=desk.runtime(journal_ship_s=3600)))
         with monkeypatch.context() as patch:
-            patch.setattr(Journal, "close", refuse)
+            patch.setattr(Appender, "append", refuse)
             patch.setattr(RunFolders, "leftovers", lambda _: [])
             finish(runs[-1])
     return runs

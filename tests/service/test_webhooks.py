@@ -160,12 +160,11 @@ def test_what_another_secret_signed_is_refused(parts: Parts, sender: Sender) -> 
     assert answer.status_code == 401
 
 
-def test_what_was_changed_on_the_way_is_refused(parts: Parts, sender: Sender) -> None:
-    if sender is GITLAB:
-        pytest.skip("its token says nothing of the body")
-    headers, body = sender.send(sender.issue)
-    answer = client(parts).post(f"/webhooks/{sender.name}", headers=headers, content=body + b" ")
-    assert answer.status_code == 401
+def test_what_was_changed_on_the_way_is_refused(parts: Parts) -> None:
+    for sender in (each for each in SENDERS if each is not GITLAB):  # its token says nothing of the body
+        headers, body = sender.send(sender.issue)
+        answer = client(parts).post(f"/webhooks/{sender.name}", headers=headers, content=body + b" ")
+        assert answer.status_code == 401
 
 
 def test_the_path_says_whom_a_webhook_is_from_and_no_header(parts: Parts) -> None:
