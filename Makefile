@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 SERVER := .venv-bench
 TOOLS  := .tools
 AXE    := 4.14.1
-WORKERS ?= 4
+WORKERS ?= 3
 
 # Compiling the tests with all that pytest writes into them takes as long as many of them: what is compiled is kept.
 unexport PYTHONDONTWRITEBYTECODE
