@@ -94,7 +94,8 @@ def test_any_number_may_wait_and_all_are_told_at_once() -> None:
         waiting = [asyncio.create_task(news.changed(0)) for _ in range(500)]
         elsewhere = asyncio.create_task(news.changed(0, "session-1"))
         await asyncio.sleep(0)
-        assert (news.waiting, threading.active_count()) == (501, threads)
+        assert news.waiting == 501
+        assert threading.active_count() <= threads  # those of earlier tests may end meanwhile
         thread = threading.Thread(target=news.tell, args=({None: "something"},))
         thread.start()
         assert set(await asyncio.gather(*waiting)) == {1}
