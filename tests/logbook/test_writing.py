@@ -159,7 +159,7 @@ def test_closing_writes_what_waits_and_leaves_no_thread(writer: Writer, file: Co
     writer.close()
     assert all(future.done() for future in futures)
     assert len(names(file)) == 1200
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # those of earlier tests may end meanwhile
     with pytest.raises(Unavailable, match="closed"):
         writer.submit(note("late"), must=True).result(0)
 
@@ -168,7 +168,7 @@ def test_nothing_runs_until_something_is_written(path: Path) -> None:
     before = threading.active_count()
     logbook = Logbook(path)
     logbook.deliveries.page(1)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # those of earlier tests may end meanwhile
     logbook.close()
 
 
