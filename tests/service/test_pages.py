@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from everturn.errors import Invalid, Unavailable
 from everturn.service.dashboard import words
 from everturn.service.dashboard.assets import assets
-from everturn.service.dashboard.rendering import POLICY
+from everturn.service.web.guards import PAGE_POLICY
 from fleets import HOUR_S, NOW, FakeDesk, app_of, fleet_of, hostile_fleet, watchdog
 
 PAGES = ("/", "/sessions", "/search?q=coupons", "/disk", "/log")
@@ -250,11 +250,11 @@ def test_a_page_can_be_read_by_programs_that_read_aloud(page: str, tmp_path: Pat
 @EACH_PAGE
 def test_a_page_forbids_what_it_does_not_need(page: str, tmp_path: Path) -> None:
     headers = client(fleet_of(1), tmp_path).get(page).headers
-    assert headers["content-security-policy"] == POLICY
+    assert headers["content-security-policy"] == PAGE_POLICY
     assert headers["cache-control"] == "no-store"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
-    assert "unsafe" not in POLICY
+    assert "unsafe" not in PAGE_POLICY
 
 
 def test_files_that_pages_refer_to_are_kept_until_they_change(tmp_path: Path) -> None:

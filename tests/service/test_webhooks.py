@@ -14,6 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from everturn.errors import Corrupt, Denied, EverturnError, Invalid, Unavailable
+from everturn.forges import FORGES
 from everturn.service.parts import Parts
 from everturn.service.web import webhooks
 from everturn.service.web.app import make_app
@@ -146,7 +147,7 @@ def test_a_webhook_without_a_signature_is_refused_before_its_body_is_read(servic
 @pytest.mark.parametrize("named", ["", " ", "sha256=", "sha256=00", "x", "\x7f", "é"])
 def test_a_wrong_signature_is_refused(parts: Parts, sender: Sender, named: str) -> None:
     headers, body = sender.send(sender.issue)
-    (signed,) = webhooks.SENDERS[sender.name].signed_by[-1:]
+    (signed,) = FORGES[sender.name].signed_by[-1:]
     headers = {**headers, signed: named.encode("latin-1")}  # type: ignore[dict-item]
     answer = client(parts).post(f"/webhooks/{sender.name}", headers=headers, content=body)
     assert answer.status_code == 401
@@ -411,7 +412,7 @@ def test_refusals_are_logged_and_counted_without_what_was_sent(
     (line,) = [orjson.loads(each.message) for each in caplog.records if "webhook_refused" in each.message]
     assert (line["forge"], line["status"]) == (sender.name, 401)
     assert counter._value.get() == before + 1
-    signed = {value for name, value in headers.items() if name.lower() in webhooks.SENDERS[sender.name].signed_by}
+    signed = {value for name, value in headers.items() if name.lower() in FORGES[sender.name].signed_by}
     assert not any(each in caplog.text for each in ("hunter", SECRET, *signed))
 
 

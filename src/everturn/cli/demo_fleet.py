@@ -6,6 +6,7 @@ import dataclasses
 import signal
 import sys
 import threading
+from abc import ABC, abstractmethod
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,7 +69,7 @@ def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-class _Speaker:
+class _Speaker(ABC):
     """Tells what happens, from whichever thread. When nobody listens any more, all of it ends."""
 
     def __init__(self) -> None:
@@ -89,8 +90,9 @@ class _Speaker:
     def conclude(self, report: FleetReport) -> None:
         self._tell("demo", {"event": "ended", **dataclasses.asdict(report)})
 
+    @abstractmethod
     def _tell(self, who: str, event: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Tell what somebody did."""
 
 
 class _Events(_Speaker):

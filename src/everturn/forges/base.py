@@ -67,9 +67,17 @@ class Delivery:
 
 
 class Forge(Protocol):
-    """How one kind of forge speaks. Pure: nothing is asked for, nothing is kept."""
+    """How one kind of forge speaks. Pure: nothing is asked for, nothing is kept.
+
+    Attributes:
+        name: Which one it is.
+        signed_by: The headers of which one at least has to be there, in small letters.
+        content_types: How it sends webhooks.
+    """
 
     name: ForgeName
+    signed_by: tuple[str, ...]
+    content_types: tuple[str, ...]
 
     def verify(self, headers: Headers, body: bytes, secrets: Sequence[str], now: float) -> None:
         """Return if a webhook was signed with one of our secrets. Takes the same time for every wrong signature.

@@ -34,6 +34,8 @@ class Dialect:
         prefix: What its own headers begin with, in small letters.
         others: The events that it has and that end no work.
         pull_refs: Under which refs it keeps a pull request, with `{number}` in them.
+        signed_by: See `Forge`. So for the next.
+        content_types: How it sends webhooks.
     """
 
     name: ForgeName
@@ -41,6 +43,8 @@ class Dialect:
     prefix: str
     others: frozenset[str]
     pull_refs: tuple[str, ...]
+    signed_by: tuple[str, ...]
+    content_types: tuple[str, ...] = (JSON, FORM)
 
     def __init__(self) -> None:
         self._readers = {

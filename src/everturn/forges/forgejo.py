@@ -19,3 +19,4 @@ class Forgejo(Gitea):
     title = "Forgejo"
     prefix = "x-forgejo"
     others = events.FORGEJO
+    signed_by: tuple[str, ...] = ("x-forgejo-signature",)

@@ -25,9 +25,10 @@ class Gitea(Dialect):
     prefix = "x-gitea"
     others = events.GITEA
     pull_refs = ("refs/pull/{number}/head",)
+    signed_by: tuple[str, ...] = ("x-gitea-signature",)
 
     def verify(self, headers: Headers, body: bytes, secrets: Sequence[str], now: float) -> None:  # noqa: ARG002
         """Return if the JSON was signed: that is what Gitea signs, even where it sends a form. See `Forge.verify`."""
-        header = f"{self.prefix}-signature"
+        (header,) = self.signed_by
         payload = form_payload(body) if content_type_of(headers) == FORM else None
         check_hex(header, headers.get(header), body if payload is None else payload, secrets)

@@ -27,6 +27,7 @@ class GitHub(Dialect):
     prefix = "x-github"
     others = events.GITHUB
     pull_refs = ("refs/pull/{number}/head", "refs/pull/{number}/merge")
+    signed_by: tuple[str, ...] = (_HEADER,)
 
     def verify(self, headers: Headers, body: bytes, secrets: Sequence[str], now: float) -> None:  # noqa: ARG002
         """Return if the body was signed, as it came; see `Forge.verify`."""

@@ -41,6 +41,8 @@ class GitLab:
     """GitLab. It implements `Forge`."""
 
     name: ForgeName = "gitlab"
+    signed_by: tuple[str, ...] = ("webhook-signature", _TOKEN)
+    content_types: tuple[str, ...] = (JSON,)
 
     def verify(self, headers: Headers, body: bytes, secrets: Sequence[str], now: float) -> None:
         """Return if a webhook has the secret token, or a signature; see `Forge.verify`.

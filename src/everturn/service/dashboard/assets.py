@@ -60,7 +60,7 @@ async def serve_asset(request: Request) -> Response:
     if found is None:
         return PlainTextResponse("there is no such file\n", 404)
     keep = f"public, max-age={_YEAR_S}, immutable" if request.query_params.get("v") == found.digest else "no-cache"
-    headers = {"Cache-Control": keep, "ETag": f'"{found.digest}"', "X-Content-Type-Options": "nosniff"}
+    headers = {"Cache-Control": keep, "ETag": f'"{found.digest}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     return Response(found.data, media_type=found.media_type, headers=headers)

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from everturn.clock import Clock, SystemClock
 from everturn.errors import EverturnError, Invalid, Unavailable
 from everturn.mirrors.hits import Filters, Found, Kind
 from everturn.service.dashboard import words
@@ -21,7 +20,7 @@ from everturn.service.dashboard.stream import News, Streams
 from everturn.service.views.log import LogKind
 from everturn.service.views.values import DiskView, FleetView, Listed, LogPage, WatchdogView
 from everturn.service.web.problems import status_of
-from everturn.telemetry import Metrics, default_metrics
+from everturn.telemetry import Metrics
 
 ROWS = 100  # of claims and workdirs; more are counted, not shown
 SESSIONS_ON_A_PAGE = 50
@@ -55,17 +54,16 @@ class FleetDesk(News, SessionDesk, Protocol):
     def log(self, kind: LogKind | None, limit: int, before: str | None) -> LogPage: ...  # noqa: D102
 
 
-def routes(desk: FleetDesk, *, clock: Clock | None = None, metrics: Metrics | None = None) -> list[BaseRoute]:
+def routes(desk: FleetDesk, renderer: Renderer, metrics: Metrics) -> list[BaseRoute]:
     """Return where the pages are, what they are made up with, and the stream that tells of news.
 
     Args:
         desk: Knows what they show.
-        clock: Tells the time that ages are reckoned from.
+        renderer: Makes them.
         metrics: Where streams are counted.
     """
-    renderer = Renderer(clock or SystemClock(), desk.version)
     pages = Pages(desk, renderer)
-    streams = Streams(desk, (metrics or default_metrics()).dashboard_streams)
+    streams = Streams(desk, metrics.dashboard_streams)
     shown: dict[str, Handler] = {
         "/": pages.fleet,
         "/sessions": pages.sessions,

@@ -1,12 +1,13 @@
-"""How pages are made: the templates, what they all know, and the headers that pages carry.
+"""How pages are made: the templates, and what they all know.
 
-Everything goes through the templates, which escape it and take control characters out. A policy in the headers
-forbids what should not be there anyway: scripts and styles in the page, anything from elsewhere, and frames.
+Everything goes through the templates, which escape it and take control characters out. What the service
+puts on pages, a policy, forbids what should not be there anyway: scripts and styles in the page, anything from
+elsewhere, and frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -19,28 +20,7 @@ from everturn.conversations import page, wording
 from everturn.service.dashboard import charts, words
 from everturn.service.dashboard.assets import assets
 
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    )
-)
-HEADERS: Mapping[str, str] = {
-    "Content-Security-Policy": POLICY,
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Robots-Tag": "noindex",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
+_HEADERS = {"X-Robots-Tag": "noindex"}  # all others are those of every response; see `everturn.service.web.guards`
 NAVIGATION = (("/", "Fleet"), ("/sessions", "Sessions"), ("/search", "Search"), ("/disk", "Disk"), ("/log", "Log"))
 
 
@@ -83,7 +63,7 @@ class Renderer:
             values: What the template shows.
         """
         told = {"now": self._clock.now(), "here": request.url.path, "version": version, "news": news, **values}
-        return HTMLResponse(environment().get_template(template).render(told), status, HEADERS)
+        return HTMLResponse(environment().get_template(template).render(told), status, _HEADERS)
 
     def error(self, request: Request, status: int, message: str, hint: str) -> HTMLResponse:
         """Return a page that says why there is none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -214,21 +214,8 @@ def _found(found: Found) -> FoundView:
 
 
 def _hit(hit: Hit) -> HitView:
-    return HitView(
-        work=hit.work,
-        run_id=hit.run_id,
-        turn=hit.turn,
-        seq=hit.seq,
-        at=seconds(hit.at),
-        kind=hit.kind,
-        tool=hit.tool,
-        agent=hit.agent,
-        repo=hit.repo,
-        session_id=hit.session_id,
-        worker=hit.worker,
-        score=hit.score,
-        excerpt=hit.excerpt,
-    )
+    told: dict[str, Any] = {each.name: getattr(hit, each.name) for each in fields(HitView)}
+    return HitView(**{**told, "at": seconds(hit.at)})
 
 
 def _ms(at: float | None) -> int | None:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from everturn.errors import EverturnError
+from everturn.forges import FORGES
 from everturn.service.dashboard import pages
 from everturn.service.dashboard.rendering import Renderer
 from everturn.service.parts import Parts
@@ -85,7 +86,7 @@ def make_app(
     host = host or settings.serve_host
     names = names_of((host, settings.serve_host), settings.serve_names, is_loopback=is_loopback(host))
     keeper = Doorkeeper(settings, parts.metrics)
-    limits = {f"/webhooks/{name}": settings.webhook_limit_bytes for name in webhooks.SENDERS}
+    limits = {f"/webhooks/{name}": settings.webhook_limit_bytes for name in FORGES}
     app = FastAPI(
         title="Everturn",
         version=version("everturn"),
@@ -118,8 +119,8 @@ def make_app(
 def _seat(app: FastAPI, desk: Desk, parts: Parts) -> None:
     """Add the API and the pages; their errors look like pages, too."""
     app.include_router(api.router(desk), dependencies=_READ)
-    app.router.routes.extend(pages.routes(desk, clock=parts.clock, metrics=parts.metrics))
-    app.state.renderer = Renderer(parts.clock, desk.version)
+    app.state.renderer = renderer = Renderer(parts.clock, desk.version)
+    app.router.routes.extend(pages.routes(desk, renderer, parts.metrics))
 
 
 def _own(parts: Parts, readiness: Readiness | None) -> APIRouter:

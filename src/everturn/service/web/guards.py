@@ -21,9 +21,19 @@ HEAD_BYTES = 32 << 10
 TRACED = 12  # frames of an exception that nobody expected
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+PAGE_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
 )
 _POLICY = "default-src 'none'; frame-ancestors 'none'"
 _HEADERS = {
@@ -106,7 +116,7 @@ class _WayOut:
         media_type = headers.get("content-type", "").partition(";")[0].strip()
         for name, value in _HEADERS.items():
             headers.setdefault(name, value)
-        headers.setdefault("content-security-policy", _PAGE_POLICY if media_type == "text/html" else _POLICY)
+        headers.setdefault("content-security-policy", PAGE_POLICY if media_type == "text/html" else _POLICY)
         if media_type == "text/event-stream":
             self._scope.setdefault("state", {})[STREAM] = True
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from anyio import CapacityLimiter
@@ -22,7 +21,8 @@ from starlette.responses import JSONResponse, Response
 
 from everturn.errors import Denied, EverturnError, Invalid, Unavailable
 from everturn.forges import FORGES, Delivery, Forge
-from everturn.model import ForgeName
+from everturn.forges.payloads import FORM, JSON, content_type_of
+from everturn.logbook.entries import Answer
 from everturn.service.parts import Parts
 from everturn.service.web.problems import explain, explain_error, problems_of
 from everturn.telemetry import get_logger
@@ -32,35 +32,9 @@ FREE_BYTES = 128 << 10  # of each body, not counted: large ones that never end d
 AT_ONCE = 4  # large ones that are understood; in no thread that pages wait in
 ANSWER_S = 9.0  # forges wait for ten seconds
 
-_JSON, _FORM = "application/json", "application/x-www-form-urlencoded"
 _LARGE_BYTES = 64 << 10  # what takes longer than a moment to understand
 _OURS = ("x-github-", "x-hub-", "x-gitea-", "x-forgejo-", "x-gitlab-", "webhook-")
 _OURS_TOO = ("content-type", "idempotency-key")
-
-Answer = Literal["queued", "duplicate", "ignored"]
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """What is known of a forge before one of its webhooks is read.
-
-    Attributes:
-        forge: Which one.
-        signed_by: The headers of which one at least has to be there.
-        content_types: How it sends webhooks.
-    """
-
-    forge: Forge
-    signed_by: tuple[str, ...]
-    content_types: tuple[str, ...] = (_JSON, _FORM)
-
-
-SENDERS: Mapping[ForgeName, Sender] = {
-    "github": Sender(FORGES["github"], ("x-hub-signature-256",)),
-    "gitea": Sender(FORGES["gitea"], ("x-gitea-signature",)),
-    "forgejo": Sender(FORGES["forgejo"], ("x-forgejo-signature",)),
-    "gitlab": Sender(FORGES["gitlab"], ("webhook-signature", "x-gitlab-token"), (_JSON,)),
-}
 
 
 class Receipt(BaseModel):
@@ -105,25 +79,24 @@ class Reception:
         self._turns = CapacityLimiter(AT_ONCE)
         self._log = get_logger()
 
-    async def take(self, sender: Sender, request: Request) -> Response:
+    async def take(self, forge: Forge, request: Request) -> Response:
         """Take a webhook, and answer it. What it asks for is durable by then.
 
         Args:
-            sender: Whom it should be from.
+            forge: Whom it should be from.
             request: The webhook.
         """
         metrics = self._parts.metrics
         begun = self._parts.clock.elapsed()
-        forge = sender.forge.name
         try:
-            delivery, answer = await self._note(sender, request)
+            delivery, answer = await self._note(forge, request)
         except Turned as error:
             metrics.webhooks.labels("refused").inc()
-            self._log.warning("webhook_refused", forge=forge, status=error.status, reason=error.message)
+            self._log.warning("webhook_refused", forge=forge.name, status=error.status, reason=error.message)
             return explain_error(error, status=error.status)
         except EverturnError as error:
             metrics.webhooks.labels("failed").inc()
-            self._log.error("webhook_failed", forge=forge, reason=error.message)
+            self._log.error("webhook_failed", forge=forge.name, reason=error.message)
             return explain(
                 503, "the webhook could not be noted", "send it again in a while; the service's log says why"
             )
@@ -131,35 +104,35 @@ class Reception:
             metrics.webhook_seconds.observe(self._parts.clock.elapsed() - begun)
         metrics.webhooks.labels(answer).inc()
         self._log.info(
-            "webhook_answered", forge=forge, delivery=delivery.delivery_id, kind=delivery.event, answer=answer
+            "webhook_answered", forge=forge.name, delivery=delivery.delivery_id, kind=delivery.event, answer=answer
         )
         receipt = Receipt(status=answer, delivery=delivery.delivery_id, reason=delivery.ignored)
         return JSONResponse(receipt.model_dump(), 202 if answer == "queued" else 200)
 
-    async def _note(self, sender: Sender, request: Request) -> tuple[Delivery, Answer]:
-        secrets = self._parts.settings.secrets_of(sender.forge.name)
+    async def _note(self, forge: Forge, request: Request) -> tuple[Delivery, Answer]:
+        secrets = self._parts.settings.secrets_of(forge.name)
         if not secrets:
             hint = "set EVERTURN_WEBHOOK_SECRETS to take them"
-            raise Turned(403, f"webhooks of {sender.forge.name} are off", hint=hint)
+            raise Turned(403, f"webhooks of {forge.name} are off", hint=hint)
         headers = _headers(request)
-        _check_headers(sender, headers)
+        _check_headers(forge, headers)
         with self._held() as hold:
             body = await _receive(request, hold)
             if len(body) > _LARGE_BYTES:
-                delivery = await run_sync(self._understand, sender, headers, body, secrets, limiter=self._turns)
+                delivery = await run_sync(self._understand, forge, headers, body, secrets, limiter=self._turns)
             else:
-                delivery = self._understand(sender, headers, body, secrets)
+                delivery = self._understand(forge, headers, body, secrets)
         return delivery, await self._keep(delivery)
 
     def _understand(
-        self, sender: Sender, headers: Mapping[str, str], body: bytes, secrets: tuple[str, ...]
+        self, forge: Forge, headers: Mapping[str, str], body: bytes, secrets: tuple[str, ...]
     ) -> Delivery:
         try:
-            sender.forge.verify(headers, body, secrets, self._parts.clock.now())
+            forge.verify(headers, body, secrets, self._parts.clock.now())
         except Denied as error:
             raise Turned(401, error.message, hint=error.hint) from None
         try:
-            return sender.forge.read(headers, body)
+            return forge.read(headers, body)
         except Invalid as error:
             raise Turned(422 if _is_object(headers, body) else 400, error.message, hint=error.hint) from None
 
@@ -212,10 +185,10 @@ def router(parts: Parts, wake: Callable[[], None]) -> APIRouter:
     """
     reception = Reception(parts, wake, HELD_BYTES)
     made = APIRouter(prefix="/webhooks", tags=["webhooks"])
-    for name, sender in SENDERS.items():
+    for name, forge in FORGES.items():
         made.add_api_route(
             f"/{name}",
-            _endpoint(reception, sender),
+            _endpoint(reception, forge),
             methods=["POST"],
             status_code=202,
             name=f"{name} webhook",
@@ -227,32 +200,32 @@ def router(parts: Parts, wake: Callable[[], None]) -> APIRouter:
                 202: {"model": Receipt, "description": "It will be done, whatever happens to the service"},
                 **problems_of(400, 401, 403, 408, 413, 415, 422, 503),
             },
-            openapi_extra=_described(sender),
+            openapi_extra=_described(forge),
         )
     return made
 
 
-def _endpoint(reception: Reception, sender: Sender) -> Callable[[Request], Any]:
+def _endpoint(reception: Reception, forge: Forge) -> Callable[[Request], Any]:
     async def take(request: Request) -> Response:
-        return await reception.take(sender, request)
+        return await reception.take(forge, request)
 
     return take
 
 
-def _described(sender: Sender) -> dict[str, Any]:
+def _described(forge: Forge) -> dict[str, Any]:
     """Return what the API's document says of the headers and the body, which we read ourselves."""
     schemas = {
-        _JSON: {"type": "object"},
-        _FORM: {"type": "object", "properties": {"payload": {"type": "string"}}, "required": ["payload"]},
+        JSON: {"type": "object"},
+        FORM: {"type": "object", "properties": {"payload": {"type": "string"}}, "required": ["payload"]},
     }
     return {
         "parameters": [
-            {"name": each, "in": "header", "required": len(sender.signed_by) == 1, "schema": {"type": "string"}}
-            for each in sender.signed_by
+            {"name": each, "in": "header", "required": len(forge.signed_by) == 1, "schema": {"type": "string"}}
+            for each in forge.signed_by
         ],
         "requestBody": {
             "required": True,
-            "content": {kind: {"schema": schemas[kind]} for kind in sender.content_types},
+            "content": {kind: {"schema": schemas[kind]} for kind in forge.content_types},
         },
     }
 
@@ -271,14 +244,13 @@ def _headers(request: Request) -> dict[str, str]:
     return found
 
 
-def _check_headers(sender: Sender, headers: Mapping[str, str]) -> None:
-    if not any(headers.get(name) for name in sender.signed_by):
-        wanted = " or ".join(sender.signed_by)
+def _check_headers(forge: Forge, headers: Mapping[str, str]) -> None:
+    if not any(headers.get(name) for name in forge.signed_by):
+        wanted = " or ".join(forge.signed_by)
         hint = "give the forge the secret that is set here; see docs/webhooks.md"
         raise Turned(401, f"the webhook is not signed: there is no {wanted}", hint=hint)
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in sender.content_types:
-        raise Turned(415, f"the content type is not {' or '.join(sender.content_types)}", hint="set it at the forge")
+    if content_type_of(headers) not in forge.content_types:
+        raise Turned(415, f"the content type is not {' or '.join(forge.content_types)}", hint="set it at the forge")
 
 
 async def _receive(request: Request, hold: Callable[[int], None]) -> bytes:
@@ -291,7 +263,7 @@ async def _receive(request: Request, hold: Callable[[int], None]) -> bytes:
 
 def _is_object(headers: Mapping[str, str], body: bytes) -> bool:
     """Tell whether a body is what it says it is, whatever may be missing in it."""
-    if headers["content-type"].lower().startswith(_FORM):
+    if content_type_of(headers) == FORM:
         return body.startswith(b"payload=")
     try:
         return isinstance(orjson.loads(body), dict)
