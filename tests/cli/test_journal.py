@@ -181,6 +181,7 @@ def test_tool_calls_and_subagents_are_shown_as_for_sessions(journal: Command, st
     assert "command: exit 1" in journal("show", WORK, "--full").out
 
 
+@pytest.mark.slow
 def test_nothing_in_a_journal_controls_the_terminal(journal: Command, store: JournalStore) -> None:
     hostile = Started(FIRST, WORK, HOSTILE, 1, HOSTILE, HOSTILE)
     events: list[Event] = [

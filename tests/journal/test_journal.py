@@ -121,6 +121,7 @@ def test_a_part_is_about_as_large_as_a_frame_and_a_line_is_never_cut(desk: Desk)
     assert desk.stored().tail == 4
 
 
+@pytest.mark.slow
 def test_a_line_of_50_mb_is_an_event_like_any_other(desk: Desk) -> None:
     journal = desk.open()
     large = delta(1, "x" * 50_000_000)

@@ -158,6 +158,7 @@ def test_a_server_that_stays_silent_is_unavailable_within_15_seconds(credentials
         assert time.monotonic() - began < 16
 
 
+@pytest.mark.slow
 def test_without_credentials_it_is_denied(dynamo: Dynamo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     registry = DynamoDbRegistry("table", settings=dynamo.settings)
