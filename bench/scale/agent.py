@@ -30,6 +30,7 @@ from everturn.journal.leftovers import Leftover
 from everturn.journal.messages import Scribe
 from everturn.journal.reading import RunRef
 from everturn.log.encryption import SealedObjects
+from everturn.log.objects import BlockingObjects
 from everturn.log.objects import run as run_blocking
 from everturn.log.stores import admit
 from everturn.model import Claim, Holder, WorkItem
@@ -72,6 +73,7 @@ class Asked:
 
     Attributes:
         tally: Of S3.
+        read: Of S3, by whoever looks afterwards whether all of it is there.
         requests: Of DynamoDB, by operation.
         units: Of DynamoDB, read and write.
         item_bytes: How large the agent's item is.
@@ -84,6 +86,7 @@ class Asked:
     """
 
     tally: Tally
+    read: Tally
     requests: Counter[str]
     units: Counter[str]
     item_bytes: int
@@ -95,17 +98,18 @@ class Asked:
     seconds: float
 
 
-def simulate(number: int, hour: Hour) -> Asked:
+def simulate(number: int, hour: Hour, objects: BlockingObjects | None = None) -> Asked:
     """Simulate an agent, the same whenever it is asked for.
 
     Args:
         number: Which one. It decides where in the recordings it begins, and all its ids.
         hour: What.
+        objects: Where the store really is, if not in memory. It has to be empty.
     """
     clock = ManualClock(boot=Ids(number).session_id())  # as long as Linux's
     turns = Turns(clock)
     with tempfile.TemporaryDirectory(prefix="everturn-scale-") as folder, turns.taken():
-        agent = _Agent(number, hour, clock, turns, Path(folder))
+        agent = _Agent(number, hour, clock, turns, Path(folder), objects)
         asked = anyio.run(agent.live)
     if turns.running:
         raise RuntimeError(f"still running: {turns.running}")
@@ -113,7 +117,15 @@ def simulate(number: int, hour: Hour) -> Asked:
 
 
 class _Agent:
-    def __init__(self, number: int, hour: Hour, clock: ManualClock, turns: Turns, folder: Path) -> None:
+    def __init__(
+        self,
+        number: int,
+        hour: Hour,
+        clock: ManualClock,
+        turns: Turns,
+        folder: Path,
+        objects: BlockingObjects | None,
+    ) -> None:
         self._number = number
         self._hour = hour
         self._clock = clock
@@ -122,7 +134,7 @@ class _Agent:
         self._ids = Ids(number)
         self._work = WorkItem.task(f"{number:06}")
         self._phase = RUN
-        self._bucket = Bucket(clock, self._purpose)
+        self._bucket = Bucket(clock, self._purpose, objects)
         self._table = TableClient(clock)
         self._frames = 0
         self._entries = 0
@@ -136,7 +148,8 @@ class _Agent:
             await self._run(worker, frames, began + number * share_s, share_s)
         item = self._table.table[self._work.key]
         asked = Asked(
-            tally=replace(self._bucket.tally),
+            tally=self._bucket.tally,
+            read=Tally(),
             requests=Counter(self._table.requests),
             units=Counter(self._table.units),
             item_bytes=size_of(item),
@@ -147,7 +160,7 @@ class _Agent:
             loaded=0,
             seconds=self._clock.elapsed() - began,
         )
-        self._bucket.tally = Tally()  # what is read from here on is our own doing
+        self._bucket.tally = asked.read
         return replace(asked, loaded=await self._load(item))
 
     async def _run(self, worker: _Worker, frames: Sequence[Frame], began: float, share_s: float) -> None:
@@ -234,8 +247,10 @@ class _Agent:
         worker = _Worker("reader", self._bucket, self._table, self._hour, self._clock, self._ids)
         key: SessionKey = {"project_key": "-home-dev-project", "session_id": item["session_id"]["S"]}
         async with worker.claimed(self._work.key, 0) as store:
-            subkeys = [{**key, "subpath": subpath} for subpath in await store.list_subkeys(key)]
-            return sum([len(await store.load(each) or ()) for each in (key, *subkeys)])  # type: ignore[arg-type]
+            found = len(await store.load(key) or ())
+            for subpath in await store.list_subkeys(key):
+                found += len(await store.load({**key, "subpath": subpath}) or ())
+        return found
 
     def _first(self, claim: Claim, progress: Progress, worker: _Worker) -> Iterator[Any]:
         before = None if claim.previous is None else claim.previous.run_id

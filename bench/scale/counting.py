@@ -48,12 +48,15 @@ class Bucket:
     Args:
         clock: When objects were written.
         purpose: Says what a request for a key is for.
+        objects: Where they really are, if not in memory.
     """
 
-    def __init__(self, clock: ManualClock, purpose: Callable[[str], str]) -> None:
+    def __init__(
+        self, clock: ManualClock, purpose: Callable[[str], str], objects: BlockingObjects | None = None
+    ) -> None:
         self._clock = clock
         self._purpose = purpose
-        self._objects = BlockingObjects(MemoryStore(), "memory://", clock)
+        self._objects = objects or BlockingObjects(MemoryStore(), "memory://", clock)
         self._modified_ms: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -162,17 +162,12 @@ class Turns:
             Lock=threading.Lock,
             Thread=threading.Thread,
         )
-        patches = [patch.object(module, "threading", stand_in) for module in _WAITING]
-        patches += [
-            patch.object(module, "start_thread", self.start) for module in _WAITING if hasattr(module, "start_thread")
-        ]
-        for each in patches:
-            each.start()
-        try:
+        with ExitStack() as patches:
+            for module in _WAITING:
+                patches.enter_context(patch.object(module, "threading", stand_in))
+                if hasattr(module, "start_thread"):
+                    patches.enter_context(patch.object(module, "start_thread", self.start))
             yield
-        finally:
-            for each in patches:
-                each.stop()
 
 
 class _Condition:
@@ -187,8 +182,8 @@ class _Condition:
     def __enter__(self) -> bool:
         return self._lock.__enter__()
 
-    def __exit__(self, *error: object) -> None:
-        self._lock.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:
         waiter = Waiter()

@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from bench.counting import Counts
 from bench.report import as_text
 from bench.scale import report
 from bench.scale.__main__ import PAGE, RESULTS
@@ -19,13 +20,17 @@ from bench.scale.fleet import Fleet
 from bench.scale.run import PROBE, SCENARIOS, SWEPT, Row, figures, row_of, sweep, total
 from bench.scale.spread import spreads
 from bench.scale.turns import Turns
+from bench.servers import Server
 
 from everturn.clock import Clock, Ids, ManualClock
 from everturn.errors import Held
 from everturn.log.objects import run
+from everturn.log.stores import locate
 from everturn.model import Holder, WorkItem
 from everturn.registry import DynamoDbRegistry
 from everturn.runner import lease
+from everturn.settings import Settings
+from everturn.testing import LoopbackS3
 from registry.dynamo import Dynamo, DynamoPlace
 
 BYTES = ("sent_bytes", "fetched_bytes", "kept_bytes")  # another release of a compressor may make others
@@ -151,6 +156,27 @@ def test_requests_are_counted_as_s3_does() -> None:
     }
     assert (bucket.tally.sent["a"], bucket.tally.fetched["a"]) == (4, 2)
     assert bucket.kept_bytes == Counter(b=1)
+
+
+@pytest.mark.slow
+def test_a_server_counts_the_same_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    with LoopbackS3.start(wrap=Counts().wsgi) as loopback:
+        for name, value in loopback.environment.items():
+            monkeypatch.setenv(name, value)
+        server = Server(loopback.url)
+        server.make_bucket("agents")
+        server.take_counts()
+        asked = simulate(0, Hour(seconds=80.0), locate("s3://agents/everturn", Settings.load()))
+        arrived = server.take_counts()
+    counted = Counter[str]()
+    for tally in (asked.tally, asked.read):
+        for (_, kind), count in tally.requests.items():
+            counted[kind] += count
+    assert {kind: arrived[kind] for kind in ("PUT", "GET", "LIST")} == {
+        kind: counted[kind] for kind in ("PUT", "GET", "LIST")
+    }
+    assert counted["PUT"] > 50
+    assert arrived["bytes_in"] == pytest.approx(asked.tally.sent.total(), rel=0.01)
 
 
 def test_objects_are_as_old_as_the_clock_says() -> None:
