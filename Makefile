@@ -12,7 +12,7 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service
+.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service scale
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +110,9 @@ bench-journal: $(STAMP) $(SERVER)/.installed ## Measure the journal, rebuilding 
 bench-service: $(STAMP) ## Measure webhooks with a kill in the middle, and how soon the dashboard answers
 	@$(BIN)/python -m bench.service.load
 	@$(BIN)/python -m bench.service.dashboard $(ARGS)
+
+scale: $(STAMP) ## Simulate what fleets ask of AWS, and what that costs; writes docs/scale.md
+	@$(BIN)/python -m bench.scale
 
 record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes
 	@$(BIN)/python -m bench.record
