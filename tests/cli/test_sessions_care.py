@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pty
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from everturn.cli.app import _run
+from cli.console import Console
 from everturn.log import reader, stock
 from everturn.log.names import Span, part
 from everturn.log.objects import run
@@ -50,34 +48,6 @@ def write(path: Path, entries: list[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     return path
-
-
-class Console:
-    """The command, run in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self.error = ""
-
-    def __call__(self, *arguments: str | Path, code: int = 0) -> str:
-        """Run it, check its exit code, and return what it printed."""
-        self._capsys.readouterr()
-        returned = _run(["sessions", *map(str, arguments)])
-        output, self.error = self._capsys.readouterr()
-        assert returned == code, output + self.error
-        return output
-
-    def json(self, *arguments: str | Path, code: int = 0) -> list[dict[str, Any]]:
-        """Run it with `--json`, and return the objects it printed."""
-        return [json.loads(line) for line in self(*arguments, "--json", code=code).splitlines()]
-
-
-@pytest.fixture
-def sessions(capsys: pytest.CaptureFixture[str]) -> Iterator[Console]:
-    logger = logging.getLogger("everturn")
-    before = (logger.handlers, logger.level, logger.propagate)
-    yield Console(capsys)
-    logger.handlers, logger.level, logger.propagate = before
 
 
 # --- verify ---------------------------------------------------------------------------------------------------------

@@ -114,14 +114,16 @@ def _client(url: str, label: str, settings: Settings) -> Any:
     except ImportError:
         raise Invalid(f"reading {label} needs redis", hint="pip install 'everturn[redis]'") from None
     try:
-        return client.from_url(
+        made = client.from_url(
             url,
             decode_responses=False,
             socket_connect_timeout=settings.request_timeout_s,
             socket_timeout=settings.transfer_timeout_s,
         )
+        made.connection_pool.make_connection()  # which connects to nothing, but looks at the parameters
     except (ValueError, TypeError):  # their text may hold the password
         raise Invalid(f"the URL of {label} cannot be used", hint="use redis://host:6379/0?prefix=…") from None
+    return made
 
 
 def _text(data: bytes) -> str:
