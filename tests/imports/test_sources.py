@@ -7,14 +7,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
 import pytest
 from redis.exceptions import MovedError
 
 from everturn import Settings
 from everturn.errors import Conflict, Denied, EverturnError, Invalid, NotFound, Unavailable
+from everturn.log.objects import run
+from everturn.transcripts.archive import SessionRef
 from everturn.upkeep.importing import find_in, select
 from everturn.upkeep.sources import open_source
 from everturn.upkeep.sources.base import label_of, split_url
+from everturn.upkeep.verification import verify_session
 from imports.adapters import PostgresAdapter, RedisAdapter, S3Adapter
 from imports.servers import Server, postgres_url
 from imports.test_importing import OTHER, PROJECT, SUBPATH, bring, loaded, memory, results
@@ -185,7 +189,8 @@ def test_whatever_the_prefix_only_its_sessions_are_found(redis_place: Server, pr
     ours.append(PROJECT, SESSION, [said(1)], SUBPATH)
     ours.append(PROJECT, SESSION, [said(1)])
     RedisAdapter(redis_place, "tax").append("-srv-b", OTHER, [said(1)])
-    ours.client.set(b"\xff\xfe", "not ours")
+    ours.client.rpush(b"\xff\xfe", "not ours")
+    ours.client.set(f"{ours.prefix}user:{OTHER}", "not ours either")
     try:
         url = ours.url.partition("?")[0] + f"?prefix={prefix.replace('?', '%3F')}"
         assert found(url) == [(PROJECT, SESSION)]
@@ -208,14 +213,29 @@ def test_a_wrong_password_and_a_key_of_another_kind_are_refused(on_redis: RedisA
     with pytest.raises(Denied, match="refuses these credentials"):
         found(on_redis.url.replace(f":{redis_place.password}@", ""))
     on_redis.client.set(f"transcripts:{PROJECT}:{SESSION}", "text")
+    on_redis.client.zadd(f"transcripts:{PROJECT}:__sessions", {SESSION: 1})
     (refusal,) = bring(on_redis.url, memory())
     assert "WRONGTYPE" in refusal.message
+
+
+@pytest.mark.slow
+def test_reading_needs_no_more_than_these_commands(on_redis: RedisAdapter, redis_place: Server) -> None:
+    on_redis.append(PROJECT, SESSION, [said(1)])
+    on_redis.append(PROJECT, SESSION, [said(11, 0)], SUBPATH)
+    commands = ["+scan", "+zrange", "+smembers", "+lrange", "+llen", "+select"]
+    on_redis.client.execute_command("ACL", "SETUSER", "reader", "on", ">word", "~transcripts:*", *commands)
+    reader = on_redis.url.replace(f":{redis_place.password}@", "reader:word@")
+    assert results(bring(reader, memory())) == [("imported", 2)]
+    on_redis.client.execute_command("ACL", "SETUSER", "reader", "-lrange")
+    (refusal,) = bring(reader, memory())
+    assert "refuses these credentials" in refusal.message
+    on_redis.client.execute_command("ACL", "DELUSER", "reader")
 
 
 def test_a_node_of_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with open_source("redis://127.0.0.1/0", Settings.load()) as source:
 
-        def moved(**_: Any) -> None:
+        def moved(**_: Any) -> Any:
             raise MovedError("3999 127.0.0.1:6381")
 
         monkeypatch.setattr(source._client, "scan_iter", moved)  # type: ignore[attr-defined]
@@ -288,6 +308,19 @@ def test_what_jsonb_makes_of_an_entry_is_the_same_entry(on_postgres: PostgresAda
     (stored,) = loaded(objects) or []
     assert stored == entry
     assert json.dumps(stored) != json.dumps(entry)  # jsonb keeps keys in another order, and 1e2 as 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["\0", "\ud83d"])
+def test_what_jsonb_refuses_never_got_there_and_the_gap_is_seen(on_postgres: PostgresAdapter, text: str) -> None:
+    on_postgres.append(PROJECT, SESSION, [said(1)])
+    with pytest.raises(psycopg.DataError):
+        on_postgres.append(PROJECT, SESSION, [said(2, text=text)])
+    on_postgres.append(PROJECT, SESSION, [said(3)])
+    objects = memory()
+    bring(on_postgres.url, objects)
+    report = run(verify_session(objects, SessionRef("s", PROJECT, SESSION)))
+    assert [(each.kind, "follows u-2" in each.message) for each in report.findings] == [("chain", True)]
 
 
 @pytest.mark.slow
