@@ -13,6 +13,7 @@ import pytest
 
 from cli.console import Console
 from everturn.testing import cli_environment, kill_machine
+from journals import FIRST, SECOND, JournalStore, killed, resumed
 from polling import processes_below
 
 TIMEOUT_S = 60
@@ -92,3 +93,16 @@ def sessions(capsys: pytest.CaptureFixture[str]) -> Iterator[Console]:
     before = (logger.handlers, logger.level, logger.propagate)
     yield Console(capsys)
     logger.handlers, logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> JournalStore:
+    return JournalStore(tmp_path)
+
+
+@pytest.fixture
+def told(store: JournalStore) -> JournalStore:
+    """A store with a run that was killed and the one that went on."""
+    store.keep(FIRST, killed())
+    store.keep(SECOND, resumed())
+    return store
