@@ -7,13 +7,13 @@ import os
 import pty
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.console import Console
+from cli.turns import start, turn
 from everturn.log import reader, stock
 from everturn.log.names import Span, part
 from everturn.log.objects import run
@@ -235,26 +235,6 @@ def test_import_refuses_what_is_wrong_and_goes_on_with_the_rest(agent_folder: Pa
     assert f"the last line of {torn} is cut off" in " ".join(shown.split())
 
 
-TURN = textwrap.dedent(
-    """
-    import asyncio, json, sys
-    from claude_agent_sdk import ClaudeAgentOptions, query
-    from everturn import TranscriptStore
-
-    async def turn():
-        given = json.loads(sys.argv[3])
-        if "store" in given:
-            given["session_store"] = TranscriptStore.open(given.pop("store"), scope=given.pop("scope"), any_cwd=True)
-        given |= {"permission_mode": "bypassPermissions", "setting_sources": []}
-        options = ClaudeAgentOptions(cwd=sys.argv[1], **given)
-        async for _ in query(prompt=sys.argv[2], options=options):
-            pass
-
-    asyncio.run(turn())
-    """
-)
-
-
 def script(request: ModelRequest) -> Reply:
     text = request.last_user_text()
     if "COUNT THEM" in text:
@@ -321,15 +301,3 @@ def test_what_the_agent_has_mirrored_is_the_same_as_what_it_keeps_here(everturn:
     after = everturn("sessions", "verify", "--store", store, "--json").stdout.splitlines()[0]
     assert json.loads(after)["entries"] == json.loads(before)["entries"]
     assert "nothing to do" in everturn("sessions", "import", "--all", "--task", "tap", "--store", store).stdout
-
-
-def start(url: str, machine: Path, prompt: str, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", TURN, str(machine / "desk"), prompt, json.dumps(options)],
-        env=cli_environment(url, machine / "home", tmpdir=machine / "tmp"),
-    )
-
-
-def turn(url: str, machine: Path, prompt: str, **options: Any) -> None:
-    with start(url, machine, prompt, **options) as process:
-        assert process.wait(timeout=120) == 0

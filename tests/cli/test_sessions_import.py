@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
-import textwrap
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +14,9 @@ import anyio
 import pytest
 
 from cli.console import Console
+from cli.turns import turn
 from everturn import Settings, TranscriptStore
-from everturn.testing import ModelRequest, Reply, ScriptedModel, ToolUse, cli_environment
+from everturn.testing import ModelRequest, Reply, ScriptedModel, ToolUse
 from imports.adapters import RedisAdapter
 from imports.servers import Server, redis_server, redis_url
 from polling import wait_until
@@ -153,40 +152,6 @@ def test_an_import_that_is_killed_is_run_again_and_nothing_is_there_twice(
         assert loaded(store.as_uri(), PROJECT, session) == [note] * 50
 
 
-TURN = textwrap.dedent(
-    """
-    import asyncio, json, sys
-    from claude_agent_sdk import ClaudeAgentOptions, SessionStore, query
-    from everturn import TranscriptStore
-    from imports.adapters import RedisAdapter
-    from imports.servers import Server
-
-    class Elsewhere(SessionStore):
-        def __init__(self, server):
-            self.adapter = RedisAdapter(server)
-
-        async def append(self, key, entries):
-            self.adapter.append(key["project_key"], key["session_id"], entries, key.get("subpath"))
-
-        async def load(self, key):
-            return None
-
-    async def turn():
-        given = json.loads(sys.argv[3])
-        if "server" in given:
-            given["session_store"] = Elsewhere(Server(*given.pop("server")))
-        else:
-            given["session_store"] = TranscriptStore.open(given.pop("store"), scope="task:tap", any_cwd=True)
-        given |= {"permission_mode": "bypassPermissions", "setting_sources": []}
-        options = ClaudeAgentOptions(cwd=sys.argv[1], **given)
-        async for _ in query(prompt=sys.argv[2], options=options):
-            pass
-
-    asyncio.run(turn())
-    """
-)
-
-
 def script(request: ModelRequest) -> Reply:
     text = request.last_user_text()
     if "COUNT THEM" in text:
@@ -197,16 +162,6 @@ def script(request: ModelRequest) -> Reply:
     return Reply("Well.")
 
 
-def turn(url: str, machine: Any, prompt: str, **options: Any) -> None:
-    tests = str(Path(__file__).parents[1])
-    subprocess.run(
-        [sys.executable, "-c", TURN, str(machine.desk), prompt, json.dumps(options)],
-        env={**cli_environment(url, machine.home, tmpdir=machine.tmp), "PYTHONPATH": tests},
-        check=True,
-        timeout=120,
-    )
-
-
 @pytest.mark.cli
 def test_what_the_agent_said_into_another_store_goes_on_from_this_one(
     everturn: Any, server: Server, tmp_path: Path
@@ -214,14 +169,15 @@ def test_what_the_agent_said_into_another_store_goes_on_from_this_one(
     store = (tmp_path / "store").as_uri()
     model = ScriptedModel(script)
     with model.serve() as url:
-        turn(url, everturn, "Have a look, please.", session_id=SESSION, server=[server.port, server.password])
+        turn(url, everturn.folder, "Have a look, please.", session_id=SESSION, redis=[server.port, server.password])
         source = f"{redis_url(server)}?prefix=transcripts"
         done = everturn("sessions", "import", "--from", source, "--task", "tap", "--store", store, "--json")
         assert (done.returncode, rows(done)[0]["status"]) == (0, "imported")
         checked = rows(everturn("sessions", "verify", "--store", store, "--json"))
         assert [each for each in checked[0]["findings"] if each["severity"] != "info"] == []
         before = len(model.requests)
-        turn(url, everturn.beside("other"), "Are you still there?", resume=SESSION, store=store)
+        given = {"store": store, "scope": "task:tap"}
+        turn(url, everturn.beside("other").folder, "Are you still there?", resume=SESSION, **given)
     said_again = "\n".join(text for request in model.requests[before:] for text in request.texts())
     assert "Have a look, please." in said_again
     assert "Are you still there?" in said_again
