@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from everturn import Settings
+from everturn.cli.app import main
 from everturn.log.objects import run
 from everturn.log.stores import admit, connect
 from everturn.registry.table import KEY
@@ -22,6 +26,9 @@ pytestmark = pytest.mark.slow
 SERVER_PYTHON = Path(__file__).parents[2] / ".venv-bench" / "bin" / "python"
 ID = "${aws:PrincipalTag/everturn-task-id}"
 FOLDERS = ("sessions", "homes", "summaries", "catalogs", "journal", "traces", "damaged")
+
+
+Command = Callable[..., tuple[int, str, str]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Stack:
 
     def objects(self) -> set[str]:
         found = self.aws.client("s3").list_objects_v2(Bucket=self.name)["Contents"]
-        return {item["Key"].split("/")[2] for item in found if item["Key"].count("/") > 1}
+        return {item["Key"].split("/")[2] for item in found if item["Key"].count("/") > 2}
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +99,25 @@ def stack(aws: LoopbackAws, monkeypatch: pytest.MonkeyPatch) -> Stack:
     return Stack(aws, name, role, aws.user(assuming))
 
 
-def as_orchestrator(everturn: Any, stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command on a machine whose own credentials may assume the role."""
-    desk = everturn.beside("orchestrator")
-    desk.variables = {**stack.orchestrator, **stack.places, "EVERTURN_SESSION_ROLE": stack.role}
-    done: subprocess.CompletedProcess[str] = desk("credentials", *arguments)
-    return done
+def called(options: Sequence[str], capfd: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Run the command in this process; return its exit code, its output and its complaint."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["everturn", "credentials", *options])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    said = capfd.readouterr()
+    return int(ended.value.code or 0), said.out, said.err
+
+
+@pytest.fixture
+def orchestrator(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> Command:
+    """The command on a machine whose own credentials may assume the role."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**stack.orchestrator, **stack.places, "EVERTURN_SESSION_ROLE": stack.role}.items():
+        monkeypatch.setenv(name, value)
+    return lambda *options: called(options, capfd)
 
 
 def give(worker: Any, stack: Stack, given: dict[str, str]) -> None:
@@ -109,13 +129,15 @@ def give(worker: Any, stack: Stack, given: dict[str, str]) -> None:
 
 @pytest.mark.cli
 def test_workers_with_one_tasks_credentials_run_it_and_nothing_else(everturn: Any, stack: Stack) -> None:
-    done = as_orchestrator(everturn, stack, "--task", "42", "--json")
+    desk = everturn.beside("orchestrator")
+    desk.variables = {**stack.orchestrator, **stack.places, "EVERTURN_SESSION_ROLE": stack.role}
+    done = desk("credentials", "--task", "42", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     given = json.loads(done.stdout)
     assert (given["work"], given["role"]) == ("task:42", stack.role)
     other = everturn.beside("another-worker")
-    for worker in (everturn, other):
-        give(worker, stack, given["environment"])
+    give(other, stack, given["environment"])
+    give(everturn, stack, {**given["environment"], "EVERTURN_SWEEP_ON_START": "true"})
 
     options = ("--prompt", "Hello.", "--json", "--cwd")
     with ScriptedModel(lambda _: Reply("Good day.")).serve() as url:
@@ -124,18 +146,19 @@ def test_workers_with_one_tasks_credentials_run_it_and_nothing_else(everturn: An
         refused = everturn("run", "--task", "43", *options, everturn.desk, model_url=url)
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert json.loads(second.stdout.splitlines()[-1])["resumed"]
-    # Of a table's rows it sees its own alone, so it cannot sweep; that is told once, and nothing comes of it.
+    # Of a table's rows they see their own alone. Who sweeps nevertheless is refused, says so once, and goes on.
     assert [json.loads(line)["event"] for line in first.stderr.splitlines()] == ["sweep_failed"]
+    assert second.stderr == ""
     assert refused.returncode == 2
     assert "AccessDenied" in refused.stderr
     assert (stack.keys(), stack.objects()) == (["task:42"], {"task!3a42"})
 
 
-def test_a_shell_takes_what_is_printed_and_forgets_its_profile(everturn: Any, stack: Stack) -> None:
-    done = as_orchestrator(everturn, stack, "--task", "42")
-    assert (done.returncode, done.stderr) == (0, "")
+def test_a_shell_takes_what_is_printed_and_forgets_its_profile(orchestrator: Command) -> None:
+    code, output, _ = orchestrator("--task", "42")
+    assert code == 0
     shell = subprocess.run(
-        ["/bin/sh", "-euc", 'eval "$1"; exec env', "sh", done.stdout],
+        ["/bin/sh", "-euc", 'eval "$1"; exec env', "sh", output],
         env={"AWS_PROFILE": "wide", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
@@ -143,34 +166,66 @@ def test_a_shell_takes_what_is_printed_and_forgets_its_profile(everturn: Any, st
         timeout=10,
     )
     names = {line.partition("=")[0] for line in shell.stdout.splitlines()}
-    expected = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "EVERTURN_SESSION_ROLE"}
+    expected = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+    expected |= {"EVERTURN_SESSION_ROLE", "EVERTURN_SWEEP_ON_START"}
     assert names - {"PATH", "PWD", "OLDPWD", "SHLVL", "_"} == expected
 
 
-def test_a_profile_can_have_its_credentials_from_the_command(everturn: Any, stack: Stack) -> None:
-    done = as_orchestrator(everturn, stack, "--task", "42", "--format", "process")
-    given = json.loads(done.stdout)
+def test_a_profile_can_have_its_credentials_from_the_command(orchestrator: Command) -> None:
+    code, output, _ = orchestrator("--task", "42", "--format", "process")
+    given = json.loads(output)
+    assert code == 0
     assert list(given) == ["Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"]
     assert given["Version"] == 1
     assert given["Expiration"].endswith("+00:00")
 
 
-def test_a_role_for_plain_tasks_is_not_to_be_had_for_another_work_item(everturn: Any, stack: Stack) -> None:
-    done = as_orchestrator(everturn, stack, "--task", "Not Plain")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "not allowed to assume" in done.stderr
+def test_a_role_for_plain_tasks_is_not_to_be_had_for_another_work_item(orchestrator: Command) -> None:
+    code, output, complaint = orchestrator("--task", "Not Plain")
+    assert (code, output) == (2, "")
+    assert "not allowed to assume" in complaint
+
+
+def test_under_a_role_for_everything_any_work_item_has_its_own_row_alone(
+    orchestrator: Command, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = stack.aws.role({"Effect": "Allow", "Action": "*", "Resource": "*"})
+    assuming = {"Effect": "Allow", "Action": ["sts:AssumeRole", "sts:TagSession"], "Resource": wide}
+    for name, value in {**stack.aws.user(assuming), "EVERTURN_SESSION_ROLE": wide}.items():
+        monkeypatch.setenv(name, value)
+    repo = "https://git.example/${aws:username}"
+    code, output, _ = orchestrator("--agent", "fixer", "--repo", repo, "--issue", "1", "--json")
+    assert code == 0
+    given = json.loads(output)
+    for name, value in given["environment"].items():
+        monkeypatch.setenv(name, value)
+    table = boto3.client("dynamodb", endpoint_url=stack.aws.root.url, region_name="us-east-1")
+    table.put_item(TableName=stack.name, Item={KEY: {"S": given["work"]}})
+    assert stack.keys() == [f"fixer@{repo}#1"]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        table.get_item(TableName=stack.name, Key={KEY: {"S": given["work"] + "1"}})
+    with pytest.raises(ClientError, match="AccessDenied"):
+        table.scan(TableName=stack.name)
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("options", "role", "reason"),
     [
-        (("--task", "42"), "session_role is not set"),
-        (("--task", "42", "--issue", "1"), "both --task and --issue"),
-        ((), "no issue and no task"),
+        (("--task", "42"), "null", "session_role is not set"),
+        (("--task", "42", "--store", "file:///tmp/x"), "arn:aws:iam::123456789012:role/r", "has no roles"),
+        (("--task", "42", "--issue", "1"), "null", "both --task and --issue"),
+        ((), "null", "no issue and no task"),
     ],
 )
-def test_what_is_missing_is_said_and_nothing_is_printed(everturn: Any, options: tuple[str, ...], reason: str) -> None:
-    everturn.variables = {"EVERTURN_STORE": "s3://bucket/agents"}
-    done = everturn("credentials", *options)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert reason in done.stderr
+def test_what_is_missing_is_said_and_nothing_is_printed(
+    options: tuple[str, ...],
+    role: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("EVERTURN_STORE", "s3://bucket/agents")
+    monkeypatch.setenv("EVERTURN_SESSION_ROLE", role)
+    code, output, complaint = called(options, capfd)
+    assert (code, output) == (2, "")
+    assert reason in complaint

@@ -68,6 +68,7 @@ def _environment(given: Any) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
         "AWS_SESSION_TOKEN": given["SessionToken"],
         "EVERTURN_SESSION_ROLE": "null",  # of a configuration file, too: these may assume nothing further
+        "EVERTURN_SWEEP_ON_START": "false",  # it looks at all rows, which would be refused
     }
 
 
