@@ -182,9 +182,7 @@ class ExpressBucket(Construct):
     def grant_all(self, role: iam.Role) -> None:
         """Let a role open sessions with the bucket, which is all that it can be given."""
         role.add_to_policy(
-            iam.PolicyStatement(
-                sid="Objects", actions=["s3express:CreateSession"], resources=[self.bucket.attr_arn]
-            )
+            iam.PolicyStatement(sid="Objects", actions=["s3express:CreateSession"], resources=[self.bucket.attr_arn])
         )
 
     def grant_key(self, role: iam.Role) -> None:

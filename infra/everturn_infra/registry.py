@@ -52,9 +52,7 @@ class RegistryTable(Construct):
     def grant_all(self, role: iam.Role) -> None:
         """Let a role read and write all rows, and look through them."""
         actions = [*ROW_ACTIONS, "dynamodb:Scan", "dynamodb:DescribeTable"]
-        role.add_to_policy(
-            iam.PolicyStatement(sid="Registry", actions=actions, resources=[self.table.table_arn])
-        )
+        role.add_to_policy(iam.PolicyStatement(sid="Registry", actions=actions, resources=[self.table.table_arn]))
 
     def grant_row(self, role: iam.Role, key: str | None) -> None:
         """Let a role read and write one row.

@@ -60,9 +60,7 @@ class ServiceRole(Construct):
     def grant_tasks(self, role: iam.Role) -> None:
         """Let it assume the session role, for whatever task."""
         self.role.add_to_policy(
-            iam.PolicyStatement(
-                sid="Tasks", actions=["sts:AssumeRole", "sts:TagSession"], resources=[role.role_arn]
-            )
+            iam.PolicyStatement(sid="Tasks", actions=["sts:AssumeRole", "sts:TagSession"], resources=[role.role_arn])
         )
 
 

@@ -74,15 +74,14 @@ class EverturnStack(Stack):
         if alarms.topic:
             self._tell("AlarmTopicArn", alarms.topic.topic_arn, "what hears of all alarms")
         if options.dashboard:
-            FleetDashboard(
-                self, "Fleet", alarms=alarms, store=self.store, registry=self.registry, log_groups=groups
-            )
+            FleetDashboard(self, "Fleet", alarms=alarms, store=self.store, registry=self.registry, log_groups=groups)
 
     def _log_groups(self) -> list[logs.ILogGroup]:
         names = self.options.log_groups
         if names:
             return [
-                logs.LogGroup.from_log_group_name(self, f"LogGroup{number}", name) for number, name in enumerate(names, 1)
+                logs.LogGroup.from_log_group_name(self, f"LogGroup{number}", name)
+                for number, name in enumerate(names, 1)
             ]
         group = logs.CfnLogGroup(
             self,
