@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import Aws, Duration, RemovalPolicy
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3express as s3express
 from constructs import Construct
 
-from everturn_infra.folders import CREATED, KEPT_AS_SESSIONS, LOGS, SPARE_DAYS, below
+from everturn_infra.acknowledged import no_access_logs, objects_of_folders
+from everturn_infra.agreed import CREATED, KEPT_AS_SESSIONS, LOGS, SPARE_DAYS, below
 from everturn_infra.options import Options
 
 
@@ -70,6 +71,8 @@ class SessionBucket(Construct):
             server_access_logs_bucket=s3.Bucket.from_bucket_name(self, "AccessLogs", logs) if logs else None,
             server_access_logs_prefix=f"{options.stack_name}/" if logs else None,
         )
+        if logs is None:
+            no_access_logs(self.bucket)
 
     @property
     def url(self) -> str:
@@ -90,35 +93,43 @@ class SessionBucket(Construct):
 
     def grant_all(self, role: iam.Role) -> None:
         """Let a role do all that the store is used for, with all scopes."""
-        root = self._options.root
-        role.add_to_policy(
-            iam.PolicyStatement(
-                sid="Objects",
-                actions=["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
-                resources=[self.bucket.arn_for_objects(below(root, "*"))],
-            )
-        )
+        self.grant_objects(role, "Objects", ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], ["*"])
+        self.grant_listing(role, ["*"])
+
+    def grant_listing(self, role: iam.Role, paths: Sequence[str]) -> None:
+        """Let a role list. It is also what makes S3 say of an object that it is not there, rather than nothing.
+
+        Args:
+            role: The role.
+            paths: Paths of the format, which prefixes of listings have to be like.
+        """
+        keys = [below(self._options.root, path) for path in paths]
         role.add_to_policy(
             iam.PolicyStatement(
                 sid="Listing",
                 actions=["s3:ListBucket"],
                 resources=[self.bucket.bucket_arn],
-                conditions={"StringLike": {"s3:prefix": below(root, "*")}} if root else None,
+                conditions=None if keys == ["*"] else {"StringLike": {"s3:prefix": keys}},
             )
         )
 
+    def grant_objects(self, role: iam.Role, sid: str, actions: Sequence[str], paths: Sequence[str]) -> None:
+        """Let a role do something with objects.
+
+        Args:
+            role: The role.
+            sid: The statement's id.
+            actions: What it may do.
+            paths: Paths of the format; `*` at the end of one stands for anything.
+        """
+        keys = [below(self._options.root, path) for path in paths]
+        resources = [self.bucket.arn_for_objects(key) for key in keys]
+        role.add_to_policy(iam.PolicyStatement(sid=sid, actions=list(actions), resources=resources))
+        objects_of_folders(role, self.bucket, [key for key in keys if key.endswith("*")])
+
     def grant_key(self, role: iam.Role) -> None:
         """Let a role use the bucket's key, through S3 in this region only."""
-        if self.key is None:
-            return
-        role.add_to_policy(
-            iam.PolicyStatement(
-                sid="Encryption",
-                actions=["kms:GenerateDataKey", "kms:Decrypt"],
-                resources=[self.key.key_arn],
-                conditions={"StringEquals": {"kms:ViaService": f"s3.{Stack.of(self).region}.amazonaws.com"}},
-            )
-        )
+        _grant_key(role, self.key, "s3")
 
     def _refusal(self, sid: str, paths: Sequence[str]) -> iam.PolicyStatement:
         return iam.PolicyStatement(
@@ -187,16 +198,20 @@ class ExpressBucket(Construct):
 
     def grant_key(self, role: iam.Role) -> None:
         """Let a role use the bucket's key, through S3 Express in this region only."""
-        if self.key is None:
-            return
-        role.add_to_policy(
-            iam.PolicyStatement(
-                sid="Encryption",
-                actions=["kms:GenerateDataKey", "kms:Decrypt"],
-                resources=[self.key.key_arn],
-                conditions={"StringEquals": {"kms:ViaService": f"s3express.{Stack.of(self).region}.amazonaws.com"}},
-            )
+        _grant_key(role, self.key, "s3express")
+
+
+def _grant_key(role: iam.Role, key: kms.IKey | None, service: str) -> None:
+    if key is None:
+        return
+    role.add_to_policy(
+        iam.PolicyStatement(
+            sid="Encryption",
+            actions=["kms:GenerateDataKey", "kms:Decrypt"],
+            resources=[key.key_arn],
+            conditions={"StringEquals": {"kms:ViaService": f"{service}.{Aws.REGION}.amazonaws.com"}},
         )
+    )
 
 
 def _lifecycle(options: Options) -> list[s3.LifecycleRule]:

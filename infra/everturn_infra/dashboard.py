@@ -1,4 +1,4 @@
-"""One page about the fleet, for CloudWatch: alarms, what is counted, store and registry, and the latest complaints."""
+"""One page about the fleet, for CloudWatch: alarms, what is counted, store and registry, the latest complaints."""
 
 from __future__ import annotations
 

@@ -40,11 +40,11 @@ class Options:
         repos: Patterns of repositories; the session role is for no others. Empty: for any.
         service_role_name: The service role's name; AWS makes one up otherwise.
         session_role_name: The session role's name; AWS makes one up otherwise.
-        kms_key: What the bucket encrypts with: nothing: S3's own keys; `new`: a KMS key of the stack; an ARN: that key.
+        kms_key: What the bucket encrypts with: `new`: a KMS key of the stack; an ARN: that key; None: S3's own keys.
         versioning: Whether the bucket keeps what is deleted, for `noncurrent_days`.
         noncurrent_days: How long that is kept, in days.
-        retention_days: The age at which sessions are expired with `everturn sessions expire`, in days; lifecycle rules
-            delete what is left 30 days later. None: no rule.
+        retention_days: The age at which `everturn sessions expire` deletes sessions, in days; lifecycle rules delete
+            what is left 30 days later. None: no rule.
         trace_days: How long traces are kept, in days. None: no rule.
         damaged_days: How long what a repair took away is kept, in days. None: no rule.
         access_logs_bucket: The name of a bucket that takes the session bucket's access logs.

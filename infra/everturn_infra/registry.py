@@ -7,11 +7,9 @@ from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from everturn_infra.agreed import EXPIRES_AT, KEY
 from everturn_infra.buckets import removal
 from everturn_infra.options import Options
-
-KEY = "work"
-EXPIRES_AT = "expires_at"
 
 ROW_ACTIONS = ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")
 

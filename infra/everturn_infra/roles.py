@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from aws_cdk import Aws, Duration
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from everturn_infra.agreed import (
+    ADDED,
+    FOLDER_OF_TASK,
+    GATE,
+    READ,
+    REPO_TAG,
+    ROW_OF_TASK,
+    SCOPE_TAG,
+    TASK_ID_TAG,
+    WRITTEN,
+)
 from everturn_infra.buckets import ExpressBucket, SessionBucket
-from everturn_infra.folders import ADDED, GATE, READ, WRITTEN, below
 from everturn_infra.options import Options, is_service
 from everturn_infra.registry import RegistryTable
 
-# The id of a task whose work item and folder it is part of unchanged; Everturn sets no such tag for another one.
-TAG = "everturn-task-id"
-TASK = f"${{aws:PrincipalTag/{TAG}}}"
-ROW = f"task:{TASK}"
-FOLDER = f"task!3a{TASK}"
+TASK_ID = f"${{aws:PrincipalTag/{TASK_ID_TAG}}}"  # IAM puts the session's own in its place
+ROW = ROW_OF_TASK.format(TASK_ID)
+FOLDER = FOLDER_OF_TASK.format(TASK_ID)
 
 # Services that say for which account they ask. EC2 does not.
 _SAY_ACCOUNT = ("ecs-tasks.amazonaws.com", "pods.eks.amazonaws.com")
@@ -96,40 +103,21 @@ class SessionRole(Construct):
     def grant(self, store: SessionBucket, registry: RegistryTable) -> None:
         """Give it what a task needs of the store and the registry."""
         if self._options.scoping == "tags":
-            for statement in self._of_one_task(store):
-                self.role.add_to_policy(statement)
+            self._grant_one_task(store)
             registry.grant_row(self.role, ROW)
         else:
             store.grant_all(self.role)
             registry.grant_row(self.role, None)
         store.grant_key(self.role)
 
-    def _of_one_task(self, store: SessionBucket) -> list[iam.PolicyStatement]:
-        """Return what docs/credentials.md lists, for the task that the session's tag names."""
-
-        def objects(paths: Sequence[str]) -> list[str]:
-            return [store.bucket.arn_for_objects(below(self._options.root, path)) for path in paths]
-
-        def folders(*names: str) -> list[str]:
-            return [f"{name}/{FOLDER}/*" for name in names]
-
+    def _grant_one_task(self, store: SessionBucket) -> None:
+        """Give what docs/credentials.md lists, for the task that the session's tag names."""
         get, put, delete = "s3:GetObject", "s3:PutObject", "s3:DeleteObject"
-        listed = [*folders(*WRITTEN, *ADDED, *READ), GATE]
-        return [
-            iam.PolicyStatement(
-                sid="Written",
-                actions=[get, put, delete],
-                resources=objects([*folders(*WRITTEN), f"probes/{FOLDER}.json"]),
-            ),
-            iam.PolicyStatement(sid="Added", actions=[get, put], resources=objects(folders(*ADDED))),
-            iam.PolicyStatement(sid="Read", actions=[get], resources=objects([*folders(*READ), GATE])),
-            iam.PolicyStatement(
-                sid="Listing",
-                actions=["s3:ListBucket"],
-                resources=[store.bucket.bucket_arn],
-                conditions={"StringLike": {"s3:prefix": [below(self._options.root, path) for path in listed]}},
-            ),
-        ]
+        written, added, read = ([f"{name}/{FOLDER}/*" for name in names] for names in (WRITTEN, ADDED, READ))
+        store.grant_objects(self.role, "Written", [get, put, delete], [*written, f"probes/{FOLDER}.json"])
+        store.grant_objects(self.role, "Added", [get, put], added)
+        store.grant_objects(self.role, "Read", [get], [*read, GATE])
+        store.grant_listing(self.role, [*written, *added, *read, GATE])
 
 
 def _for_a_task(options: Options) -> dict[str, Any]:
@@ -139,13 +127,13 @@ def _for_a_task(options: Options) -> dict[str, Any]:
     """
     if options.scoping == "tags":
         condition: dict[str, Any] = {
-            "Null": {f"aws:RequestTag/{TAG}": "false"},
-            "StringNotLike": {f"aws:RequestTag/{TAG}": "*/*"},
+            "Null": {f"aws:RequestTag/{TASK_ID_TAG}": "false"},
+            "StringNotLike": {f"aws:RequestTag/{TASK_ID_TAG}": "*/*"},
         }
     else:
-        condition = {"Null": {"aws:RequestTag/everturn-task": "false"}}
+        condition = {"Null": {f"aws:RequestTag/{SCOPE_TAG}": "false"}}
     if options.repos:
-        condition["StringLike"] = {"aws:RequestTag/everturn-repo": list(options.repos)}
+        condition["StringLike"] = {f"aws:RequestTag/{REPO_TAG}": list(options.repos)}
     return condition
 
 

@@ -31,7 +31,6 @@ class EverturnStack(Stack):
             options.stack_name,
             description="Everturn: transcripts, registry, roles, alarms and a dashboard",
             synthesizer=BootstraplessSynthesizer(),
-            termination_protection=None,
         )
         self.options = options
         key = encryption_key(self, options)

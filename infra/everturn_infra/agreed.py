@@ -1,6 +1,6 @@
-"""What lies in the store, and what may be done to it (docs/format.md, docs/credentials.md).
+"""What the stack and the package have to agree on: folders, rights, keys and tags.
 
-This module imports nothing, so that a test can hold it against the package's own list.
+It imports nothing, so that a test can hold it against the package's own (docs/format.md, docs/credentials.md).
 """
 
 from __future__ import annotations
@@ -15,6 +15,17 @@ GATE = "format.json"
 LOGS = ("sessions", "journal")
 # What is created once, and never written again by anybody.
 CREATED = ("homes/*", "damaged/*", "traces/*", "holds/*", GATE)
+
+# The registry's table.
+KEY = "work"
+EXPIRES_AT = "expires_at"
+
+# Session tags. Everturn sets the first only if the id is part of the work item's key and of its folder as it is.
+TASK_ID_TAG = "everturn-task-id"
+SCOPE_TAG = "everturn-task"
+REPO_TAG = "everturn-repo"
+ROW_OF_TASK = "task:{}"
+FOLDER_OF_TASK = "task!3a{}"
 
 # What lifecycle rules treat alike.
 KEPT_AS_SESSIONS = ("sessions", "journal", "summaries", "catalogs", "homes")
