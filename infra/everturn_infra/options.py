@@ -16,6 +16,7 @@ _ZONE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*-az[0-9]+")
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _ARN = re.compile(r"arn:aws[a-z-]*:[a-z0-9-]+:[a-z0-9-]*:[0-9]*:.+")
 _SERVICE = re.compile(r"[a-z0-9.-]+\.amazonaws\.com(\.cn)?")
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
@@ -53,6 +54,7 @@ class Options:
         keep_data: Whether bucket, table, key and logs stay when the stack is deleted.
         log_groups: The names of log groups that Everturn's lines are in already. Empty: the stack makes one.
         log_group_name: The name of the one that the stack makes; AWS makes one up otherwise.
+        lines_in: The field that a collector puts Everturn's line into, as in `log_processed`. None: it leaves it alone.
         log_days: How long that one keeps lines, in days; one of the numbers that CloudWatch Logs takes.
         alarms: Whether there are metric filters and alarms.
         alarm_topics: ARNs of SNS topics that hear of all alarms.
@@ -88,6 +90,7 @@ class Options:
     keep_data: bool = True
     log_groups: tuple[str, ...] = ()
     log_group_name: str | None = None
+    lines_in: str | None = None
     log_days: int = 90
     alarms: bool = True
     alarm_topics: tuple[str, ...] = ()
@@ -111,6 +114,8 @@ class Options:
         email, key = self.alarm_email, self.kms_key
         _check(email is None or bool(_EMAIL.fullmatch(email)), "alarm_email", email, "one address")
         _check(key in (None, "new") or bool(_ARN.fullmatch(key or "")), "kms_key", key, "new, or the ARN of a key")
+        field = self.lines_in
+        _check(field is None or bool(_FIELD.fullmatch(field)), "lines_in", field, "the name of a field")
         hours = self.sweep_hours
         _check(hours % 6 == 0 and 6 <= hours <= 168, "sweep_hours", hours, "a multiple of 6 up to 168")
         self._check_days()
