@@ -7,16 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from aws_cdk import App, Stack, Validations
-from aws_cdk import aws_s3 as s3
-from cdk_nag import AwsSolutionsChecks
 
 from synthesized import STACKS, Synthesized
 
 
 def lint(file: Path) -> subprocess.CompletedProcess[str]:
     command = Path(sys.executable).with_name("cfn-lint")
-    return subprocess.run([command, "--include-checks", "I", "--", file], capture_output=True, text=True, check=False)
+    return subprocess.run([command, "--", file], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("name", STACKS)
@@ -31,16 +28,13 @@ def test_cfn_lint_would_find_something(stacks: Synthesized, tmp_path: Path) -> N
     assert "E3030" in lint(damaged).stdout
 
 
-def test_cdk_nag_finds_nothing_but_what_is_acknowledged(stacks: Synthesized) -> None:
+def test_cdk_nag_finds_nothing_but_what_an_option_asks_for(stacks: Synthesized) -> None:
     (report,) = stacks.report()["pluginReports"]
     assert report["pluginName"] == "AwsSolutions"
-    found = {each["ruleName"] for each in report["violations"] if not each.get("suppressed")}
-    assert (report["conclusion"], found) == ("success", set())
-
-
-def test_cdk_nag_would_find_something(tmp_path: Path) -> None:
-    app = App(outdir=str(tmp_path), analytics_reporting=False)
-    Validations.of(app).add_plugins(AwsSolutionsChecks(app))
-    s3.Bucket(Stack(app, "other"), "Bucket")
-    with pytest.raises(RuntimeError, match="ValidationFailed"):
-        app.synth()
+    found = {
+        (violation["ruleName"], construct["constructPath"].partition("/")[0])
+        for violation in report["violations"]
+        for construct in violation["violatingConstructs"]
+    }
+    without_tls, without_recovery = ("AwsSolutions-S10", "fleeting"), ("AwsSolutions-DDB3", "express")
+    assert found == {without_tls, without_recovery}

@@ -264,6 +264,7 @@ def test_services_assume_it_for_this_account_only_where_they_say_for_which(stack
     assert text(ecs["Condition"]["StringEquals"]["aws:SourceAccount"]) == "<AccountId>"
     ec2, pods, account = stacks.template("full").role(SERVICE)["AssumeRolePolicyDocument"]["Statement"]
     assert "Condition" not in ec2
+    assert "Condition" not in pods
     assert set(pods["Action"]) == {"sts:AssumeRole", "sts:TagSession"}
     assert text(account["Principal"]["AWS"]) == "arn:<Partition>:iam::123456789012:root"
     assert len(stacks.template("full").all("AWS::IAM::InstanceProfile")) == 1
