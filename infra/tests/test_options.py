@@ -79,6 +79,9 @@ def test_json_has_the_kinds_themselves() -> None:
         ({"express_zone": "eu-west-1a", "bucket_name": "a"}, "express_zone"),
         ({"express_zone": "use1-az4", "bucket_name": "a", "versioning": True}, "versioning"),
         ({"express_zone": "use1-az4", "bucket_name": "a", "access_logs_bucket": "b"}, "access_logs_bucket"),
+        ({"express_zone": "use1-az4", "bucket_name": "a", "repos": "https://git.example/*"}, "repos"),
+        ({"alarms": False, "alarm_email": "team@acme.example"}, "alarm_email"),
+        ({"log_groups": "/a", "log_group_name": "/b"}, "log_group_name"),
     ],
 )
 def test_what_cannot_be_used_is_named(given: dict[str, Any], named: str) -> None:
