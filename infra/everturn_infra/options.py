@@ -50,7 +50,6 @@ class Options:
         trace_days: How long traces are kept, in days. None: no rule.
         damaged_days: How long what a repair took away is kept, in days. None: no rule.
         access_logs_bucket: The name of a bucket that takes the session bucket's access logs.
-        require_tls: Whether the bucket refuses requests without TLS. Only a local server without it needs `false`.
         point_in_time_recovery: Whether the table can be restored to any second of the last 35 days.
         keep_data: Whether bucket, table, key and logs stay when the stack is deleted.
         log_groups: The names of log groups that Everturn's lines are in already. Empty: the stack makes one.
@@ -86,7 +85,6 @@ class Options:
     trace_days: int | None = None
     damaged_days: int | None = None
     access_logs_bucket: str | None = None
-    require_tls: bool = True
     point_in_time_recovery: bool = True
     keep_data: bool = True
     log_groups: tuple[str, ...] = ()
@@ -145,8 +143,8 @@ class Options:
         """Refuse what would be passed over in silence."""
         for name in ("alarm_topics", "page_topics", "alarm_email"):
             _check(self.alarms or not getattr(self, name), name, getattr(self, name), "left out without alarms")
-        name = self.log_group_name
-        _check(name is None or not self.log_groups, "log_group_name", name, "left out with log_groups")
+        group = self.log_group_name
+        _check(group is None or not self.log_groups, "log_group_name", group, "left out with log_groups")
 
     @classmethod
     def from_context(cls, context: Mapping[str, Any]) -> Self:

@@ -27,7 +27,7 @@ def test_the_cdks_own_keys_are_not_options() -> None:
 def test_text_stands_for_other_kinds_as_the_command_knows_nothing_else() -> None:
     given = {
         "versioning": "true",
-        "require_tls": "false",
+        "dashboard": "false",
         "retention_days": "90",
         "service_principals": "ec2.amazonaws.com, 123456789012",
         "repos": '["https://git.example/a,b/*"]',
@@ -36,7 +36,7 @@ def test_text_stands_for_other_kinds_as_the_command_knows_nothing_else() -> None
     }
     assert Options.from_context(given) == Options(
         versioning=True,
-        require_tls=False,
+        dashboard=False,
         retention_days=90,
         service_principals=("ec2.amazonaws.com", "123456789012"),
         repos=("https://git.example/a,b/*",),
