@@ -12,7 +12,7 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service
+.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service release release-check audit api
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,6 +114,21 @@ bench-service: $(STAMP) ## Measure webhooks with a kill in the middle, and how s
 record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes
 	@$(BIN)/python -m bench.record
 
+release: $(STAMP) ## Build wheel and sdist into dist/, and look into them
+	@$(BIN)/python -m release.build
+
+# In clean environments, without the source tree, for every supported Python of this machine: .venv-release.
+release-check: release ## Install what was built and run it; licences, SBOM, advisories, import time
+	@$(BIN)/python -m pytest -q -n 0 release/tests $(ARGS)
+	@$(BIN)/python -m release.contents licences sbom audit
+	@$(BIN)/python -m bench.import_time --python "$$($(BIN)/python -m release.environments)"
+
+audit: release ## Ask for known vulnerabilities of what `pip install everturn` brings
+	@$(BIN)/python -m release.contents audit
+
+api: $(STAMP) ## Write the list of public names anew, after a change that is meant
+	@$(BIN)/python -m release.api
+
 lint: $(STAMP) ## Check style, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -125,5 +140,5 @@ format: $(STAMP) ## Put the code into shape
 	@$(BIN)/ruff format .
 
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) $(SERVER) $(TOOLS) build dist .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) $(SERVER) .venv-release $(TOOLS) build dist .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
