@@ -18,18 +18,7 @@ from release import DIST, ROOT
 
 # What lies in folders of their own, and has to be installed with the code.
 DATA = {"py.typed", ".html", ".css", ".js", ".svg"}
-JUNK = (
-    "__pycache__",
-    ".pyc",
-    ".venv",
-    ".tools",
-    ".git/",
-    ".env",
-    "/dist/",
-    "/build/",
-    ".pytest_cache",
-    ".mypy_cache",
-)
+JUNK = ("__pycache__", ".pyc", "/.venv", "/.tools", "/.git/", "/.env/", "/dist/", "/build/", "_cache/")
 PAGES = {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "constraints.txt", "PKG-INFO"}
 
 

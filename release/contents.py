@@ -24,8 +24,7 @@ ALLOWED = {
 EXCEPTIONS = {
     "orjson": (
         "MPL-2.0 AND (Apache-2.0 OR MIT)",
-        "the MPL covers its own files only: used unchanged, as here, it asks for nothing but that their source can be "
-        "had, which it can",
+        "the MPL covers its own files only; used unchanged, their source is all it asks for, and that can be had",
     ),
 }
 
@@ -51,7 +50,7 @@ def refused(name: str, licence: str) -> bool:
 
     Of alternatives one has to be allowed, of what holds together all. An expression with parentheses is an exception.
     """
-    if EXCEPTIONS.get(name, ("",))[0] == licence:
+    if name in EXCEPTIONS and EXCEPTIONS[name][0] == licence:
         return False
     together = re.split(r" AND |; ", licence)
     return not all(any(choice.strip() in ALLOWED for choice in each.split(" OR ")) for each in together)
