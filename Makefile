@@ -13,7 +13,7 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service scale redis postgres infra-synth infra-test
+.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service scale redis postgres infra-synth infra-test release release-check audit api
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -156,6 +156,21 @@ infra-test: $(INFRA)/.installed ## Check the stack: what is in the template, cfn
 record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes
 	@$(BIN)/python -m bench.record
 
+release: $(STAMP) ## Build wheel and sdist into dist/, and look into them
+	@$(BIN)/python -m release.build
+
+# In clean environments, without the source tree, for every supported Python of this machine: .venv-release.
+release-check: release ## Install what was built and run it; licences, SBOM, advisories, import time
+	@$(BIN)/python -m pytest -q -n 0 release/tests $(ARGS)
+	@$(BIN)/python -m release.contents licences sbom audit
+	@$(BIN)/python -m bench.import_time --python "$$($(BIN)/python -m release.environments)"
+
+audit: release ## Ask for known vulnerabilities of what `pip install everturn` brings
+	@$(BIN)/python -m release.contents audit
+
+api: $(STAMP) ## Write the list of public names anew, after a change that is meant
+	@$(BIN)/python -m release.api
+
 lint: $(STAMP) ## Check style, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -167,5 +182,5 @@ format: $(STAMP) ## Put the code into shape
 	@$(BIN)/ruff format .
 
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) $(SERVER) $(INFRA) infra/cdk.out $(TOOLS) build dist .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) $(SERVER) $(INFRA) .venv-release infra/cdk.out $(TOOLS) build dist .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
