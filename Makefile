@@ -12,7 +12,7 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 demo-fleet test test-fast docs docs-serve docs-reference simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service
+.PHONY: help demo demo-s3 demo-fleet test test-fast docs docs-serve docs-reference simulate bench bench-quick record promtool git-lfs redis postgres chromium axe lint format clean bench-workdirs bench-journal bench-service
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,8 @@ promtool: ## Get promtool, unless it is there
 	  dpkg-deb --extract prometheus_*.deb . && mv usr/bin/promtool .. && cd .. && rm -rf package; } || \
 	  echo "promtool is missing ($(TOOLS)/package/log): install prometheus, or see https://prometheus.io/download" >&2
 
+DOWNLOAD = apt-get download $(1) || { apt-get update && apt-get download $(1); }
+
 # The same for Git LFS, which the tests of large files need.
 git-lfs: ## Get git-lfs, unless it is there
 	@command -v git-lfs >/dev/null || test -x $(TOOLS)/git-lfs || { \
@@ -55,6 +57,25 @@ git-lfs: ## Get git-lfs, unless it is there
 	  { apt-get download git-lfs || { apt-get update && apt-get download git-lfs; }; } >log 2>&1 && \
 	  dpkg-deb --extract git-lfs_*.deb . && mv usr/bin/git-lfs .. && cd .. && rm -rf lfs; } || \
 	  echo "git-lfs is missing ($(TOOLS)/lfs/log): install it, or see https://git-lfs.com" >&2
+
+# Servers that sessions are imported from. Redis's package is unpacked with the libraries that it brings; of PostgreSQL
+# an installed one is as good, as its programs find what belongs to them from where they are.
+redis: ## Get redis-server, unless it is there
+	@command -v redis-server >/dev/null || test -x $(TOOLS)/redis/redis-server || { \
+	  echo "Getting redis-server, for the tests of imports ..." && \
+	  rm -rf $(TOOLS)/redis && mkdir -p $(TOOLS)/redis/package && cd $(TOOLS)/redis/package && \
+	  { $(call DOWNLOAD,redis-tools libjemalloc2 liblzf1 libatomic1); } >log 2>&1 && \
+	  for each in *.deb; do dpkg-deb --extract $$each . || exit; done && \
+	  mv usr/lib/*/*.so* usr/bin/redis-check-rdb .. && cd .. && mv redis-check-rdb redis-server && rm -rf package; } || \
+	  echo "redis-server is missing ($(TOOLS)/redis/package/log): install redis-server" >&2
+
+postgres: ## Get PostgreSQL's server, unless it is there
+	@ls /usr/lib/postgresql/*/bin/initdb $(TOOLS)/postgres/usr/lib/postgresql/*/bin/initdb 2>/dev/null | grep -q . || { \
+	  echo "Getting PostgreSQL, for the tests of imports ..." && \
+	  rm -rf $(TOOLS)/postgres && mkdir -p $(TOOLS)/postgres && cd $(TOOLS)/postgres && \
+	  { $(call DOWNLOAD,postgresql-15 libpq5); } >log 2>&1 && \
+	  for each in *.deb; do dpkg-deb --extract $$each . || exit; done && rm *.deb; } || \
+	  echo "PostgreSQL is missing ($(TOOLS)/postgres/log): install postgresql" >&2
 
 # The browser that the tests of the dashboard drive. It needs many libraries: it is installed, which only root can do.
 DEBIAN = apt-get install -y --no-install-recommends
@@ -78,7 +99,7 @@ axe: ## Get axe-core, unless it is there
 	  mv package/axe.min.js .. && cd .. && rm -rf package; } || \
 	  echo "axe-core is missing ($(TOOLS)/axe/package/log): install npm, then: make axe" >&2
 
-test: $(STAMP) $(SERVER)/.installed promtool git-lfs chromium axe ## Run every test
+test: $(STAMP) $(SERVER)/.installed promtool git-lfs redis postgres chromium axe ## Run every test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: $(STAMP) promtool git-lfs ## Run the fast tests, under a minute

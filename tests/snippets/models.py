@@ -18,4 +18,16 @@ def works(request: ModelRequest) -> Reply:
     return Reply(Text("Let me look."), ToolUse("Bash", {"command": "ls > NOTES.md"}))
 
 
-MODELS = {"remembers": remembers, "works": works}
+def learns(request: ModelRequest) -> Reply:
+    """Remember the word heron, count slowly with a tool, and be glad otherwise."""
+    told = request.last_user_text()
+    if "Which word" in told:
+        return Reply(Text("The word was heron." if "heron" in "".join(request.texts()) else "I know of no word."))
+    if "Remember" in told:
+        return Reply(Text("I shall remember: heron."))
+    if "Count" in told and not request.tool_results():
+        return Reply(Text("One, two,"), ToolUse("Bash", {"command": "for i in $(seq 60); do echo $i; sleep 1; done"}))
+    return Reply(Text("Done."))
+
+
+MODELS = {"remembers": remembers, "works": works, "learns": learns}
