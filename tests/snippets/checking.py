@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+import sqlite3
 import tomllib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
+from everturn.journal.schema import schema
+from everturn.logbook.logbook import Logbook
+from everturn.service.web.problems import Trouble
 from everturn.settings import Settings
 from snippets.finding import Block, Unclear
 
@@ -50,6 +58,52 @@ def any_yaml(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert yaml.safe_load(text)
 
 
+def program(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is Python, and an example inside a docstring."""
+    assert compile(text, "<snippet>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def journal_line(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line is one of a journal."""
+    for line in text.splitlines():
+        jsonschema.Draft202012Validator(schema()).validate(json.loads(line))
+
+
+def trouble(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what the service answers when something is wrong."""
+    Trouble.model_validate_json(text)
+
+
+def iam_policy(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a policy as IAM takes it: of an identity or a role, or about who may assume one."""
+    policy = json.loads(text)
+    assert policy["Version"] == "2012-10-17"
+    for statement in policy["Statement"]:
+        known = {"Sid", "Effect", "Action", "Resource", "Principal", "Condition"}
+        assert {"Effect", "Action"} <= set(statement) <= known
+        assert statement["Effect"] in ("Allow", "Deny")
+        assert ("Resource" in statement) != ("Principal" in statement)
+
+
+def nginx(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a part of nginx's configuration: directives that end with `;`, in blocks that are closed."""
+    depth = 0
+    for line in re.sub(r"#.*", "", text).splitlines():
+        words = line.strip()
+        assert not words or words[-1] in "{};", words
+        depth += words.count("{") - words.count("}")
+        assert depth >= 0
+    assert depth == 0
+
+
+def logbook_query(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a question to a logbook."""
+    book = Logbook(folder / "logbook.db")
+    book.close()
+    with closing(sqlite3.connect(folder / "logbook.db")) as database:
+        database.execute(text)
+
+
 Check = Callable[[str, Path, pytest.MonkeyPatch], Any]
 CHECKS: dict[str, Check] = {
     "settings": settings_file,
@@ -57,6 +111,12 @@ CHECKS: dict[str, Check] = {
     "agents": agents_file,
     "json": any_json,
     "yaml": any_yaml,
+    "program": program,
+    "journal-line": journal_line,
+    "trouble": trouble,
+    "iam-policy": iam_policy,
+    "nginx": nginx,
+    "logbook-query": logbook_query,
 }
 BY_LANGUAGE = {"toml": "settings", "json": "json", "yaml": "yaml"}
 

@@ -74,7 +74,8 @@ class Sandbox:
     def untranslated(self, text: str) -> str:
         """Return what was written here as docs show it."""
         for shown, here in self.stand_ins.items():
-            text = text.replace(here, shown)
+            if not shown.startswith("https:"):
+                text = text.replace(here, shown)
         return text
 
     def python(self, text: str, place: str, timeout_s: float) -> int:
@@ -180,7 +181,11 @@ def sandbox(folder: Path, server: LoopbackS3, model: str, port: int) -> Iterator
             work,
             home,
             environment,
-            {f"127.0.0.1:{SERVICE_PORT}": f"127.0.0.1:{port}", "/var/lib/everturn": str(folder / "var")},
+            {
+                "https://everturn.example.org": f"http://127.0.0.1:{port}",
+                f"127.0.0.1:{SERVICE_PORT}": f"127.0.0.1:{port}",
+                "/var/lib/everturn": str(folder / "var"),
+            },
         )
         try:
             yield made
