@@ -106,7 +106,7 @@ test-fast: $(STAMP) promtool git-lfs ## Run the fast tests, under a minute
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 docs: $(STAMP) ## Build the documentation into site/, and check every link
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --clean
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 	@$(BIN)/python -m handbook.links site
 
 docs-serve: $(STAMP) ## Show the documentation in a browser, and again when it changes
