@@ -36,8 +36,8 @@ def docstring_of(thing: object) -> Docstring:
 
 def parse(text: str) -> Docstring:
     """Take a docstring apart, of which the indentation has been taken off."""
-    head, sections = [], dict[str, list[str]]()
-    into: list[str] = head
+    head, sections = list[str](), dict[str, list[str]]()
+    into = head
     for line in text.splitlines():
         if line.rstrip(":") in SECTIONS and line.endswith(":"):
             into = sections.setdefault(line.rstrip(":"), [])
