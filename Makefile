@@ -13,7 +13,7 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service scale redis postgres infra-synth infra-test release release-check audit api
+.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service scale redis postgres infra-synth infra-test release release-check audit api docs docs-serve docs-reference
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,16 @@ test: $(STAMP) $(SERVER)/.installed promtool git-lfs redis postgres chromium axe
 test-fast: $(STAMP) promtool git-lfs ## Run the fast tests, under a minute
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
+docs: $(STAMP) ## Build the documentation into site/, and check every link
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
+	@$(BIN)/python -m handbook.links site
+
+docs-serve: $(STAMP) ## Show the documentation in a browser, and again when it changes
+	@$(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:$(or $(PORT),8400)
+
+docs-reference: $(STAMP) ## Write docs/reference from the code
+	@$(BIN)/python -m handbook.reference
+
 STEPS ?= 200000
 simulate: $(STAMP) ## Simulate the log in bad weather: STEPS=5000000 requests, or SEED=123 again
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--steps $(STEPS) --workers $(WORKERS)) $(ARGS)
@@ -182,5 +192,5 @@ format: $(STAMP) ## Put the code into shape
 	@$(BIN)/ruff format .
 
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) $(SERVER) $(INFRA) .venv-release infra/cdk.out $(TOOLS) build dist .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) $(SERVER) $(INFRA) .venv-release infra/cdk.out $(TOOLS) build dist site .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

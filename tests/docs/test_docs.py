@@ -119,7 +119,7 @@ def test_every_decision_is_in_the_list() -> None:
 
 def test_the_readme_begins_with_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert re.match(r"# Everturn\n\n```sh\nmake demo .*\nmake test .*\n```\n", text)
+    assert re.match(r"# Everturn\n\n<!-- .* -->\n```sh\nmake demo .*\nmake test .*\n```\n", text)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

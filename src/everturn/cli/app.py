@@ -96,11 +96,16 @@ def _run(arguments: list[str]) -> int:
     return returned if isinstance(returned, int) else EXIT_OK
 
 
+def exit_code_of(error: EverturnError) -> int:
+    """Return the exit code of a command that ends with an error of ours."""
+    return EXIT_HELD if isinstance(error, Held) else EXIT_LOST if isinstance(error, Fenced) else EXIT_REFUSED
+
+
 def _explain(error: BaseException) -> int:
     """Say in one line what happened, and return the exit code for it."""
     if isinstance(error, EverturnError):
         complain(error.message, error.hint)
-        return EXIT_HELD if isinstance(error, Held) else EXIT_LOST if isinstance(error, Fenced) else EXIT_REFUSED
+        return exit_code_of(error)
     if isinstance(error, typer.TyperException):
         complain(error.format_message().rstrip("."), "everturn --help lists what there is")
         return EXIT_REFUSED
