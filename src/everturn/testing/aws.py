@@ -1,4 +1,4 @@
-"""S3, IAM and STS on loopback that refuse what no policy allows: ministack, in a process of its own."""
+"""AWS on loopback that refuses what no policy allows: ministack, in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from everturn.testing.s3 import REGION, LoopbackS3
 
 START_S = 30.0
 ACCOUNT = "000000000000"
+SERVICES = ("s3", "iam", "sts", "cloudformation", "dynamodb", "kms", "logs", "monitoring", "sns", "ssm")
 
 _numbers = count(1)
 
 
 @dataclass(frozen=True)
 class LoopbackAws:
-    """A running server. Signatures are verified; identity, trust and session policies decide.
+    """A running server. Signatures are verified; identity, trust, session and resource policies decide.
+
+    Policy variables, `dynamodb:LeadingKeys` and `s3:if-none-match` are of our making: `aws_server.py` says how much.
 
     Attributes:
         root: The same server as the owner of the account sees it, who may do everything.
@@ -93,7 +96,7 @@ class LoopbackAws:
         """Return a boto3 client that may do everything.
 
         Args:
-            service: `iam`, `sts`, `s3`.
+            service: `s3`, `iam`, `sts`, `cloudformation`, `dynamodb`, `kms`, `logs`, `cloudwatch`, `sns`, `ssm`.
         """
         import boto3  # noqa: PLC0415
 
@@ -114,7 +117,7 @@ def _environment(home: str, root: LoopbackS3) -> dict[str, str]:
         "HOME": home,
         "TMPDIR": home,
         "AUTH": "true",
-        "SERVICES": "s3,iam,sts",
+        "SERVICES": ",".join(SERVICES),
         "LOG_LEVEL": "ERROR",
         "MINISTACK_ACCOUNT_ID": ACCOUNT,
     }
