@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from aws_cdk import Aws, Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
@@ -38,7 +39,7 @@ class Alarms(Construct):
         self.namespace = f"Everturn/{Aws.STACK_NAME}"
         for number, group in enumerate(log_groups):
             for counted in COUNTED:
-                self._count(group, counted, "" if number == 0 else str(number + 1))
+                self._count(group, counted, options.lines_in, "" if number == 0 else str(number + 1))
         self.topic = self._own_topic(options.alarm_email)
         everyone = [*self._topics("All", options.alarm_topics), *([self.topic] if self.topic else [])]
         woken = self._topics("Page", options.page_topics)
@@ -55,15 +56,16 @@ class Alarms(Construct):
             namespace=self.namespace, metric_name=name, statistic="Sum", period=Duration.minutes(minutes)
         )
 
-    def _count(self, group: logs.ILogGroup, counted: Counted, suffix: str) -> None:
+    def _count(self, group: logs.ILogGroup, counted: Counted, lines_in: str | None, suffix: str) -> None:
+        line = f"$.{lines_in}" if lines_in else "$"
         logs.MetricFilter(
             self,
             f"Count{counted.metric}{suffix}",
             log_group=group,
-            filter_pattern=logs.FilterPattern.string_value("$.event", "=", counted.event),
+            filter_pattern=logs.FilterPattern.string_value(f"{line}.event", "=", counted.event),
             metric_namespace=self.namespace,
             metric_name=counted.metric,
-            metric_value=counted.value,
+            metric_value=f"{line}.{counted.field}" if counted.field else "1",
             default_value=0,
         )
 
@@ -74,6 +76,15 @@ class Alarms(Construct):
         if email is None:
             return None
         topic = sns.Topic(self, "Topic", display_name="Everturn", enforce_ssl=True)
+        topic.add_to_resource_policy(
+            iam.PolicyStatement(  # a topic that has a policy of its own lets nobody in that it does not name
+                sid="Alarms",
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                actions=["sns:Publish"],
+                resources=[topic.topic_arn],
+                conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}},
+            )
+        )
         topic.add_subscription(subscriptions.EmailSubscription(email))
         return topic
 

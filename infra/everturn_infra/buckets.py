@@ -209,7 +209,7 @@ def _grant_key(role: iam.Role, key: kms.IKey | None, service: str) -> None:
             sid="Encryption",
             actions=["kms:GenerateDataKey", "kms:Decrypt"],
             resources=[key.key_arn],
-            conditions={"StringEquals": {"kms:ViaService": f"{service}.{Aws.REGION}.amazonaws.com"}},
+            conditions={"StringEquals": {"kms:ViaService": f"{service}.{Aws.REGION}.{Aws.URL_SUFFIX}"}},
         )
     )
 

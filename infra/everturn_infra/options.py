@@ -16,6 +16,8 @@ _ZONE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*-az[0-9]+")
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _ARN = re.compile(r"arn:aws[a-z-]*:[a-z0-9-]+:[a-z0-9-]*:[0-9]*:.+")
 _SERVICE = re.compile(r"[a-z0-9.-]+\.amazonaws\.com(\.cn)?")
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_LOG_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
@@ -53,6 +55,7 @@ class Options:
         keep_data: Whether bucket, table, key and logs stay when the stack is deleted.
         log_groups: The names of log groups that Everturn's lines are in already. Empty: the stack makes one.
         log_group_name: The name of the one that the stack makes; AWS makes one up otherwise.
+        lines_in: The field that a collector puts Everturn's line into, as in `log_processed`. None: into none.
         log_days: How long that one keeps lines, in days; one of the numbers that CloudWatch Logs takes.
         alarms: Whether there are metric filters and alarms.
         alarm_topics: ARNs of SNS topics that hear of all alarms.
@@ -88,6 +91,7 @@ class Options:
     keep_data: bool = True
     log_groups: tuple[str, ...] = ()
     log_group_name: str | None = None
+    lines_in: str | None = None
     log_days: int = 90
     alarms: bool = True
     alarm_topics: tuple[str, ...] = ()
@@ -106,11 +110,14 @@ class Options:
             _check(fits, "service_principals", principal, "a service's name, an ARN or an account's id")
         for principal in self.worker_principals:
             _check(_is_identity(principal), "worker_principals", principal, "an ARN or an account's id")
-        for topic in (*self.alarm_topics, *self.page_topics):
-            _check(bool(_ARN.fullmatch(topic)), "alarm_topics", topic, "the ARN of an SNS topic")
+        for name in ("alarm_topics", "page_topics"):
+            for topic in getattr(self, name):
+                _check(bool(_ARN.fullmatch(topic)), name, topic, "the ARN of an SNS topic")
         email, key = self.alarm_email, self.kms_key
         _check(email is None or bool(_EMAIL.fullmatch(email)), "alarm_email", email, "one address")
         _check(key in (None, "new") or bool(_ARN.fullmatch(key or "")), "kms_key", key, "new, or the ARN of a key")
+        field = self.lines_in
+        _check(field is None or bool(_FIELD.fullmatch(field)), "lines_in", field, "the name of a field")
         hours = self.sweep_hours
         _check(hours % 6 == 0 and 6 <= hours <= 168, "sweep_hours", hours, "a multiple of 6 up to 168")
         self._check_days()
@@ -120,6 +127,7 @@ class Options:
         for name in ("noncurrent_days", "retention_days", "trace_days", "damaged_days", "log_days"):
             days = getattr(self, name)
             _check(days is None or days >= 1, name, days, "one or more")
+        _check(self.log_days in _LOG_DAYS, "log_days", self.log_days, f"one of {', '.join(map(str, _LOG_DAYS))}")
 
     def _check_express(self) -> None:
         zone = self.express_zone

@@ -27,8 +27,7 @@ TASK_ID = f"${{aws:PrincipalTag/{TASK_ID_TAG}}}"  # IAM puts the session's own i
 ROW = ROW_OF_TASK.format(TASK_ID)
 FOLDER = FOLDER_OF_TASK.format(TASK_ID)
 
-# Services that say for which account they ask. EC2 does not.
-_SAY_ACCOUNT = ("ecs-tasks.amazonaws.com", "pods.eks.amazonaws.com")
+_SAY_ACCOUNT = ("ecs-tasks.amazonaws.com",)  # services that tell for which account they ask
 _TAG_SESSIONS = ("pods.eks.amazonaws.com",)
 _EC2 = ("ec2.amazonaws.com", "ec2.amazonaws.com.cn")
 

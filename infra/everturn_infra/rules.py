@@ -20,12 +20,12 @@ class Counted:
     Args:
         metric: The metric's name.
         event: The lines' `event`.
-        value: What each counts as: 1, or the number in one of its fields.
+        field: The field that has the number which a line counts as; None: it counts as one.
     """
 
     metric: str
     event: str
-    value: str = "1"
+    field: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ COUNTED = (
     Counted("ClaimsLost", "claim_lost"),
     Counted("Sweeps", "swept"),
     Counted("RunsEnded", "run_ended"),
-    Counted("HealedEntries", "healed", "$.entries"),
+    Counted("HealedEntries", "healed", "entries"),
 )
 
 RULES = (
