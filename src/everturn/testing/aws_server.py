@@ -52,6 +52,7 @@ def main() -> None:
     config.bind = [f"fd://{int(sys.argv[1])}"]
     if sys.argv[2:]:
         config.certfile, config.keyfile = sys.argv[2:]
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it takes clients that just hang up for an error
 
     async def until_the_input_ends() -> None:
         await asyncio.to_thread(sys.stdin.read)
