@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -365,20 +365,39 @@ def hostile_fleet() -> FakeDesk:
     """Return a desk all of whose texts are what somebody would send who wants to break the page."""
     desk = fleet_of(len(HOSTILE))
     texts = dict(enumerate(HOSTILE))
-    live = tuple(
-        replace(
-            each,
-            work=f"{texts[n]}@{texts[n]}#{texts[n]}",
-            agent=texts[n],
-            session_id=texts[n] or "x",
-            worker=texts[n],
-            tool=texts[n],
-            model=texts[n],
-            tainted=texts[n],
-        )
-        for n, each in enumerate(desk.fleet_view.live)
+    live = tuple(_hostile_run(each, texts[n]) for n, each in enumerate(desk.fleet_view.live))
+    desk.fleet_view = replace(
+        desk.fleet_view, live=live + _odd_runs(live), stale=live, problem=" ".join(HOSTILE), cost_today_usd=None
     )
-    odd = (
+    desk.all_sessions = tuple(_hostile_session(each, texts[n], -1e12 * n) for n, each in enumerate(desk.all_sessions))
+    desk.watchdog_view = WatchdogView("red", tuple(_hostile_signs()), NOW)
+    desk.disk_view = _hostile_disk(desk.disk_view, texts)
+    desk.entries = tuple(
+        replace(
+            each, title=texts[n] or "-", state=texts[n] or "done", details=HOSTILE, source=texts[n], done_at=NOW * 9
+        )
+        for n, each in enumerate(desk.entries)
+    )
+    desk.found = Found(tuple(_hostile_hit(n, text) for n, text in texts.items()), 12)
+    return desk
+
+
+def _hostile_run(run: ClaimView, text: str) -> ClaimView:
+    return replace(
+        run,
+        work=f"{text}@{text}#{text}",
+        agent=text,
+        session_id=text or "x",
+        worker=text,
+        tool=text,
+        model=text,
+        tainted=text,
+    )
+
+
+def _odd_runs(live: Sequence[ClaimView]) -> tuple[ClaimView, ...]:
+    """Return runs whose numbers make no sense."""
+    return (
         replace(
             live[0],
             started_at=-1e15,
@@ -393,62 +412,48 @@ def hostile_fleet() -> FakeDesk:
         replace(live[2], cost_usd=1e12, run_id="rich"),
         replace(live[3], cost_usd=0.0000001, run_id="poor"),
     )
-    desk.fleet_view = replace(
-        desk.fleet_view, live=live + odd, stale=live, problem=" ".join(HOSTILE), cost_today_usd=None
+
+
+def _hostile_session(row: SessionView, text: str, last_used_at: float) -> SessionView:
+    return replace(
+        row, work=text, agent=text, worker=text, session_id=text or "x", tainted=text, last_used_at=last_used_at
     )
-    desk.all_sessions = tuple(
-        replace(
-            each,
-            work=texts[n],
-            agent=texts[n],
-            worker=texts[n],
-            session_id=texts[n] or "x",
-            tainted=texts[n],
-            last_used_at=-1e12 * n,
-        )
-        for n, each in enumerate(desk.all_sessions)
-    )
-    signs = tuple(
-        Sign(text, text, light, 10**9, text, text) for light in ("red", "amber", "green") for text in HOSTILE
-    )
-    desk.watchdog_view = WatchdogView("red", signs, NOW)
-    desk.disk_view = replace(
-        desk.disk_view,
+
+
+def _hostile_signs() -> Iterator[Sign]:
+    for light in ("red", "amber", "green"):
+        for text in HOSTILE:
+            yield Sign(text, text, light, 10**9, text, text)
+
+
+def _hostile_disk(disk: DiskView, texts: Mapping[int, str]) -> DiskView:
+    return replace(
+        disk,
         by_repo={text: 10**n for n, text in texts.items()},
         by_agent={text: -n for n, text in texts.items()},
         workdirs=tuple(
             replace(each, name=texts[n], repo=texts[n], agent=texts[n], branch=texts[n], work=texts[n])
-            for n, each in enumerate(desk.disk_view.workdirs)
+            for n, each in enumerate(disk.workdirs)
         ),
         trees_bytes=10**18,
         disk_total_bytes=0,
         disk_free_bytes=-1,
     )
-    desk.entries = tuple(
-        replace(
-            each, title=texts[n] or "-", state=texts[n] or "done", details=HOSTILE, source=texts[n], done_at=NOW * 9
-        )
-        for n, each in enumerate(desk.entries)
+
+
+def _hostile_hit(number: int, text: str) -> Hit:
+    return replace(
+        hit(number),
+        work=text,
+        agent=text,
+        worker=text,
+        kind=text,
+        tool=text,
+        session_id=text or None,
+        run_id=text,
+        at=text,
+        excerpt=(Piece(text), Piece(text, is_match=True)),
     )
-    desk.found = Found(
-        tuple(
-            replace(
-                hit(n),
-                work=text,
-                agent=text,
-                worker=text,
-                kind=text,
-                tool=text,
-                session_id=text or None,
-                run_id=text,
-                at=text,
-                excerpt=(Piece(text), Piece(text, is_match=True)),
-            )
-            for n, text in texts.items()
-        ),
-        12,
-    )
-    return desk
 
 
 def app_of(desk: FakeDesk, state: Path) -> FastAPI:

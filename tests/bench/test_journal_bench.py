@@ -27,6 +27,8 @@ from everturn.log.objects import run
 from everturn.log.stores import connect
 from everturn.testing import LoopbackS3
 
+pytestmark = pytest.mark.slow
+
 FILES = 30
 SIZE_BYTES = 400_000
 

@@ -15,6 +15,8 @@ from bench.workdirs.repository import ONE_SERVICE, Origin, Shape, run
 from bench.workdirs.summary import Summary
 from bench.workdirs.ways import WAYS, Ours, Way
 
+pytestmark = pytest.mark.slow
+
 SMALL = Shape(files=60, file_bytes=500, commits=2, changed=5)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from everturn.testing import cli_environment, kill_machine
+from journals import FIRST, SECOND, JournalStore, killed, resumed
 from polling import processes_below
 
 TIMEOUT_S = 60
@@ -82,3 +83,16 @@ def everturn(tmp_path: Path) -> Iterator[Everturn]:
     yield Everturn(tmp_path / "machine")
     for pid in processes_below(tmp_path):  # of a test that has failed
         kill_machine(pid)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> JournalStore:
+    return JournalStore(tmp_path)
+
+
+@pytest.fixture
+def told(store: JournalStore) -> JournalStore:
+    """A store with a run that was killed and the one that went on."""
+    store.keep(FIRST, killed())
+    store.keep(SECOND, resumed())
+    return store

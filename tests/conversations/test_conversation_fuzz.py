@@ -6,6 +6,7 @@ import io
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -20,6 +21,8 @@ from everturn.conversations.reading import read_conversation
 from everturn.conversations.turns import as_json
 from everturn.transcripts.archive import SessionRef
 from recorded import tap
+
+pytestmark = pytest.mark.slow
 
 REF = SessionRef("scope", "project", "session")
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

@@ -273,6 +273,7 @@ def test_what_is_no_json_object_is_refused_in_one_sentence(sender: Sender, forge
         assert "the webhook's body is" in sentence_of(caught)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sender", [GITHUB, GITLAB], ids=lambda each: each.name)
 def test_a_million_keys_are_read_quickly(sender: Sender) -> None:
     body = b"{" + b",".join(b'"%d":0' % each for each in range(1_000_000)) + b"}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -11,74 +10,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 
-from everturn import Settings
-from everturn.clock import Ids, ManualClock
 from everturn.errors import Corrupt, Denied, EverturnError, Unavailable
 from everturn.journal.events import Ended, Event, Prompt, TextDelta
-from everturn.journal.file import JournalFile, cut
+from everturn.journal.file import JournalFile
 from everturn.journal.journal import Journal
-from everturn.journal.leftovers import LeftJournal
 from everturn.journal.lines import line_of
-from everturn.journal.reading import Journals, RunJournal, RunRef
 from everturn.journal.shipping import Appender, Shipper
-from everturn.log.objects import Objects, run
-from everturn.log.stores import connect
-from everturn.telemetry import Metrics
-from everturn.testing import Fault, FaultyObjects
+from everturn.testing import Fault
+from journal.desk import QUICK_S, Desk, delta, shippers
 from polling import wait_until
 from registry.disks import fill, mounted
-
-REF = RunRef("acme/web#12", "run-1")
-NEVER_S = 3600.0  # events that wait so long are shipped because somebody asks
-QUICK_S = 0.01
-
-
-def delta(number: int, text: str = "word ") -> TextDelta:
-    return TextDelta("msg_1", 0, f"{text}{number}")
-
-
-def shippers() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name == "everturn-journal"]
-
-
-class Desk:
-    """A journal's file, its store, and what is counted."""
-
-    def __init__(self, folder: Path, **settings: object) -> None:
-        self.path = folder / "journal.jsonl"
-        given: dict[str, object] = {"state": folder, "journal_ship_s": NEVER_S, "append_deadline_s": 1.0, **settings}
-        self.settings = Settings.load(**given)
-        self.objects = FaultyObjects(connect("memory://", self.settings))
-        self.metrics = Metrics(CollectorRegistry())
-        self.clock = ManualClock()
-
-    def open(self) -> Journal:
-        return Journal.open(
-            self.objects, REF, self.path, settings=self.settings, clock=self.clock, metrics=self.metrics
-        )
-
-    def stored(self, objects: Objects | None = None) -> RunJournal:
-        return run(Journals(objects or self.objects, "").read(REF))
-
-    def events(self) -> list[Event | None]:
-        return [each.event for each in self.stored().events]
-
-    def lines(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.path.read_bytes().splitlines()]
-
-    def look_after(self) -> tuple[int, int, int]:
-        left = LeftJournal(
-            self.objects, REF, self.path, settings=self.settings, clock=self.clock, metrics=self.metrics
-        ).ship()
-        return left.events, left.torn_bytes, left.damaged
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
-
 
 # --- Written before it is shown ---
 
@@ -179,6 +121,7 @@ def test_a_part_is_about_as_large_as_a_frame_and_a_line_is_never_cut(desk: Desk)
     assert desk.stored().tail == 4
 
 
+@pytest.mark.slow
 def test_a_line_of_50_mb_is_an_event_like_any_other(desk: Desk) -> None:
     journal = desk.open()
     large = delta(1, "x" * 50_000_000)
@@ -389,112 +332,6 @@ def test_a_journal_leaves_no_thread_and_no_descriptor(desk: Desk) -> None:
     journal.close(10)
     is_gone = lambda: all(now <= then for now, then in zip(held(), before, strict=True))  # noqa: E731
     wait_until(is_gone, "the thread is gone, and what it had open")
-
-
-# --- What a dead run has left ---
-
-
-def left_behind(desk: Desk, count: int = 3, shipped: int = 0) -> bytes:
-    """Write a journal of which only some events were stored, and return its file."""
-    journal = desk.open()
-    for number in range(shipped):
-        journal.write(delta(number))
-    if shipped:
-        journal._shipper.settle(10)
-    desk.objects.faults.append(Fault("fail", "create", times=None))
-    for number in range(shipped, count):
-        journal.write(delta(number))
-    with pytest.raises(EverturnError):
-        journal.close(0.0)
-    wait_until(lambda: not shippers(), "its thread ends")
-    desk.objects.faults.clear()
-    return desk.path.read_bytes()
-
-
-@pytest.mark.parametrize("shipped", [0, 1, 4])
-def test_what_was_not_shipped_is_shipped_by_the_next_start(desk: Desk, shipped: int) -> None:
-    left_behind(desk, count=5, shipped=shipped)
-    assert desk.look_after() == (5 - shipped, 0, 0)
-    assert desk.events() == [delta(number) for number in range(5)]
-    assert desk.look_after() == (0, 0, 0)
-
-
-@pytest.mark.parametrize("torn", [1, 10, 50])
-def test_a_torn_last_line_is_cut_off_and_told_and_every_whole_line_stays(desk: Desk, torn: int) -> None:
-    whole = left_behind(desk)
-    last = whole.splitlines(keepends=True)[-1]
-    desk.path.write_bytes(whole + last[:torn])
-    assert desk.look_after() == (3, torn, 0)
-    assert desk.path.read_bytes() == whole
-    assert desk.events() == [delta(number) for number in range(3)]
-    assert desk.metrics.journal_lines_damaged._value.get() == 1
-
-
-def test_a_journal_cut_at_any_byte_keeps_every_line_before_it(tmp_path: Path) -> None:
-    whole = left_behind(Desk(tmp_path))
-    ends = [0, *(index + 1 for index, byte in enumerate(whole) if byte == 10)]
-    path = tmp_path / "cut.jsonl"
-    for size in range(len(whole) + 1):
-        path.write_bytes(whole[:size])
-        found = cut(path)
-        expected = max(end for end in ends if end <= size)
-        assert (found.size_bytes, found.torn_bytes) == (expected, size - expected)
-        assert path.read_bytes() == whole[:expected]
-
-
-@pytest.mark.parametrize("damage", [b"\x00" * 300 + b"\n", b'{"v":1,"seq":"two"}\n', b"\xff\xfe\n", b"[]\n", b"\n"])
-def test_a_line_that_cannot_be_read_is_kept_as_it_is_and_told(desk: Desk, damage: bytes) -> None:
-    lines = left_behind(desk).splitlines(keepends=True)
-    desk.path.write_bytes(lines[0] + damage + lines[2])
-    assert desk.look_after() == (3, 0, 1)
-    stored = desk.stored()
-    assert [event.type for event in stored.events] == ["text_delta", "damaged", "text_delta"]
-    assert stored.missing == ()
-
-
-def test_an_event_of_a_newer_release_is_kept_as_it_is(desk: Desk) -> None:
-    lines = left_behind(desk).splitlines(keepends=True)
-    newer = b'{"v":2,"seq":2,"at_ms":5,"type":"hologram","colour":"red"}\n'
-    desk.path.write_bytes(lines[0] + newer + lines[2])
-    assert desk.look_after() == (3, 0, 0)
-    found = desk.stored().events[1]
-    assert (found.event, found.type, found.raw["colour"]) == (None, "hologram", "red")
-
-
-def appended(desk: Desk, lines: bytes) -> None:
-    late = Appender(
-        desk.objects, REF.folder, settings=desk.settings, clock=desk.clock, ids=Ids(), metrics=desk.metrics
-    )
-    late.append(lines)
-    late.close()
-
-
-def test_a_part_that_a_dead_run_stores_late_brings_no_event_twice(desk: Desk) -> None:
-    lines = left_behind(desk, count=3)
-    desk.look_after()
-    appended(desk, lines)
-    assert desk.stored().tail == 2
-    assert desk.events() == [delta(number) for number in range(3)]
-
-
-def test_events_come_in_their_order_whatever_the_order_of_their_parts(desk: Desk) -> None:
-    lines = left_behind(desk, count=6).splitlines(keepends=True)
-    for numbers in ((4, 5), (0, 1, 2), (2, 3)):
-        appended(desk, b"".join(lines[number] for number in numbers))
-    assert desk.events() == [delta(number) for number in range(6)]
-    assert desk.stored().missing == ()
-
-
-def test_an_event_that_is_missing_is_told(desk: Desk) -> None:
-    lines = left_behind(desk, count=9).splitlines(keepends=True)
-    desk.path.write_bytes(b"".join([*lines[1:3], *lines[5:7], lines[8]]))
-    desk.look_after()
-    assert desk.stored().missing == ((1, 1), (4, 5), (8, 8))
-
-
-def test_a_journal_that_is_not_there_or_not_ours_is_refused_with_a_reason(desk: Desk) -> None:
-    with pytest.raises(Denied, match="cannot be mended"):
-        desk.look_after()
 
 
 # --- Any sequence ---

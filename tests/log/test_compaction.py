@@ -289,6 +289,7 @@ def grow(parts: int, threshold: int, sizes: list[int]) -> tuple[int, int, int]:
     return most, rewritten, appended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [100, 3_000, 30_000])
 @pytest.mark.parametrize("sizes", [[1], [600, 20, 5_000], [1] * 999 + [1_000_000]], ids=["even", "mixed", "bursts"])
 def test_a_growing_log_has_few_objects_and_is_rewritten_a_logarithm_of_times(parts: int, sizes: list[int]) -> None:

@@ -104,6 +104,7 @@ def test_text_of_twenty_megabytes_comes_back_on_both_ways() -> None:
     assert there_and_back(big, "\ud800") == [big, "\ud800"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [253, 254, 255, 256, 1023, 1024, 1025, 5000])
 def test_entries_may_be_nested_deeply(depth: int) -> None:
     lists, objects = nested(depth), nested(depth, in_objects=True)

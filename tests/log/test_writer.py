@@ -249,6 +249,7 @@ def test_the_same_batch_twice_on_purpose_is_written_twice(bench: Bench, world: s
     assert bench.entries() == ["a", "a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_batch_too_deep_to_compare_is_recognised_when_it_comes_again(bench: Bench, world: str) -> None:
     deep: list[Any] = []

@@ -120,6 +120,7 @@ def test_writes_survive_a_power_cut_as_each_commit_is_synced(file: CountingFile)
     connection.close()
 
 
+@pytest.mark.slow
 def test_too_many_that_wait_are_refused_but_not_our_own(writer: Writer, file: CountingFile) -> None:
     gate = Gate(writer)
     waiting = [writer.submit(note(f"n-{number}")) for number in range(LIMIT)]

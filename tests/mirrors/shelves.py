@@ -90,3 +90,9 @@ def contents(mirror: ChromaMirror) -> dict[str, Any]:
     vectors = [[round(float(number), 5) for number in vector] for vector in found["embeddings"]]
     columns = zip(found["ids"], found["documents"], found["metadatas"], vectors, strict=True)
     return {"passages": sorted(columns), "seqs": {ref: each.seq for ref, each in mirror.checkpoints().items()}}
+
+
+def checked(mirror: ChromaMirror) -> str | None:
+    """Return what a process that comes later says of it."""
+    mirror.close()
+    return mirror_at(mirror._place.folder).unusable()

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from everturn import Conflict, Corrupt, Denied, Invalid, NotFound, Settings, Unavailable
+from everturn import Conflict, Corrupt, Denied, Invalid, NotFound, Unavailable
 from everturn.mirrors.base import Checkpoint
 from everturn.mirrors.chroma import ChromaMirror
-from everturn.mirrors.embedding import Embedder, open_embedder
+from everturn.mirrors.embedding import Embedder
 from everturn.mirrors.hits import Filters
 from everturn.testing import word_vectors
 from mirrors.shelves import (
@@ -29,6 +29,7 @@ from mirrors.shelves import (
     TAP,
     WINDOW,
     batch,
+    checked,
     contents,
     fold_all,
     lines_of,
@@ -41,14 +42,6 @@ from mirrors.shelves import (
 from polling import wait_until
 
 CHILD = Path(__file__).with_name("chroma_writer.py")
-
-
-@pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[ChromaMirror]:
-    found = mirror_at(tmp_path / "mirror")
-    rebuild(found, RUNS)
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="module")
@@ -206,12 +199,6 @@ def test_live_folding_and_a_rebuild_hold_the_same(tmp_path: Path, turns: list[st
 
 
 # --- Mirrors that are not as they should be -------------------------------------------------------------------------
-
-
-def checked(mirror: ChromaMirror) -> str | None:
-    """Return what a process that comes later says of it."""
-    mirror.close()
-    return mirror_at(mirror._place.folder).unusable()
 
 
 def mended(mirror: ChromaMirror) -> None:
@@ -440,104 +427,3 @@ def test_a_writer_that_is_killed_leaves_what_can_be_gone_on_with_or_is_seen_to_b
     rebuild(fresh, runs)
     assert contents(mirror) == contents(fresh)
     fresh.close()
-
-
-# --- Chroma itself --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_nobody_else_loads_chroma() -> None:
-    program = (
-        "import sys, everturn, everturn.runtime, everturn.cli.app, everturn.mirrors.chroma, everturn.testing;"
-        "sys.exit(any(name.split('.')[0] in ('chromadb', 'numpy', 'onnxruntime') for name in sys.modules))"
-    )
-    assert subprocess.run([sys.executable, "-c", program], check=False, env={}).returncode == 0
-
-
-def test_without_chroma_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "chromadb", None)
-    with pytest.raises(Invalid, match="needs chromadb") as caught:
-        rebuild(mirror_at(tmp_path / "mirror"), RUNS)
-    assert "pip install 'everturn[chroma]'" in caught.value.hint
-
-
-def test_what_stands_about_chroma_in_the_environment_and_a_file_is_of_no_account(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / ".env").write_text("chroma_api_impl=chromadb.api.fastapi.FastAPI\n", encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHROMA_API_IMPL", "chromadb.api.fastapi.FastAPI")
-    monkeypatch.setenv("ANONYMIZED_TELEMETRY", "true")
-    monkeypatch.setenv("IS_PERSISTENT", "false")
-    mirror = mirror_at(tmp_path / "mirror")
-    rebuild(mirror, RUNS)
-    assert mirror.search(FENCE, limit=1)[0].run_id == "run-fence"
-    mirror.close()
-
-
-# --- Embedding functions --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("returned", "message"),
-    [
-        (None, "no list of vectors"),
-        ([], "0 vectors for 2 texts"),
-        ([[1.0], ["x"]], "no list of vectors"),
-        ([[1.0], [1.0, 2.0]], "more than one length"),
-        ([[], []], "empty"),
-        ([[1.0], [float("nan")]], "finite"),
-    ],
-)
-def test_a_function_that_returns_no_vectors_is_named(returned: object, message: str) -> None:
-    with pytest.raises(Invalid, match=f"function mine returned .*{message}"):
-        Embedder("mine", lambda texts: returned)(["a", "b"])  # type: ignore[arg-type,return-value]
-
-
-def test_a_function_that_fails_is_named_and_nothing_is_written(mirror: ChromaMirror) -> None:
-    def offline(texts: object) -> list[list[float]]:
-        raise OSError("no route to host")
-
-    mirror.close()
-    broken = mirror_at(mirror._place.folder, embedder=Embedder("words", offline))
-    with pytest.raises(Unavailable, match="function words failed: OSError: no route to host"):
-        fold_all(broken, {"window": run_of("window", WINDOW)})
-    assert checked(mirror) is None
-    assert set(mirror.checkpoints()) == {ref_of("tap"), ref_of("fence")}
-
-
-def test_many_texts_are_handed_over_in_several_calls() -> None:
-    calls: list[int] = []
-
-    def counted(texts: list[str]) -> list[list[float]]:
-        calls.append(len(texts))
-        return [[float(text)] for text in texts]
-
-    assert Embedder("mine", counted)([str(number) for number in range(150)]) == [[number] for number in range(150)]  # type: ignore[arg-type]
-    assert max(calls) <= 64
-
-
-def test_settings_name_a_function(tmp_path: Path) -> None:
-    embedder = open_embedder(Settings.load(embedder="everturn.testing:word_vectors"))
-    assert (embedder.name, embedder(["tap"])) == ("everturn.testing:word_vectors", word_vectors(["tap"]))
-    assert open_embedder(Settings.load()).name == "all-MiniLM-L6-v2"
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["everturn.testing:nothing", "no.such.module:function", "everturn.testing", "", ":", "everturn:__version__"],
-)
-def test_a_setting_that_names_no_function_is_refused(path: str) -> None:
-    with pytest.raises(Invalid, match=r"cannot be loaded|is no function"):
-        open_embedder(Settings.model_construct(embedder=path))
-
-
-def test_texts_have_the_same_vectors_always_and_near_ones_if_they_share_words() -> None:
-    tap, again, like, unlike = word_vectors([TAP, TAP, "a tap that drips in the kitchen", "attic"])
-    assert tap == again
-    assert (
-        sum(a * b for a, b in zip(tap, like, strict=True))
-        > 0.4
-        > sum(a * b for a, b in zip(tap, unlike, strict=True))
-    )
-    assert word_vectors([""])[0] == [1.0, *[0.0] * 63]

@@ -89,6 +89,7 @@ def test_a_rebuild_that_is_killed_goes_on_from_where_it_was(tmp_path: Path, afte
     check_index(mirror)
 
 
+@pytest.mark.slow
 def test_after_the_machine_was_started_anew_a_rebuild_begins_anew(tmp_path: Path) -> None:
     ground = stored(tmp_path, 10)
     process = start(tmp_path, "rebuild slowly")

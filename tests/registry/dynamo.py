@@ -13,13 +13,15 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
+import pytest
+
 from everturn.clock import Clock, ManualClock
-from everturn.model import SessionAges
-from everturn.registry import DynamoDbRegistry
+from everturn.model import Claim, SessionAges
+from everturn.registry import DynamoDbRegistry, Registry
 from everturn.registry.table import client_maker
 from everturn.settings import Settings
 from everturn.testing import LoopbackS3
-from registry.places import AGES, START_S
+from registry.places import AGES, OTHER, START_S, TTL_S, WORK, claim
 
 Start = Callable[..., Any]
 Trouble = Callable[[Any, dict[str, Any], Start], Iterable[bytes]]
@@ -132,3 +134,21 @@ class DynamoPlace:
 
     def connect(self, ages: SessionAges = AGES, clock: Clock | None = None) -> DynamoDbRegistry:
         return DynamoDbRegistry(self.table, client=self.dynamo.client, ages=ages, clock=clock or self.clock)
+
+
+def asked(place: DynamoPlace) -> list[str]:
+    """What was asked for since the last look."""
+    found, place.dynamo.asked = place.dynamo.asked, []
+    return found
+
+
+ACTS: dict[str, Callable[[Registry, Claim], object]] = {
+    "claim": lambda registry, _: claim(registry, "w2", work=OTHER),
+    "renew": lambda registry, made: registry.renew(made, TTL_S),
+    "release": lambda registry, made: registry.release(made),
+    "begin_anew": lambda registry, made: registry.begin_anew(made),
+    "confirm": lambda registry, made: registry.confirm(made, "/srv"),
+    "taint": lambda registry, made: registry.taint(made, "3 entries are missing"),
+    "drop": lambda registry, made: registry.drop(WORK, made.session_id, "gone"),
+}
+SLOW = pytest.mark.slow

@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import pytest
+
 from everturn.clock import ManualClock
 from everturn.errors import Held
-from everturn.model import Claim, Holder, SessionAges, WorkItem
+from everturn.model import Claim, Holder, SessionAges, SessionRecord, WorkItem
 from everturn.registry import Registry, SqliteRegistry
 
 START_S = 1_700_000_000.0
 TTL_S = 30.0
+AFTER_TTL_S = TTL_S + 3  # a registry may let a claim last a little longer, never less
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
 AGES = SessionAges(24 * 3_600_000, {"reviewer": None, "hasty": 60_000})
@@ -55,3 +58,20 @@ def used(registry: Registry, work: WorkItem = WORK, name: str = "w1") -> Claim:
     registry.confirm(taken, "/desk")
     registry.release(taken)
     return taken
+
+
+def known(registry: Registry, work: WorkItem = WORK) -> SessionRecord:
+    record = registry.get(work)
+    assert record is not None
+    return record
+
+
+def about(seconds: float) -> object:
+    """The server of a registry may tell the time in whole seconds."""
+    return pytest.approx(seconds, abs=2)
+
+
+def refusal(registry: Registry, name: str = "w2") -> Held:
+    with pytest.raises(Held) as caught:
+        claim(registry, name)
+    return caught.value

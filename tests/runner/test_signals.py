@@ -49,6 +49,7 @@ def handlers() -> list[object]:
     return [signal.getsignal(number) for number in ENDING]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.slow)])
 def test_a_program_that_handles_no_signals_dies_by_it_when_its_run_has_ended(name: str) -> None:
     done = subprocess.run(

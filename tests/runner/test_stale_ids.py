@@ -221,6 +221,7 @@ def test_a_conversation_that_was_begun_anew_is_resumed_by_the_next_run(
     assert (second.resumed, second.session_id, second.warnings) == (True, first.session_id, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_fresh_start_that_is_lost_as_well_ends_the_run_and_frees_the_claim(
     desk: Desk, begun: str, tmp_path: Path, phase: Phase

@@ -257,6 +257,7 @@ def test_a_page_forbids_what_it_does_not_need(page: str, tmp_path: Path) -> None
     assert "unsafe" not in PAGE_POLICY
 
 
+@pytest.mark.slow
 def test_files_that_pages_refer_to_are_kept_until_they_change(tmp_path: Path) -> None:
     http = client(fleet_of(1), tmp_path)
     for asset in assets().values():

@@ -11,6 +11,7 @@ from simulation.oracle import Violation
 from simulation.scenario import play
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mutant",
     [

@@ -3,95 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from claude_agent_sdk import SessionKey
-from obstore.store import MemoryStore
 
-from everturn import Invalid, Settings, TranscriptStore, Unavailable
-from everturn.clock import ManualClock
-from everturn.log.objects import BlockingObjects
+from everturn import Invalid, Unavailable
 from everturn.telemetry import default_metrics
-from everturn.testing import Fault, FaultyObjects
+from everturn.testing import Fault
 from everturn.transcripts import backlog
 from everturn.transcripts.marks import METADATA
-from everturn.upkeep.healing import Healing, folder_of, heal, salvage
+from everturn.upkeep.healing import Healing, heal
+from upkeep.mending import CLOSING, KEY, SUB, WHOLE, Bench, talk
 from upkeep.shelf import MODE, SESSION, said, write
 
-KEY: SessionKey = {"project_key": "-home-a", "session_id": SESSION}
-AGENT = "subagents/agent-1"
-SUB: SessionKey = {**KEY, "subpath": AGENT}
-CLOSING = [{"type": "last-prompt", "sessionId": SESSION}, {"type": "cost-state", "cost": 1, "sessionId": SESSION}]
 REQUEST = {"type": "api-request", "sessionId": SESSION, "hash": "h"}
-WHOLE = Healing()
-
-
-class Bench:
-    """A claim on a session, its agent's folder, and the store behind faults."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.local = tmp_path / "local"
-        self.clock = ManualClock()
-        self.objects = FaultyObjects(BlockingObjects(MemoryStore(), "memory://", self.clock))
-        self.store = self.open(1)
-
-    @property
-    def path(self) -> Path:
-        return self.local / f"{SESSION}.jsonl"
-
-    @property
-    def sub_path(self) -> Path:
-        return self.local / SESSION / f"{AGENT}.jsonl"
-
-    def open(self, epoch: int) -> TranscriptStore:
-        settings = Settings.load(summary_pause_s=3600)
-        return TranscriptStore(
-            self.objects, scope="t", any_cwd=True, epoch=epoch, clock=self.clock, settings=settings
-        )
-
-    async def take_over(self, epoch: int = 1) -> TranscriptStore:
-        self.store = self.open(epoch)
-        await self.store.take_over(KEY["project_key"], SESSION)
-        return self.store
-
-    async def mirror(self, *entries: Any, key: SessionKey = KEY) -> None:
-        """Hand entries over one by one, as the SDK does; those that fail are dropped."""
-        for entry in entries:
-            batch = [entry]
-            for _ in range(3):
-                try:
-                    await self.store.append(key, batch)
-                except Unavailable:
-                    continue
-                break
-
-    async def heal(self, *, final: bool = True) -> Healing:
-        return await heal(self.store, KEY, self.local, final=final)
-
-    async def stored(self, key: SessionKey = KEY) -> list[Any]:
-        return list(await self.open(0).load(key) or ())
-
-    def fail_creates(self) -> Fault:
-        fault = Fault("fail", "create", times=None)
-        self.objects.faults.append(fault)
-        return fault
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
 
 
 def reads(bench: Bench) -> int:
     return bench.objects.counts["get"] + bench.objects.counts["listing"]
-
-
-def talk(first: int, last: int) -> list[Any]:
-    return [said(number) for number in range(first, last + 1)]
 
 
 # --- Nothing is missing ---------------------------------------------------------------------------------------------
@@ -416,89 +346,3 @@ def test_only_the_holder_of_a_claim_heals(bench: Bench) -> None:
             await heal(bench.open(0), KEY, bench.local, final=True)
 
     anyio.run(main)
-
-
-# --- After a death --------------------------------------------------------------------------------------------------
-
-
-async def die(bench: Bench, mirrored: Sequence[Any], local: Sequence[Any]) -> None:
-    """A run that had its agent say more than it could store."""
-    await bench.take_over(1)
-    await bench.mirror(*mirrored)
-    write(bench.path, *local, end='\n{"type": "torn')
-
-
-def test_what_a_dead_run_has_left_is_salvaged_before_the_next_agent_starts(bench: Bench) -> None:
-    async def main() -> None:
-        await die(bench, [MODE, *talk(1, 2)], [MODE, *talk(1, 4), MODE])
-        await bench.take_over(2)
-        assert await salvage(bench.store, KEY, bench.local) == Healing(appended=3)
-        assert await salvage(bench.store, KEY, bench.local) == WHOLE
-        everything = [MODE, *talk(1, 4), MODE]
-        assert await bench.store.load(KEY) == everything
-        bench.path.unlink()
-        write(bench.path, *everything, said(5))
-        await bench.mirror(said(5))
-        assert await bench.heal() == WHOLE
-
-    anyio.run(main)
-
-
-def test_a_run_that_died_before_anything_was_stored_is_salvaged_whole(bench: Bench) -> None:
-    async def main() -> None:
-        await die(bench, [], talk(1, 3))
-        await bench.take_over(2)
-        assert (await salvage(bench.store, KEY, bench.local)).appended == 3
-        assert await bench.stored() == talk(1, 3)
-
-    anyio.run(main)
-
-
-def test_nothing_is_salvaged_once_the_conversation_has_gone_on(bench: Bench) -> None:
-    async def main() -> None:
-        await die(bench, talk(1, 2), talk(1, 4))
-        write(bench.sub_path, said(11, 0))
-        await bench.take_over(2)
-        await bench.mirror(said(50, 2))
-        await bench.take_over(3)
-        found = await salvage(bench.store, KEY, bench.local)
-        assert (found.appended, found.missing) == (0, 3)
-        assert found.reasons[0] == "2 entries of main are missing: the conversation has gone on without them"
-        assert await bench.stored() == [*talk(1, 2), said(50, 2)]
-        assert await bench.stored(SUB) == []
-
-    anyio.run(main)
-
-
-def test_the_notes_with_which_an_agent_has_closed_are_no_loss_once_the_conversation_has_gone_on(bench: Bench) -> None:
-    async def main() -> None:
-        await die(bench, talk(1, 2), [*talk(1, 2), *CLOSING])
-        await bench.take_over(2)
-        await bench.mirror(said(3))
-        await bench.take_over(3)
-        assert await salvage(bench.store, KEY, bench.local) == WHOLE
-        assert await bench.stored() == talk(1, 3)
-
-    anyio.run(main)
-
-
-def test_a_session_that_was_deleted_is_not_brought_back_from_what_a_dead_run_has_left(bench: Bench) -> None:
-    async def main() -> None:
-        await die(bench, talk(1, 2), talk(1, 4))
-        await bench.open(0).delete(KEY)
-        await bench.take_over(2)
-        found = await salvage(bench.store, KEY, bench.local)
-        assert (found.appended, found.missing) == (0, 4)
-        assert found.reasons == ("4 entries of main are missing: they were deleted",)
-        assert await bench.stored() == []
-
-    anyio.run(main)
-
-
-def test_the_files_are_found_where_the_agent_has_put_them(tmp_path: Path) -> None:
-    usual, other = tmp_path / KEY["project_key"], tmp_path / "-private-home-a"
-    assert folder_of(tmp_path, KEY) == usual
-    write(other / f"{SESSION}.jsonl", said(1))
-    assert folder_of(tmp_path, KEY) == other
-    write(usual / f"{SESSION}.jsonl", said(1))
-    assert folder_of(tmp_path, KEY) == usual

@@ -192,3 +192,10 @@ def all_files(folder: Path) -> dict[str, object]:
             content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
             found[str(path)] = (at.st_mode, at.st_mtime_ns, content)
     return found
+
+
+def nested(left: LeftBehind, name: str, *files: str) -> Path:
+    left.agent("init", "--quiet", name)
+    for file in files:
+        left.write(f"{name}/{file}")
+    return left.tree / name

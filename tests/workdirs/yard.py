@@ -149,3 +149,10 @@ def work(origin: Origin, issue: int = 7, agent: str = "fixer") -> WorkItem:
 def clean(path: Path) -> bool:
     """Tell whether git sees nothing that is not committed."""
     return not git(path, "status", "--porcelain")
+
+
+def opened(workdirs: Workdirs, item: WorkItem, branch: str | None = None, *, keep: bool = True) -> Path:
+    """Open a workdir and let go of it."""
+    workdir = workdirs.open(item, branch, keep=keep)
+    workdir.close()
+    return workdir.path

@@ -8,8 +8,8 @@ ministack knows less of IAM than a policy for one task needs, so four rules are 
 were `2012-10-17`; nothing else of it is changed:
 
 - **Policy variables** in `Resource`, `NotResource` and the values of `String…` and `Arn…` conditions, with defaults
-  (`${aws:PrincipalTag/team, 'none'}`). One without a value equals and resembles nothing. `${*}`, `${?}`, `${$}` stay
-  as they are. https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
+  (`${aws:PrincipalTag/team, 'none'}`). One without a value equals and resembles nothing. `${$}` is a `$`;
+  `${*}` and `${?}` stay as they are. https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
 - **`dynamodb:LeadingKeys`**: the partition keys that a request names; none for `Scan` and PartiQL.
   https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
 - **`s3:if-none-match`, `s3:if-match`, `s3:ObjectCreationOperation`** of what writes an object.
@@ -122,7 +122,7 @@ def _filled(text: str, resolve: Resolve) -> str:
     if not all(isinstance(value, str) for value in values):
         return _LIKE_NOTHING
     remaining = iter(values)
-    return _VARIABLE.sub(lambda _: next(remaining), text)
+    return _VARIABLE.sub(lambda _: next(remaining), text).replace("${$}", "$")
 
 
 def _named(text: str) -> list[tuple[str, str | None]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
@@ -80,120 +80,131 @@ class FoundView:
     is_all: bool
 
 
-def router(desk: Desk) -> APIRouter:
-    """Return the routes below `/api`.
+def attach(app: FastAPI, desk: Desk, **options: Any) -> None:
+    """Add the routes below `/api` to an app.
 
     Args:
+        app: The app.
         desk: What they ask.
+        options: As for `FastAPI.include_router`.
     """
-    made = APIRouter(prefix="/api", tags=["fleet"])
-    _add_fleet(made, desk)
-    _add_sessions(made, desk)
-    _add_runs(made, desk)
-    _add_machine(made, desk)
-    return made
+    app.state.desk = desk
+    app.include_router(router, **options)
 
 
-def _add_fleet(made: APIRouter, desk: Desk) -> None:
-    @made.get("/fleet", operation_id="fleet", response_model=FleetView, responses=_ERRORS)
-    def fleet() -> Response:
-        """Return who is at work, and which claims are stale."""
-        return _answer(FleetView, desk.fleet)
-
-    @made.get("/watchdog", operation_id="watchdog", response_model=WatchdogView, responses=_ERRORS)
-    def watchdog() -> Response:
-        """Return how the fleet is, sign by sign, over the last day."""
-        return _answer(WatchdogView, desk.watchdog)
+async def _desk_of(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
 
 
-def _add_sessions(made: APIRouter, desk: Desk) -> None:
-    @made.get("/sessions", operation_id="sessions", response_model=Listed, responses=_ERRORS)
-    def sessions(
-        q: Annotated[
-            str | None,
-            Query(
-                max_length=1000,
-                description="Words that all stand in the work item's key, agent, repository, worker or session id.",
-            ),
-        ] = None,
-        agent: _Text = None,
-        state: Annotated[Literal["live", "stale", "idle", "over"] | None, Query()] = None,
-        offset: _Offset = 0,
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    ) -> Response:
-        """Return a page of sessions, those used last first."""
-        return _answer(Listed, lambda: desk.sessions(q, agent, state, offset, limit))
+_Desk = Annotated[Desk, Depends(_desk_of)]
 
-    @made.get(
-        "/sessions/{named:path}",
-        operation_id="session",
-        response_model=SessionPage,
-        responses={**_ERRORS, **problems_of(404, 409)},
-    )
-    def session(
-        named: Annotated[
-            str,
-            Path(
-                max_length=1000,
-                description="A session's id, the beginning of one, or a work item's key; percent-encoded.",
-            ),
-        ],
-        offset: Annotated[
-            int | None,
-            Query(ge=0, le=1_000_000, description="How many turns to leave out; the last ones are shown by default."),
-        ] = None,
-        limit: Annotated[int, Query(ge=1, le=100)] = TURNS_ON_A_PAGE,
-    ) -> Response:
-        """Return what is known of a session, with a page of its turns. Long texts are cut."""
-        return _answer(SessionPage, lambda: desk.session(named, offset, limit))
+# Made once: to work out how parameters and answers look takes longer than all else that an app needs to start.
+router = APIRouter(prefix="/api", tags=["fleet"])
 
 
-def _add_runs(made: APIRouter, desk: Desk) -> None:
-    @made.get("/search", operation_id="search", response_model=FoundView, responses=_ERRORS)
-    def search(  # noqa: PLR0913, PLR0917  # one parameter for each filter
-        q: Annotated[
-            str,
-            Query(
-                min_length=1,
-                max_length=1000,
-                description='Words that are all to be found; "a phrase", begin*, -not.',
-            ),
-        ],
-        agent: _Text = None,
-        repo: _Text = None,
-        work: _Text = None,
-        tool: _Text = None,
-        kind: Annotated[Kind | None, Query()] = None,
-        since: _Since = None,
-        until: Annotated[float | None, Query(ge=0, le=LATEST, description="Before this time.")] = None,
-        limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    ) -> Response:
-        """Search the journals of all runs: the best come first."""
-        filters = Filters(agent, repo, work, tool, kind, _ms(since), _ms(until))
-        return _answer(FoundView, lambda: _found(desk.search(q, filters, limit)))
-
-    @made.get("/stats", operation_id="stats", response_model=StatsView, responses=_ERRORS)
-    def stats(by: Annotated[By, Query()] = By.AGENT, since: _Since = None) -> Response:
-        """Return what runs came to: tokens, cost, tool calls and failures, group by group."""
-        return _answer(StatsView, lambda: desk.stats(by, since))
+@router.get("/fleet", operation_id="fleet", response_model=FleetView, responses=_ERRORS)
+def fleet(desk: _Desk) -> Response:
+    """Return who is at work, and which claims are stale."""
+    return _answer(FleetView, desk.fleet)
 
 
-def _add_machine(made: APIRouter, desk: Desk) -> None:
-    @made.get("/disk", operation_id="disk", response_model=DiskView, responses=_ERRORS)
-    def disk() -> Response:
-        """Return how much room workdirs take on the service's machine."""
-        return _answer(DiskView, desk.disk)
+@router.get("/watchdog", operation_id="watchdog", response_model=WatchdogView, responses=_ERRORS)
+def watchdog(desk: _Desk) -> Response:
+    """Return how the fleet is, sign by sign, over the last day."""
+    return _answer(WatchdogView, desk.watchdog)
 
-    @made.get("/log", operation_id="log", response_model=LogPage, responses=_ERRORS)
-    def log(
-        kind: Annotated[LogKind | None, Query()] = None,
-        limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
-        before: Annotated[
-            str | None, Query(max_length=60, description="What the page before says in `older`.")
-        ] = None,
-    ) -> Response:
-        """Return what came in and what was done, the newest first."""
-        return _answer(LogPage, lambda: desk.log(kind, limit, before))
+
+@router.get("/sessions", operation_id="sessions", response_model=Listed, responses=_ERRORS)
+def sessions(
+    desk: _Desk,
+    q: Annotated[
+        str | None,
+        Query(
+            max_length=1000,
+            description="Words that all stand in the work item's key, agent, repository, worker or session id.",
+        ),
+    ] = None,
+    agent: _Text = None,
+    state: Annotated[Literal["live", "stale", "idle", "over"] | None, Query()] = None,
+    offset: _Offset = 0,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> Response:
+    """Return a page of sessions, those used last first."""
+    return _answer(Listed, lambda: desk.sessions(q, agent, state, offset, limit))
+
+
+@router.get(
+    "/sessions/{named:path}",
+    operation_id="session",
+    response_model=SessionPage,
+    responses={**_ERRORS, **problems_of(404, 409)},
+)
+def session(
+    desk: _Desk,
+    named: Annotated[
+        str,
+        Path(
+            max_length=1000,
+            description="A session's id, the beginning of one, or a work item's key; percent-encoded.",
+        ),
+    ],
+    offset: Annotated[
+        int | None,
+        Query(ge=0, le=1_000_000, description="How many turns to leave out; the last ones are shown by default."),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = TURNS_ON_A_PAGE,
+) -> Response:
+    """Return what is known of a session, with a page of its turns. Long texts are cut."""
+    return _answer(SessionPage, lambda: desk.session(named, offset, limit))
+
+
+@router.get("/search", operation_id="search", response_model=FoundView, responses=_ERRORS)
+def search(  # noqa: PLR0913, PLR0917  # one parameter for each filter
+    desk: _Desk,
+    q: Annotated[
+        str,
+        Query(
+            min_length=1,
+            max_length=1000,
+            description='Words that are all to be found; "a phrase", begin*, -not.',
+        ),
+    ],
+    agent: _Text = None,
+    repo: _Text = None,
+    work: _Text = None,
+    tool: _Text = None,
+    kind: Annotated[Kind | None, Query()] = None,
+    since: _Since = None,
+    until: Annotated[float | None, Query(ge=0, le=LATEST, description="Before this time.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> Response:
+    """Search the journals of all runs: the best come first."""
+    filters = Filters(agent, repo, work, tool, kind, _ms(since), _ms(until))
+    return _answer(FoundView, lambda: _found(desk.search(q, filters, limit)))
+
+
+@router.get("/stats", operation_id="stats", response_model=StatsView, responses=_ERRORS)
+def stats(desk: _Desk, by: Annotated[By, Query()] = By.AGENT, since: _Since = None) -> Response:
+    """Return what runs came to: tokens, cost, tool calls and failures, group by group."""
+    return _answer(StatsView, lambda: desk.stats(by, since))
+
+
+@router.get("/disk", operation_id="disk", response_model=DiskView, responses=_ERRORS)
+def disk(desk: _Desk) -> Response:
+    """Return how much room workdirs take on the service's machine."""
+    return _answer(DiskView, desk.disk)
+
+
+@router.get("/log", operation_id="log", response_model=LogPage, responses=_ERRORS)
+def log(
+    desk: _Desk,
+    kind: Annotated[LogKind | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
+    before: Annotated[str | None, Query(max_length=60, description="What the page before says in `older`.")] = None,
+) -> Response:
+    """Return what came in and what was done, the newest first."""
+    return _answer(LogPage, lambda: desk.log(kind, limit, before))
 
 
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {

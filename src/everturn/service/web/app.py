@@ -118,7 +118,7 @@ def make_app(
 
 def _seat(app: FastAPI, desk: Desk, parts: Parts) -> None:
     """Add the API and the pages; their errors look like pages, too."""
-    app.include_router(api.router(desk), dependencies=_READ)
+    api.attach(app, desk, dependencies=_READ)
     app.state.renderer = renderer = Renderer(parts.clock, desk.version)
     app.router.routes.extend(pages.routes(desk, renderer, parts.metrics))
 
