@@ -173,7 +173,7 @@ def _check(fits: bool, name: str, value: object, wanted: str) -> None:
         raise Wrong(f"{name}: {value!r} cannot be used; it has to be {wanted}")
 
 
-def _read(field: Field[Any], value: object) -> object:
+def _read(field: Field[Any], value: Any) -> Any:
     """Return a value of the context as the field's type has it."""
     kind = str(field.type)
     if kind.startswith("tuple"):
@@ -190,9 +190,9 @@ def _read(field: Field[Any], value: object) -> object:
     return value
 
 
-def _items(name: str, value: object) -> tuple[str, ...]:
+def _items(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = json.loads(value) if value.startswith("[") else [item.strip() for item in value.split(",")]
     is_list = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
     _check(is_list, name, value, "a list of texts")
-    return tuple(item for item in value if item)  # type: ignore[attr-defined]
+    return tuple(item for item in value if item)

@@ -11,7 +11,7 @@ from everturn_infra.agreed import EXPIRES_AT, KEY
 from everturn_infra.buckets import removal
 from everturn_infra.options import Options
 
-ROW_ACTIONS = ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")
+ROW_ACTIONS = ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem")
 
 
 class RegistryTable(Construct):
@@ -49,7 +49,7 @@ class RegistryTable(Construct):
 
     def grant_all(self, role: iam.Role) -> None:
         """Let a role read and write all rows, and look through them."""
-        actions = [*ROW_ACTIONS, "dynamodb:Scan", "dynamodb:DescribeTable"]
+        actions = [*ROW_ACTIONS, "dynamodb:Scan"]
         role.add_to_policy(iam.PolicyStatement(sid="Registry", actions=actions, resources=[self.table.table_arn]))
 
     def grant_row(self, role: iam.Role, key: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,12 @@ def test_the_app_says_which_option_is_wrong_in_one_line(tmp_path: Path) -> None:
     done = synthesize(tmp_path, "-c", "scoping=none")
     assert done.returncode == 2
     assert done.stderr == "scoping: 'none' cannot be used; it has to be tags or session-policy\n"
+
+
+def test_the_constructs_are_used_as_the_page_says(tmp_path: Path) -> None:
+    page = (APP.parents[1] / "docs" / "aws.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    program = f"import sys\nsys.path.insert(0, {str(APP.parent)!r})\n{snippet}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "everturn" not in done.stdout.lower(), "names that only AWS knows"
