@@ -51,13 +51,13 @@ def deploy(aws: LoopbackAws, template: str, *, update: bool = False, stack: str 
     waiter.wait(StackName=stack, WaiterConfig={"Delay": 1, "MaxAttempts": DEPLOY_S})
 
 
-def outputs_of(aws: LoopbackAws, stack: str = STACK) -> dict[str, str]:
+def outputs_of(aws: LoopbackAws, stack: str) -> dict[str, str]:
     """Return the outputs of a stack, as they are."""
     [found] = aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
     return {each["OutputKey"]: each["OutputValue"] for each in found["Outputs"]}
 
 
-def settings_of(aws: LoopbackAws, *, form: str, stack: str = STACK) -> str:
+def settings_of(aws: LoopbackAws, stack: str, *, form: str) -> str:
     """Return what the program prints that turns outputs into settings."""
     told = subprocess.run(
         [sys.executable, REPOSITORY / "infra" / "settings.py", stack, "--region", REGION, "--format", form],
@@ -76,14 +76,12 @@ class Deployed:
 
     Attributes:
         aws: Where it is.
-        template: What it was made of.
         outputs: Its outputs.
         settings: Those that are settings, by their names in the environment.
         orchestrator: Who may assume the service role, and may do nothing else.
     """
 
     aws: LoopbackAws
-    template: dict[str, Any]
     outputs: Mapping[str, str]
     settings: Mapping[str, str]
     orchestrator: Variables

@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -56,6 +57,8 @@ def main() -> None:
 
     async def until_the_input_ends() -> None:
         await asyncio.to_thread(sys.stdin.read)
+        if config.certfile:
+            os._exit(0)  # or connections that clients have left open are waited for, half a minute each
 
     serving: Any = app
     asyncio.run(serve(serving, config, shutdown_trigger=until_the_input_ends))
