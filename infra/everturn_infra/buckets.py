@@ -42,7 +42,7 @@ class SessionBucket(Construct):
     Args:
         scope: Where it belongs.
         construct_id: Its id there.
-        options: Its name, versions, retention, and whether it insists on TLS.
+        options: Its name, versions and retention.
         key: The KMS key it encrypts with; S3's own otherwise.
 
     Attributes:
@@ -63,8 +63,8 @@ class SessionBucket(Construct):
             bucket_key_enabled=True if key else None,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            enforce_ssl=options.require_tls,
-            minimum_tls_version=1.2 if options.require_tls else None,
+            enforce_ssl=True,
+            minimum_tls_version=1.2,
             versioned=options.versioning,
             removal_policy=removal(options),
             lifecycle_rules=_lifecycle(options),

@@ -50,7 +50,6 @@ class Options:
         trace_days: How long traces are kept, in days. None: no rule.
         damaged_days: How long what a repair took away is kept, in days. None: no rule.
         access_logs_bucket: The name of a bucket that takes the session bucket's access logs.
-        require_tls: Whether the bucket refuses requests without TLS. Only a local server without it needs `false`.
         point_in_time_recovery: Whether the table can be restored to any second of the last 35 days.
         keep_data: Whether bucket, table, key and logs stay when the stack is deleted.
         log_groups: The names of log groups that Everturn's lines are in already. Empty: the stack makes one.
@@ -86,7 +85,6 @@ class Options:
     trace_days: int | None = None
     damaged_days: int | None = None
     access_logs_bucket: str | None = None
-    require_tls: bool = True
     point_in_time_recovery: bool = True
     keep_data: bool = True
     log_groups: tuple[str, ...] = ()
@@ -122,6 +120,7 @@ class Options:
         _check(hours % 6 == 0 and 6 <= hours <= 168, "sweep_hours", hours, "a multiple of 6 up to 168")
         self._check_days()
         self._check_express()
+        self._check_together()
 
     def _check_days(self) -> None:
         for name in ("noncurrent_days", "retention_days", "trace_days", "damaged_days", "log_days"):
@@ -136,7 +135,16 @@ class Options:
         _check(bool(_ZONE.fullmatch(zone)), "express_zone", zone, "the id of a zone, as in use1-az4")
         _check(self.bucket_name is not None, "bucket_name", None, "given with express_zone: the name's beginning")
         _check(not self.versioning, "versioning", True, "false with express_zone, which keeps no versions")
-        _check(self.access_logs_bucket is None, "access_logs_bucket", "given", "left out with express_zone")
+        # A directory bucket has no access logs, and no rights by task, so that there is no session role.
+        for name in ("access_logs_bucket", "session_role_name", "worker_principals", "repos"):
+            _check(not getattr(self, name), name, getattr(self, name), "left out with express_zone")
+
+    def _check_together(self) -> None:
+        """Refuse what would be passed over in silence."""
+        for name in ("alarm_topics", "page_topics", "alarm_email"):
+            _check(self.alarms or not getattr(self, name), name, getattr(self, name), "left out without alarms")
+        group = self.log_group_name
+        _check(group is None or not self.log_groups, "log_group_name", group, "left out with log_groups")
 
     @classmethod
     def from_context(cls, context: Mapping[str, Any]) -> Self:

@@ -51,7 +51,7 @@ STACKS = {
         alarms=False,
         point_in_time_recovery=False,
     ),
-    "fleeting": Options(stack_name="fleeting", keep_data=False, require_tls=False, dashboard=False, kms_key=KEY),
+    "fleeting": Options(stack_name="fleeting", keep_data=False, dashboard=False, kms_key=KEY),
 }
 
 

@@ -27,7 +27,7 @@ def test_the_cdks_own_keys_are_not_options() -> None:
 def test_text_stands_for_other_kinds_as_the_command_knows_nothing_else() -> None:
     given = {
         "versioning": "true",
-        "require_tls": "false",
+        "dashboard": "false",
         "retention_days": "90",
         "service_principals": "ec2.amazonaws.com, 123456789012",
         "repos": '["https://git.example/a,b/*"]',
@@ -36,7 +36,7 @@ def test_text_stands_for_other_kinds_as_the_command_knows_nothing_else() -> None
     }
     assert Options.from_context(given) == Options(
         versioning=True,
-        require_tls=False,
+        dashboard=False,
         retention_days=90,
         service_principals=("ec2.amazonaws.com", "123456789012"),
         repos=("https://git.example/a,b/*",),
@@ -79,6 +79,9 @@ def test_json_has_the_kinds_themselves() -> None:
         ({"express_zone": "eu-west-1a", "bucket_name": "a"}, "express_zone"),
         ({"express_zone": "use1-az4", "bucket_name": "a", "versioning": True}, "versioning"),
         ({"express_zone": "use1-az4", "bucket_name": "a", "access_logs_bucket": "b"}, "access_logs_bucket"),
+        ({"express_zone": "use1-az4", "bucket_name": "a", "repos": "https://git.example/*"}, "repos"),
+        ({"alarms": False, "alarm_email": "team@acme.example"}, "alarm_email"),
+        ({"log_groups": "/a", "log_group_name": "/b"}, "log_group_name"),
     ],
 )
 def test_what_cannot_be_used_is_named(given: dict[str, Any], named: str) -> None:

@@ -87,14 +87,11 @@ def test_the_bucket_encrypts_with_the_key_it_is_given(stacks: Synthesized) -> No
     assert stacks.template("full").properties("AWS::KMS::Key")["EnableKeyRotation"] is True
 
 
-def test_the_bucket_refuses_requests_without_tls_unless_told_otherwise(stacks: Synthesized) -> None:
-    def insists(name: str) -> bool:
-        conditions = [each["Condition"] for each in refusals(stacks, name)]
-        return {"Bool": {"aws:SecureTransport": "false"}} in conditions
-
-    assert insists("plain")
-    assert insists("full")
-    assert not insists("fleeting")
+@pytest.mark.parametrize("name", ["plain", "full", "fleeting"])
+def test_the_bucket_refuses_requests_without_tls_or_with_an_old_one(stacks: Synthesized, name: str) -> None:
+    conditions = [each["Condition"] for each in refusals(stacks, name) if each["Action"] == "s3:*"]
+    assert {"Bool": {"aws:SecureTransport": "false"}} in conditions
+    assert {"NumericLessThan": {"s3:TlsVersion": 1.2}} in conditions
 
 
 @pytest.mark.parametrize(("name", "root"), [("plain", "everturn/"), ("full", "")])

@@ -171,13 +171,19 @@ def test_a_shell_takes_what_is_printed_and_forgets_its_profile(orchestrator: Com
     assert names - {"PATH", "PWD", "OLDPWD", "SHLVL", "_"} == expected
 
 
-def test_a_profile_can_have_its_credentials_from_the_command(orchestrator: Command) -> None:
-    code, output, _ = orchestrator("--task", "42", "--format", "process")
-    given = json.loads(output)
-    assert code == 0
-    assert list(given) == ["Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"]
-    assert given["Version"] == 1
-    assert given["Expiration"].endswith("+00:00")
+def test_a_profile_can_have_its_credentials_from_the_command(
+    orchestrator: Command, stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert orchestrator("--task", "42", "--format", "process")[0] == 0
+    program = [str(Path(sys.executable).with_name("everturn")), "credentials", "--task", "42", "--format", "process"]
+    asked = ["env", "-u", "AWS_PROFILE", f"EVERTURN_SESSION_ROLE={stack.role}", *program]
+    (tmp_path / "config").write_text(f"[profile task-42]\ncredential_process = {' '.join(asked)}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("EVERTURN_SESSION_ROLE", "null")
+    sts = boto3.Session(profile_name="task-42", region_name="us-east-1").client(
+        "sts", endpoint_url=stack.aws.root.url
+    )
+    assert "/everturn-task-42-" in sts.get_caller_identity()["Arn"]
 
 
 def test_a_role_for_plain_tasks_is_not_to_be_had_for_another_work_item(orchestrator: Command) -> None:

@@ -66,7 +66,7 @@ def test_a_tasks_row_and_folder_are_what_the_package_calls_them() -> None:
 
 def test_session_tags_are_those_that_everturn_sends() -> None:
     tags = {tag["Key"] for tag in roles.Assignment("task:42", agent="fixer", repo="https://git.example/web").tags()}
-    assert {agreed.SCOPE_TAG, agreed.REPO_TAG} <= tags
+    assert {agreed.TASK_ID_TAG, agreed.SCOPE_TAG, agreed.REPO_TAG} <= tags
 
 
 def test_the_table_is_the_registrys() -> None:
