@@ -128,6 +128,12 @@ class Deployed:
         del variables["EVERTURN_SESSION_ROLE"]
         return variables
 
+    def printed(self, exports: str) -> Variables:
+        """Return the environment of a worker that has what `everturn credentials` printed, and no role to assume."""
+        variables = {**self.service(), **parse(exports)}
+        del variables["EVERTURN_SESSION_ROLE"]
+        return variables
+
     def _as(self, who: Variables, **request: Any) -> Variables:
         given = self.client("sts", who).assume_role(**request)["Credentials"]
         return {

@@ -89,7 +89,7 @@ class Worker:
         meanwhile: Callable[[Runtime, Run, Message], Awaitable[None]] = nothing,
         **given: Any,
     ) -> None:
-        settings = Settings.load(state=self.folder / task, sweep_on_start=False, claim_ttl_s=1.0, **given)
+        settings = Settings.load(state=self.folder / task, sweep_on_start=False, **given)
         runtime = Runtime(settings, make_store=make_store)
         work = WorkItem.task(task)
 
@@ -131,7 +131,7 @@ def fail_in_many_ways(folder: Path) -> None:
         registry.release(claim)
         worker.run(f"gone-{number}")
     with pytest.raises(EverturnError):
-        worker.run("dropped", meanwhile=dropped)
+        worker.run("dropped", meanwhile=dropped, claim_ttl_s=5.0)
     worker.run("stopped", meanwhile=stopped, shutdown_grace_s=0.001)
     anyio.run(fence, settings)
     Sweeper(registry, default_metrics()).sweep()

@@ -122,16 +122,6 @@ def test_a_task_has_its_own_row_and_no_other(stack: Deployed, worker: Variables)
         key = {"work": {"S": f"task:{task}"}}
         assert allowed(table.put_item, TableName=stack.table, Item=key) is may
         assert allowed(table.get_item, TableName=stack.table, Key=key) is may
-        assert (
-            allowed(
-                table.update_item,
-                TableName=stack.table,
-                Key=key,
-                UpdateExpression="SET a = :a",
-                ExpressionAttributeValues={":a": {"S": "b"}},
-            )
-            is may
-        )
         assert allowed(table.delete_item, TableName=stack.table, Key=key) is may
     assert not allowed(table.scan, TableName=stack.table)
     assert not allowed(table.delete_table, TableName=stack.table)

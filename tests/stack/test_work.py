@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from claude_agent_sdk import SessionKey
 
 from everturn import Denied, Settings, TranscriptStore, WorkItem
+from everturn.cli import main
 from everturn.errors import Held
 from everturn.model import Holder
 from everturn.registry import open_registry
@@ -83,29 +85,37 @@ def test_a_store_and_a_row_for_one_task(stack: Deployed, monkeypatch: pytest.Mon
         assert work.key in {record.work_key for record in registry.records()}
 
 
-def test_the_service_looks_after_sessions(stack: Deployed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_service_looks_after_sessions(
+    stack: Deployed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     become(monkeypatch, stack.service())
     anyio.run(use_a_store, Settings.load(), "task:cared-for")
-    admin = Machine(tmp_path / "admin", stack.service())
-
     session, scope = KEY["session_id"], ("--scope", "task:cared-for")
 
     def care(*arguments: str) -> Finished:
-        return admin.command("sessions", *arguments, *scope, "--json")
+        monkeypatch.setattr(sys, "argv", ["everturn", "sessions", *arguments, *scope, "--json"])
+        with pytest.raises(SystemExit) as ended:
+            main()  # in this process, as each of its own would take seconds to begin
+        status = ended.value.code
+        assert isinstance(status, int)
+        return Finished(status, *capsys.readouterr())
 
+    assert session in care("list").done()
     assert care("verify").summary()["damaged"] == 0
     for arguments in (("compact", session), ("hold", session, "--reason", "a lawsuit")):
         care(*arguments).done()
     assert "hold" in care("delete", session, "--yes").complaints
     care("hold", session, "--lift").done()
-    assert session in care("delete", session, "--yes").done()
+    care("delete", session, "--yes").done()
+    assert session not in care("list").done()
 
 
 def test_a_worker_with_one_tasks_rights_runs_it_twice(
     stack: Deployed, model: tuple[ScriptedModel, str], tmp_path: Path
 ) -> None:
     _, url = model
-    who = stack.task("42")
+    orchestrator = Machine(tmp_path / "orchestrator", stack.service())
+    who = stack.printed(orchestrator.command("credentials", "--task", "42").done())
     runs = [
         Machine(tmp_path / name, who, url).command("run", "--task", "42", "--prompt", PROMPT, "--json")
         for name in ("a", "b")
@@ -116,6 +126,7 @@ def test_a_worker_with_one_tasks_rights_runs_it_twice(
     assert first["session"] == second["session"]
     other = Machine(tmp_path / "a", who, url).command("run", "--task", "4", "--prompt", PROMPT, "--json")
     assert other.status != 0
+    assert "AccessDenied" in other.complaints
 
 
 def test_a_worker_is_killed_and_another_one_goes_on(
