@@ -15,6 +15,7 @@ from claude_agent_sdk import SessionKey
 from everturn import Denied, Settings, TranscriptStore, WorkItem
 from everturn.cli import main
 from everturn.errors import Held
+from everturn.log.names import escape
 from everturn.model import Holder
 from everturn.registry import open_registry
 from everturn.testing import ModelRequest, Reply, ScriptedModel, ToolUse, kill_machine
@@ -42,6 +43,11 @@ def model() -> Iterator[tuple[ScriptedModel, str]]:
     scripted = ScriptedModel(answer)
     with scripted.serve() as url:
         yield scripted, url
+
+
+def parts_of(stack: Deployed, task: str) -> int:
+    prefix = f"{stack.root}/sessions/{escape(f'task:{task}', 'scope')}/"
+    return int(stack.aws.client("s3").list_objects_v2(Bucket=stack.bucket, Prefix=prefix)["KeyCount"])
 
 
 async def use_a_store(settings: Settings, scope: str) -> None:
@@ -138,6 +144,7 @@ def test_a_worker_is_killed_and_another_one_goes_on(
     one, two = (Machine(tmp_path / name, stack.service(), url) for name in ("one", "two"))
     with one.start(*work, "--prompt", f"{PROMPT} Then stall.", claim_ttl_s="2") as child:
         scripted.wait_until_streamed(2, 2, 60)
+        wait_until(lambda: parts_of(stack, "killed") > 1, "what was said before")  # the first one is the fence
         kill_machine(child.pid)
     done = two.command(*work, "--prompt", PROMPT, "--wait", "30", claim_ttl_s="2")
     summary = done.summary()
