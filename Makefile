@@ -13,7 +13,7 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service infra-synth infra-test
+.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service scale redis postgres infra-synth infra-test release release-check audit api
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,8 @@ promtool: ## Get promtool, unless it is there
 	  dpkg-deb --extract prometheus_*.deb . && mv usr/bin/promtool .. && cd .. && rm -rf package; } || \
 	  echo "promtool is missing ($(TOOLS)/package/log): install prometheus, or see https://prometheus.io/download" >&2
 
+DOWNLOAD = apt-get download $(1) || { apt-get update && apt-get download $(1); }
+
 # The same for Git LFS, which the tests of large files need.
 git-lfs: ## Get git-lfs, unless it is there
 	@command -v git-lfs >/dev/null || test -x $(TOOLS)/git-lfs || { \
@@ -56,6 +58,25 @@ git-lfs: ## Get git-lfs, unless it is there
 	  { apt-get download git-lfs || { apt-get update && apt-get download git-lfs; }; } >log 2>&1 && \
 	  dpkg-deb --extract git-lfs_*.deb . && mv usr/bin/git-lfs .. && cd .. && rm -rf lfs; } || \
 	  echo "git-lfs is missing ($(TOOLS)/lfs/log): install it, or see https://git-lfs.com" >&2
+
+# Servers that sessions are imported from. Redis's package is unpacked with the libraries that it brings; of PostgreSQL
+# an installed one is as good, as its programs find what belongs to them from where they are.
+redis: ## Get redis-server, unless it is there
+	@command -v redis-server >/dev/null || test -x $(TOOLS)/redis/redis-server || { \
+	  echo "Getting redis-server, for the tests of imports ..." && \
+	  rm -rf $(TOOLS)/redis && mkdir -p $(TOOLS)/redis/package && cd $(TOOLS)/redis/package && \
+	  { $(call DOWNLOAD,redis-tools libjemalloc2 liblzf1 libatomic1); } >log 2>&1 && \
+	  for each in *.deb; do dpkg-deb --extract $$each . || exit; done && \
+	  mv usr/lib/*/*.so* usr/bin/redis-check-rdb .. && cd .. && mv redis-check-rdb redis-server && rm -rf package; } || \
+	  echo "redis-server is missing ($(TOOLS)/redis/package/log): install redis-server" >&2
+
+postgres: ## Get PostgreSQL's server, unless it is there
+	@ls /usr/lib/postgresql/*/bin/initdb $(TOOLS)/postgres/usr/lib/postgresql/*/bin/initdb 2>/dev/null | grep -q . || { \
+	  echo "Getting PostgreSQL, for the tests of imports ..." && \
+	  rm -rf $(TOOLS)/postgres && mkdir -p $(TOOLS)/postgres && cd $(TOOLS)/postgres && \
+	  { $(call DOWNLOAD,postgresql-15 libpq5); } >log 2>&1 && \
+	  for each in *.deb; do dpkg-deb --extract $$each . || exit; done && rm *.deb; } || \
+	  echo "PostgreSQL is missing ($(TOOLS)/postgres/log): install postgresql" >&2
 
 # The browser that the tests of the dashboard drive. It needs many libraries: it is installed, which only root can do.
 DEBIAN = apt-get install -y --no-install-recommends
@@ -79,7 +100,7 @@ axe: ## Get axe-core, unless it is there
 	  mv package/axe.min.js .. && cd .. && rm -rf package; } || \
 	  echo "axe-core is missing ($(TOOLS)/axe/package/log): install npm, then: make axe" >&2
 
-test: $(STAMP) $(SERVER)/.installed promtool git-lfs chromium axe ## Run every test
+test: $(STAMP) $(SERVER)/.installed promtool git-lfs redis postgres chromium axe ## Run every test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: $(STAMP) promtool git-lfs ## Run the fast tests, under a minute
@@ -112,6 +133,9 @@ bench-service: $(STAMP) ## Measure webhooks with a kill in the middle, and how s
 	@$(BIN)/python -m bench.service.load
 	@$(BIN)/python -m bench.service.dashboard $(ARGS)
 
+scale: $(STAMP) ## Simulate what fleets ask of AWS, and what that costs; writes docs/scale.md
+	@$(BIN)/python -m bench.scale
+
 # The CDK is written for Node; the environment brings one, which stands beside its Python.
 $(INFRA)/.installed: infra/requirements.txt
 	@echo "Setting up $(INFRA), for the stack on AWS ..."
@@ -133,6 +157,21 @@ infra-test: $(STAMP) $(SERVER)/.installed $(INFRA)/.installed ## Check the stack
 record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes
 	@$(BIN)/python -m bench.record
 
+release: $(STAMP) ## Build wheel and sdist into dist/, and look into them
+	@$(BIN)/python -m release.build
+
+# In clean environments, without the source tree, for every supported Python of this machine: .venv-release.
+release-check: release ## Install what was built and run it; licences, SBOM, advisories, import time
+	@$(BIN)/python -m pytest -q -n 0 release/tests $(ARGS)
+	@$(BIN)/python -m release.contents licences sbom audit
+	@$(BIN)/python -m bench.import_time --python "$$($(BIN)/python -m release.environments)"
+
+audit: release ## Ask for known vulnerabilities of what `pip install everturn` brings
+	@$(BIN)/python -m release.contents audit
+
+api: $(STAMP) ## Write the list of public names anew, after a change that is meant
+	@$(BIN)/python -m release.api
+
 lint: $(STAMP) ## Check style, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -144,5 +183,5 @@ format: $(STAMP) ## Put the code into shape
 	@$(BIN)/ruff format .
 
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) $(SERVER) $(INFRA) infra/cdk.out $(TOOLS) build dist .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) $(SERVER) $(INFRA) .venv-release infra/cdk.out $(TOOLS) build dist .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

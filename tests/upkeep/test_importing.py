@@ -91,7 +91,7 @@ def test_files_with_other_names_are_skipped_in_a_folder_and_refused_by_name(proj
     old = write(projects / PROJECT / "agent-123.jsonl", said(1))
     sessions, others = find_sessions([projects])
     assert len(sessions) == 1
-    assert [(each.path, each.status) for each in others] == [(old, "skipped")]
+    assert [(each.place, each.status) for each in others] == [(str(old), "skipped")]
     for wrong in (old, tmp_path / "nothing.jsonl", tmp_path / "agent" / "nothing"):
         ((), (refusal,)) = find_sessions([wrong])
         assert refusal.status == "refused"
@@ -114,11 +114,11 @@ def test_a_session_comes_in_with_its_subagents_and_their_metadata(projects: Path
     write(beside / "subagents" / "workflows" / "run-1" / "agent-2.jsonl", said(21, 0))
     write(beside / "subagents" / "workflows" / "run-1" / "agent-2.meta.json", "half", end="")
     objects = memory()
-    assert bring(objects, main) == Outcome(main, "imported", 7)
+    assert bring(objects, main) == Outcome(str(main), "imported", 7)
     assert loaded(objects) == [said(1), MODE, said(2)]
     assert loaded(objects, SUB) == [said(11, 0), said(12), {"agentType": "counter", "type": "agent_metadata"}]
     assert loaded(objects, DEEP) == [said(21, 0)]
-    assert bring(objects, main) == Outcome(main, "unchanged")
+    assert bring(objects, main) == Outcome(str(main), "unchanged")
 
 
 def test_a_session_that_has_gone_on_gets_the_rest(projects: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_session_that_has_gone_on_gets_the_rest(projects: Path) -> None:
     bring(objects, session_file(projects, said(1), MODE, MODE))
     main = session_file(projects, said(1), MODE, MODE, MODE, said(2))
     write(main.with_suffix("") / "subagents" / "agent-1.jsonl", said(11, 0))
-    assert bring(objects, main) == Outcome(main, "continued", 3)
+    assert bring(objects, main) == Outcome(str(main), "continued", 3)
     assert loaded(objects) == [said(1), MODE, MODE, MODE, said(2)]
     assert loaded(objects, SUB) == [said(11, 0)]
 
@@ -164,7 +164,7 @@ def test_the_agents_notes_of_its_requests_stay_out_as_they_do_when_it_mirrors(pr
     bring(objects, session_file(projects, said(1), *REQUESTS, said(2)))
     assert loaded(objects) == [said(1), said(2)]
     main = session_file(projects, said(1), *REQUESTS, said(2), *REQUESTS, said(3), *REQUESTS)
-    assert bring(objects, main) == Outcome(main, "continued", 1)
+    assert bring(objects, main) == Outcome(str(main), "continued", 1)
     assert loaded(objects) == [said(1), said(2), said(3)]
 
 
@@ -200,7 +200,7 @@ def test_another_session_of_that_id_is_refused_and_nothing_is_written(projects: 
 def test_a_dry_run_compares_and_writes_nothing(projects: Path) -> None:
     objects = FaultyObjects(memory())
     main = session_file(projects, said(1), said(2))
-    assert bring(objects, main, dry_run=True) == Outcome(main, "imported", 2)
+    assert bring(objects, main, dry_run=True) == Outcome(str(main), "imported", 2)
     assert objects.counts["create"] == objects.counts["put"] == 0
     assert loaded(objects) is None
 
@@ -213,8 +213,27 @@ def test_an_import_that_is_broken_off_goes_on_where_it_was(projects: Path) -> No
     assert bring(objects, main).status == "refused"
     assert loaded(objects) == entries[:4]
     objects.faults.clear()
-    assert bring(objects, main) == Outcome(main, "continued", 3)
+    assert bring(objects, main) == Outcome(str(main), "continued", 3)
     assert loaded(objects) == entries
+
+
+def test_what_was_written_is_read_back_and_another_writer_in_between_is_told(projects: Path) -> None:
+    objects = memory()
+
+    async def main() -> Outcome:
+        async with TranscriptStore(objects, scope="s", any_cwd=True, settings=Settings.load()) as store:
+            write_as_told = store.append
+
+            async def interrupted(key: Any, entries: Any) -> None:
+                await write_as_told(key, [said(9)])  # type: ignore[list-item]
+                await write_as_told(key, entries)
+
+            store.append = interrupted  # type: ignore[method-assign]
+            return await import_session(store, LocalSession(session_file(projects, said(1), said(2))))
+
+    outcome = anyio.run(main)
+    assert outcome.status == "refused"
+    assert "was written, but entry 1 of the main transcript is another one now" in outcome.message
 
 
 FULL = Denied("the store is full", hint="make room")
@@ -232,7 +251,7 @@ def test_a_session_of_60_megabytes_comes_in(projects: Path) -> None:
     main = session_file(projects, *entries)
     assert main.stat().st_size > 60_000_000
     objects = memory()
-    assert bring(objects, main) == Outcome(main, "imported", 300)
+    assert bring(objects, main) == Outcome(str(main), "imported", 300)
     assert loaded(objects) == entries
 
 

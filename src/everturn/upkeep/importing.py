@@ -1,29 +1,40 @@
-"""Bringing local sessions into a store: what the agent command has kept on this machine becomes resumable anywhere.
+"""Bringing sessions into a store: what the agent command has kept on this machine, or another store has, becomes
+resumable anywhere.
 
 A session is compared as a whole before anything of it is written. What the store has already is not written again, so
-that an import can be broken off and run again.
+that an import can be broken off and run again. What was written is read back and compared.
 """
 
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import anyio.to_thread
 from claude_agent_sdk import SessionKey, SessionStoreEntry, project_key_for_directory
 
 from everturn.errors import Conflict, Denied, EverturnError, Invalid, NotFound
 from everturn.log.entries import encode
 from everturn.transcripts.marks import METADATA, uuid_of
 from everturn.transcripts.store import TranscriptStore
-from everturn.upkeep.alignment import comparable, is_metadata, same_session
+from everturn.upkeep.alignment import comparable, is_metadata, same_session, without_repeats
 from everturn.upkeep.local import batches, read_transcript
+from everturn.upkeep.sources.base import (
+    Logs,
+    RemoteSession,
+    Source,
+    SourceSession,
+    check_types,
+    is_session_id,
+)
 
 SUFFIX = ".jsonl"
 PROJECTS = "projects"
+
+NO_SESSION = "its name is not a session id"
 
 Status = Literal["imported", "continued", "unchanged", "refused", "skipped"]
 
@@ -50,23 +61,41 @@ class LocalSession:
         found = sorted((folder / "subagents").rglob(f"*{SUFFIX}"))
         return {path.relative_to(folder).as_posix().removesuffix(SUFFIX): path for path in found}
 
+    @property
+    def place(self) -> str:
+        """Its file."""
+        return str(self.path)
+
+    def read(self) -> Logs:
+        """Read all of it as a store would have got it from the agent.
+
+        Raises:
+            EverturnError: A file of it cannot be read, or is not a whole transcript.
+        """
+        files: dict[str | None, Path] = {None: self.path}
+        files.update(self.subagents())
+        return Logs({subpath: read_log(path, subpath) for subpath, path in files.items()})
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one session or file.
 
     Attributes:
-        path: Its file.
+        place: Its file, or where it is in the source.
         status: `imported`: it is new. `continued`: the store had its beginning. `unchanged`: there was nothing to do.
-            `refused`: see the message; nothing of it was written. `skipped`: it is no session.
+            `refused`: see the message; unless it is the store that failed, nothing of it was written. `skipped`: it
+            is no session.
         entries: How many entries were written, or would be.
         message: Why, in one sentence; empty if there is nothing to say.
+        session: What it is about, if that is a session.
     """
 
-    path: Path
+    place: str
     status: Status
     entries: int = 0
     message: str = ""
+    session: SourceSession | None = field(default=None, compare=False)
 
 
 def find_sessions(paths: Iterable[Path]) -> tuple[list[LocalSession], list[Outcome]]:
@@ -81,15 +110,72 @@ def find_sessions(paths: Iterable[Path]) -> tuple[list[LocalSession], list[Outco
         try:
             files = _files_in(path) if path.is_dir() else [_named(path)]
         except EverturnError as error:
-            others.append(Outcome(path, "refused", message=str(error)))
+            others.append(Outcome(str(path), "refused", message=str(error)))
             continue
         sessions += [LocalSession(file) for file in files if _is_session_name(file)]
-        others += [
-            Outcome(file, "skipped", message="its name is not a session id")
-            for file in files
-            if not _is_session_name(file)
-        ]
+        others += [Outcome(str(file), "skipped", message=NO_SESSION) for file in files if not _is_session_name(file)]
     return list(dict.fromkeys(sessions)), others
+
+
+def find_in(source: Source, *, skip_malformed: bool = False) -> tuple[list[SourceSession], list[Outcome]]:
+    """Find the sessions in a source. Blocks.
+
+    Args:
+        source: Where they are.
+        skip_malformed: See `RemoteSession`.
+
+    Returns:
+        The sessions, and what was found that is none.
+
+    Raises:
+        NotFound: There are none.
+        EverturnError: The source cannot be read.
+    """
+    names = source.names()
+    if not names:
+        raise NotFound(f"there are no sessions in {source.label}", hint="check its name, prefix or table")
+    sessions: list[SourceSession] = []
+    others = []
+    for project_key, session_id in names:
+        session = RemoteSession(source, project_key, session_id, skip_malformed)
+        if is_session_id(session_id):
+            sessions.append(session)
+        else:
+            others.append(Outcome(session.place, "skipped", message=NO_SESSION))
+    return sessions, others
+
+
+def select(
+    sessions: Sequence[SourceSession], ids: Sequence[str] = (), projects: Sequence[str] = ()
+) -> tuple[list[SourceSession], list[Outcome]]:
+    """Choose among sessions.
+
+    Args:
+        sessions: What there is.
+        ids: Session ids, or beginnings of them; none means all.
+        projects: Project keys; none means all.
+
+    Returns:
+        Those of one of these projects and one of these ids, and refusals of what was named and is not there.
+
+    Raises:
+        Conflict: A beginning is that of several ids.
+    """
+    chosen = [each for each in sessions if not projects or each.project_key in projects]
+    refused = [
+        Outcome(project, "refused", message=f"there is no session of the project {project}")
+        for project in dict.fromkeys(projects)
+        if all(each.project_key != project for each in chosen)
+    ]
+    named: set[str] = set()
+    for beginning in dict.fromkeys(ids):
+        found = {each.session_id for each in chosen if each.session_id.startswith(beginning)}
+        if len(found) > 1:
+            raise Conflict(f"{len(found)} sessions begin with {beginning!r}", hint="name more of the id")
+        if not found:
+            refused.append(Outcome(beginning, "refused", message=f"there is no session {beginning}"))
+        named |= found
+    return [each for each in chosen if not ids or each.session_id in named], refused
 
 
 def project_folder(agent_folder: Path, directory: Path) -> Path:
@@ -117,20 +203,17 @@ def _named(path: Path) -> Path:
 
 
 def _is_session_name(path: Path) -> bool:
-    try:
-        return path.suffix == SUFFIX and str(uuid.UUID(path.stem)) == path.stem
-    except ValueError:
-        return False
+    return path.suffix == SUFFIX and is_session_id(path.stem)
 
 
 async def import_session(
     store: TranscriptStore,
-    session: LocalSession,
+    session: SourceSession,
     *,
     dry_run: bool = False,
     wrote: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
-    """Bring one session into a store, with its subagents, as far as the store has not got it.
+    """Bring one session into a store, with its subagents, as far as the store has not got it, and read it back.
 
     Args:
         store: The store of the scope it goes to.
@@ -139,30 +222,37 @@ async def import_session(
         wrote: Is told how many entries are durable, each time some are.
     """
     try:
-        logs = {subpath: read_log(path, subpath) for subpath, path in _files_of(session).items()}
-        if not same_session(logs[None], session.session_id):
-            raise Invalid(f"the entries of {session.path} belong to another session", hint="was the file renamed?")
-        rests = {subpath: await _rest(store, _key(session, subpath), local) for subpath, local in logs.items()}
+        logs = await anyio.to_thread.run_sync(session.read)
+        check_types(logs.entries, session.place)
+        if not same_session(logs.entries[None], session.session_id):
+            raise Invalid(f"the entries of {session.place} belong to another session", hint="was it renamed?")
+        plans = [await _plan(store, _key(session, subpath), said) for subpath, said in logs.entries.items()]
         if not dry_run:
-            for subpath, (rest, _) in rests.items():
-                for batch in batches(rest):
-                    await store.append(_key(session, subpath), cast("list[SessionStoreEntry]", batch))
+            for plan in plans:
+                for batch in batches(plan.rest):
+                    await store.append(plan.key, cast("list[SessionStoreEntry]", batch))
                     wrote(len(batch))
+            for plan in plans:
+                await _read_back(store, plan)
     except EverturnError as error:
-        return Outcome(session.path, "refused", message=str(error))
-    return _outcome(session, list(rests.values()))
+        return Outcome(session.place, "refused", message=str(error), session=session)
+    return _outcome(session, plans, logs.left_out)
 
 
-def _outcome(session: LocalSession, rests: Sequence[tuple[list[Any], int]]) -> Outcome:
-    fresh, stored = sum(len(rest) for rest, _ in rests), sum(count for _, count in rests)
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be appended to a log, and what it has already."""
+
+    key: SessionKey
+    stored: list[Any]
+    rest: list[Any]
+
+
+def _outcome(session: SourceSession, plans: Sequence[_Plan], left_out: int) -> Outcome:
+    fresh, stored = sum(len(plan.rest) for plan in plans), sum(len(plan.stored) for plan in plans)
     status: Status = "unchanged" if not fresh else "continued" if stored else "imported"
-    return Outcome(session.path, status, fresh)
-
-
-def _files_of(session: LocalSession) -> dict[str | None, Path]:
-    files: dict[str | None, Path] = {None: session.path}
-    files.update(session.subagents())
-    return files
+    message = f"malformed lines left out: {left_out}" if left_out else ""
+    return Outcome(session.place, status, fresh, message, session)
 
 
 def read_log(path: Path, subpath: str | None) -> list[Any]:
@@ -195,13 +285,21 @@ def metadata_of(path: Path) -> list[Any]:
     return [{**record, "type": METADATA}] if isinstance(record, dict) else []
 
 
-async def _rest(store: TranscriptStore, key: SessionKey, local: list[Any]) -> tuple[list[Any], int]:
-    """Return the entries that the store has not got, and how many it has.
+async def _plan(store: TranscriptStore, key: SessionKey, said: list[Any]) -> _Plan:
+    """Tell which entries the store has not got.
 
     Raises:
         Conflict: What it has is something else.
     """
     stored: list[Any] = list(await store.load(key) or ())
+    said = without_repeats(said)
+    if _common_beginning(said, stored) == len(stored):
+        return _Plan(key, stored, said[len(stored) :])
+    return _Plan(key, stored, _rest(key, said, stored))
+
+
+def _rest(key: SessionKey, local: list[Any], stored: list[Any]) -> list[Any]:
+    """Return what is missing where the store has notes of its own, or has gone on."""
     said, known = comparable(local), comparable(stored)
     same = _common_beginning(said, known)
     rest = said[same:]
@@ -217,7 +315,25 @@ async def _rest(store: TranscriptStore, key: SessionKey, local: list[Any]) -> tu
     metadata = [entry for entry in local if is_metadata(entry)]
     if metadata and len(said) >= len(known) and not _is_known(metadata[-1], stored):
         rest = [*rest, metadata[-1]]
-    return rest, len(stored)
+    return rest
+
+
+async def _read_back(store: TranscriptStore, plan: _Plan) -> None:
+    """Compare what the store has now with what it should have.
+
+    Raises:
+        Conflict: It has something else.
+    """
+    if not plan.rest:
+        return
+    expected = without_repeats([*plan.stored, *plan.rest])
+    same = _common_beginning(expected, list(await store.load(plan.key) or ()))
+    if same < len(expected):
+        where = plan.key.get("subpath", "the main transcript")
+        raise Conflict(
+            f"{plan.key['session_id']} was written, but entry {same + 1} of {where} is another one now",
+            hint="does a run write to that session? stop it; then: everturn sessions verify, and import again",
+        )
 
 
 def _common_beginning(said: Sequence[Any], known: Sequence[Any]) -> int:
@@ -237,6 +353,6 @@ def _equal(one: Any, other: Any) -> bool:
         return encode([one]).lines == encode([other]).lines
 
 
-def _key(session: LocalSession, subpath: str | None) -> SessionKey:
+def _key(session: SourceSession, subpath: str | None) -> SessionKey:
     key: SessionKey = {"project_key": session.project_key, "session_id": session.session_id}
     return key if subpath is None else {**key, "subpath": subpath}

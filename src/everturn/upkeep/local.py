@@ -38,7 +38,7 @@ def read_transcript(path: Path, *, torn_end: bool = False) -> list[dict[str, Any
             entries.append(_numbered(path, number, line))
             continue
         try:
-            entries.append(_entry(line))
+            entries.append(parse_entry(line))
         except ValueError:
             if torn_end:
                 break
@@ -77,7 +77,7 @@ def read_on(path: Path, place: Place, *, finished: bool) -> tuple[list[dict[str,
             entries.append(_numbered(path, number, line))
     if finished and found[cut:].strip():
         with suppress(ValueError):
-            entries.append(_entry(found[cut:]))
+            entries.append(parse_entry(found[cut:]))
             cut = len(found)
     ending = (place.ending + found[:cut])[-ENDING_BYTES:]
     return entries, Place(place.offset + cut, place.lines + len(lines), ending)
@@ -131,14 +131,19 @@ def _bytes_from(path: Path, offset: int) -> bytes:
 
 def _numbered(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        return _entry(line)
+        return parse_entry(line)
     except ValueError as error:
         raise Invalid(
             f"line {number} of {path} is not an entry: {error}", hint="mend or delete it in a copy"
         ) from None
 
 
-def _entry(line: bytes) -> dict[str, Any]:
+def parse_entry(line: bytes) -> dict[str, Any]:
+    """Parse a line. Integers of any length, unpaired surrogates and any depth are kept.
+
+    Raises:
+        ValueError: It is not a JSON object. Says why.
+    """
     try:
         value = json.loads(line, parse_constant=_refuse_constant)
     except RecursionError:
