@@ -160,8 +160,9 @@ infra-synth: $(INFRA)/.installed ## Write the stack on AWS as a template: ARGS='
 	@$(WITH_NODE) $(INFRA)/bin/python infra/app.py $(ARGS)
 	@echo "The template is in infra/cdk.out; docs/aws.md tells how to deploy it."
 
-infra-test: $(INFRA)/.installed ## Check the stack: what is in the template, cfn-lint, cdk-nag
+infra-test: $(STAMP) $(SERVER)/.installed $(INFRA)/.installed ## Check the stack: its template, and all of Everturn on it, deployed on loopback
 	@$(WITH_NODE) $(INFRA)/bin/python -m pytest infra/tests $(ARGS)
+	@$(BIN)/python -m pytest tests/stack $(ARGS)
 
 record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes
 	@$(BIN)/python -m bench.record

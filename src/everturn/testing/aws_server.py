@@ -1,10 +1,10 @@
 """The server of `LoopbackAws`. It runs in another environment than ours, so it imports nothing of Everturn.
 
-    python aws_server.py FD
+    python aws_server.py FD [CERTIFICATE KEY]
 
 Serves on a socket that it was given, until its standard input ends: it does not outlive whoever started it.
 
-ministack knows less of IAM than a policy for one task needs, so three rules are added, all as if a policy's `Version`
+ministack knows less of IAM than a policy for one task needs, so four rules are added, all as if a policy's `Version`
 were `2012-10-17`; nothing else of it is changed:
 
 - **Policy variables** in `Resource`, `NotResource` and the values of `String…` and `Arn…` conditions, with defaults
@@ -14,6 +14,8 @@ were `2012-10-17`; nothing else of it is changed:
   https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
 - **`s3:if-none-match`, `s3:if-match`, `s3:ObjectCreationOperation`** of what writes an object.
   https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+- **`aws:PrincipalArn`** of a role's session is the role's ARN.
+  https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalarn
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +35,7 @@ Context = dict[str, Any]
 Resolve = Callable[[str], Any]
 
 _VARIABLE = re.compile(r"\$\{\s*([\w-]+:[^,}]+?)\s*(?:,\s*'([^']*)'\s*)?\}")
+_SESSION_OF_ROLE = re.compile(r"arn:[a-z-]+:sts::\d{12}:assumed-role/([^/]+)/.+")
 _LIKE_NOTHING = "\0"  # no value and no name has it
 _TAKES_VARIABLES = re.compile(r"(for(all|any)values?:)?(string|arn)", re.IGNORECASE)
 _KEY_EQUALS = re.compile(r"([#\w.-]+)\s*=\s*(:\w+)")
@@ -47,9 +51,14 @@ def main() -> None:
     _add_rules()
     config = Config()
     config.bind = [f"fd://{int(sys.argv[1])}"]
+    if sys.argv[2:]:
+        config.certfile, config.keyfile = sys.argv[2:]
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it takes clients that just hang up for an error
 
     async def until_the_input_ends() -> None:
         await asyncio.to_thread(sys.stdin.read)
+        if config.certfile:
+            os._exit(0)  # or connections that clients have left open are waited for, half a minute each
 
     serving: Any = app
     asyncio.run(serve(serving, config, shutdown_trigger=until_the_input_ends))
@@ -62,12 +71,16 @@ def _add_rules() -> None:
     resolve_key = iam_evaluator._resolve_condition_key
     of_s3, of_dynamodb = iam_actions.s3_service_context, iam_actions.dynamodb_service_context
 
+    def resolved(key: str, ctx: Any) -> Any:
+        value = resolve_key(key, ctx)
+        return _role_of(value) if key.lower() == "aws:principalarn" else value
+
     def matching(context: Any, statements: list[Any], effect: str) -> Any:
-        resolve = partial(resolve_key, ctx=context)
+        resolve = partial(resolved, ctx=context)
         return first_match(context, [_with_resources(each, resolve) for each in statements], effect)
 
     def met(conditions: Any, context: Any) -> Any:
-        return conditions_met(_with_values(conditions, partial(resolve_key, ctx=context)), context)
+        return conditions_met(_with_values(conditions, partial(resolved, ctx=context)), context)
 
     def s3(action: str, query: Context | None, path: str = "", headers: Context | None = None) -> Context:
         return {**of_s3(action, query, path, headers), **_writing(action, query or {}, headers or {})}
@@ -77,6 +90,7 @@ def _add_rules() -> None:
         return {**of_dynamodb(body), **({"dynamodb:LeadingKeys": keys} if keys else {})}
 
     iam_evaluator._first_match, iam_evaluator._conditions_met = matching, met
+    iam_evaluator._resolve_condition_key = resolved
     iam_actions.s3_service_context, iam_actions.dynamodb_service_context = s3, dynamodb
 
 
@@ -120,6 +134,18 @@ def _named(text: str) -> list[tuple[str, str | None]]:
 
 def _or_else(value: Any, default: str) -> Any:
     return default if value is None else value
+
+
+# --- Who asks ---------------------------------------------------------------------------------------------------
+
+
+def _role_of(arn: str) -> str:
+    """Return the ARN of the role that a session is of; another principal's as it is."""
+    from ministack.services import iam  # noqa: PLC0415
+
+    match = _SESSION_OF_ROLE.fullmatch(arn)
+    role = iam._roles.get(match[1]) if match else None
+    return str(role["Arn"]) if role else arn
 
 
 # --- What a request is about ------------------------------------------------------------------------------------
