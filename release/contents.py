@@ -14,7 +14,7 @@ from pathlib import Path
 
 from release import DIST, ROOT
 from release.build import built
-from release.environments import distributions, install, newest
+from release.environments import distributions, install, newest, tools
 
 # Licences under which a program may be used, changed and passed on by anybody, in a product that is not open, too.
 ALLOWED = {
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
 def licences(inside: Path) -> dict[str, str]:
     """Return the licence of each package that is installed, by its name."""
-    command = [sys.executable, "-m", "piplicenses", "--python", str(inside), "--from=mixed", "--format=json"]
+    command = [tools(), "-m", "piplicenses", "--python", str(inside), "--from=mixed", "--format=json"]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return {each["Name"]: each["License"] for each in found}
 
@@ -74,7 +74,7 @@ def write_sbom(inside: Path) -> int:
     version = distributions(inside)["everturn"]
     target = DIST / f"everturn-{version}.cdx.json"
     command = [
-        sys.executable, "-m", "cyclonedx_py", "environment", str(inside), "--pyproject", str(ROOT / "pyproject.toml"),
+        tools(), "-m", "cyclonedx_py", "environment", str(inside), "--pyproject", str(ROOT / "pyproject.toml"),
         "--mc-type", "library", "--output-reproducible", "--output-file", str(target),
     ]  # fmt: skip
     subprocess.run(command, check=True)
@@ -96,7 +96,7 @@ def audit(inside: Path) -> int:
         wanted.write("".join(lines))
         wanted.flush()
         command = [
-            sys.executable, "-m", "pip_audit", "--requirement", wanted.name, "--no-deps", "--disable-pip",
+            tools(), "-m", "pip_audit", "--requirement", wanted.name, "--no-deps", "--disable-pip",
             "--format", "json", "--progress-spinner", "off", "--timeout", "10",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
