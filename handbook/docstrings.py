@@ -31,9 +31,14 @@ class Docstring:
 
 def docstring_of(thing: object) -> Docstring:
     """Take the docstring of something apart; of something without one, an empty one."""
-    head, sections = [], dict[str, list[str]]()
-    into: list[str] = head
-    for line in (inspect.getdoc(thing) or "").splitlines():
+    return parse(inspect.getdoc(thing) or "")
+
+
+def parse(text: str) -> Docstring:
+    """Take a docstring apart, of which the indentation has been taken off."""
+    head, sections = list[str](), dict[str, list[str]]()
+    into = head
+    for line in text.splitlines():
         if line.rstrip(":") in SECTIONS and line.endswith(":"):
             into = sections.setdefault(line.rstrip(":"), [])
         else:

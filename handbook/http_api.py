@@ -15,6 +15,7 @@ from everturn.service.sweeping import DailySweep
 from everturn.service.views.desk import Desk
 from everturn.service.web.app import make_app
 from everturn.settings import Settings
+from handbook.docstrings import parse
 from handbook.markdown import code, one_line, page, prose, table
 
 _ABOUT = """From the OpenAPI document of `everturn serve`, which it serves as `/api/openapi.json`. There is more about
@@ -54,7 +55,7 @@ def http_api() -> str:
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:
     yield f"### {code(f'{method} {path}')}"
-    yield prose(operation.get("description") or operation.get("summary", ""))
+    yield prose(parse(operation.get("description") or operation.get("summary", "")).text)
     yield table(
         ("parameter", "in", "type", "default", "meaning"),
         (
@@ -94,7 +95,9 @@ def _meaning(status: str, answer: dict[str, Any]) -> str:
 
 def _schema(name: str, schema: dict[str, Any]) -> Iterator[str]:
     yield f"### {code(name)}"
-    yield prose(schema.get("description", ""))
+    doc = parse(schema.get("description", ""))
+    meanings = dict(doc.sections.get("Attributes", []))
+    yield prose(doc.text)
     required = schema.get("required", [])
     if "properties" not in schema:
         yield _type(schema)
@@ -105,7 +108,7 @@ def _schema(name: str, schema: dict[str, Any]) -> Iterator[str]:
                 code(field),
                 _type(each),
                 "" if field in required else "may be missing",
-                prose(one_line(each.get("description", ""))),
+                prose(one_line(each.get("description", "") or meanings.get(field, ""))),
             )
             for field, each in schema.get("properties", {}).items()
         ),

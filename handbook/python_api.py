@@ -17,7 +17,7 @@ from everturn.errors import EverturnError
 from handbook.docstrings import Docstring, docstring_of
 from handbook.markdown import code, page, prose, table
 
-_NOT_OURS = ("pydantic", "builtins", "abc", "typing")
+_STARS = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}
 _HEADS = {"Args": "argument", "Attributes": "attribute", "Returns": "returns", "Yields": "yields", "Raises": "raises"}
 
 
@@ -95,7 +95,7 @@ def signature(name: str, thing: Any) -> str:
 
 
 def _parameter(parameter: inspect.Parameter) -> str:
-    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    stars = _STARS.get(parameter.kind.name, "")
     typed = "" if parameter.annotation is parameter.empty else f": {_annotation(parameter.annotation)}"
     default = "" if parameter.default is parameter.empty else f" = {_default(parameter.default)}"
     return f"{stars}{parameter.name}{typed}{default}"

@@ -61,7 +61,7 @@ def _arguments(command: Any) -> list[str]:
 
 
 def _is_option(parameter: Any) -> bool:
-    return parameter.param_type_name == "option"
+    return bool(parameter.param_type_name == "option")
 
 
 def _parameter(parameter: Any) -> tuple[str, str, str, str]:
@@ -103,14 +103,14 @@ def _type(field: FieldInfo) -> str:
     )
     text = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", text or str(annotation)).replace(" | None", "")
     limits = [
-        f"{_LIMITS[type(each).__name__]} {next(iter(vars_of(each)))}"
+        f"{_LIMITS[type(each).__name__]} {next(iter(_values_of(each)))}"
         for each in field.metadata
         if type(each).__name__ in _LIMITS
     ]
     return ", ".join([code(text), *limits])
 
 
-def vars_of(limit: Any) -> list[Any]:
+def _values_of(limit: Any) -> list[Any]:
     """Return what a limit holds."""
     return [getattr(limit, name) for name in type(limit).__slots__]
 

@@ -19,10 +19,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    import structlog
 
 LOGGER_NAME = "everturn"
 FIRST_FIELDS = ("timestamp", "level", "event", "task_id", "run_id", "session_id", "epoch")
@@ -305,6 +307,9 @@ def get_logger() -> structlog.stdlib.BoundLogger:
 
     A field that is given with a line goes before both, and the run's go before those of the caller.
     """
+    # Imported here: it brings all that colours a terminal, which no import of ours should wait for.
+    import structlog  # noqa: PLC0415
+
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(LOGGER_NAME),
         processors=[

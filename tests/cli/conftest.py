@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.console import Console
 from everturn.testing import cli_environment, kill_machine
 from journals import FIRST, SECOND, JournalStore, killed, resumed
 from polling import processes_below
@@ -83,6 +85,14 @@ def everturn(tmp_path: Path) -> Iterator[Everturn]:
     yield Everturn(tmp_path / "machine")
     for pid in processes_below(tmp_path):  # of a test that has failed
         kill_machine(pid)
+
+
+@pytest.fixture
+def sessions(capsys: pytest.CaptureFixture[str]) -> Iterator[Console]:
+    logger = logging.getLogger("everturn")
+    before = (logger.handlers, logger.level, logger.propagate)
+    yield Console(capsys)
+    logger.handlers, logger.level, logger.propagate = before
 
 
 @pytest.fixture

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pty
 import subprocess
 import sys
-import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from everturn.cli.app import _run
+from cli.console import Console
+from cli.turns import start, turn
 from everturn.log import reader, stock
 from everturn.log.names import Span, part
 from everturn.log.objects import run
@@ -50,34 +48,6 @@ def write(path: Path, entries: list[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     return path
-
-
-class Console:
-    """The command, run in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self.error = ""
-
-    def __call__(self, *arguments: str | Path, code: int = 0) -> str:
-        """Run it, check its exit code, and return what it printed."""
-        self._capsys.readouterr()
-        returned = _run(["sessions", *map(str, arguments)])
-        output, self.error = self._capsys.readouterr()
-        assert returned == code, output + self.error
-        return output
-
-    def json(self, *arguments: str | Path, code: int = 0) -> list[dict[str, Any]]:
-        """Run it with `--json`, and return the objects it printed."""
-        return [json.loads(line) for line in self(*arguments, "--json", code=code).splitlines()]
-
-
-@pytest.fixture
-def sessions(capsys: pytest.CaptureFixture[str]) -> Iterator[Console]:
-    logger = logging.getLogger("everturn")
-    before = (logger.handlers, logger.level, logger.propagate)
-    yield Console(capsys)
-    logger.handlers, logger.level, logger.propagate = before
 
 
 # --- verify ---------------------------------------------------------------------------------------------------------
@@ -265,26 +235,6 @@ def test_import_refuses_what_is_wrong_and_goes_on_with_the_rest(agent_folder: Pa
     assert f"the last line of {torn} is cut off" in " ".join(shown.split())
 
 
-TURN = textwrap.dedent(
-    """
-    import asyncio, json, sys
-    from claude_agent_sdk import ClaudeAgentOptions, query
-    from everturn import TranscriptStore
-
-    async def turn():
-        given = json.loads(sys.argv[3])
-        if "store" in given:
-            given["session_store"] = TranscriptStore.open(given.pop("store"), scope=given.pop("scope"), any_cwd=True)
-        given |= {"permission_mode": "bypassPermissions", "setting_sources": []}
-        options = ClaudeAgentOptions(cwd=sys.argv[1], **given)
-        async for _ in query(prompt=sys.argv[2], options=options):
-            pass
-
-    asyncio.run(turn())
-    """
-)
-
-
 def script(request: ModelRequest) -> Reply:
     text = request.last_user_text()
     if "COUNT THEM" in text:
@@ -351,15 +301,3 @@ def test_what_the_agent_has_mirrored_is_the_same_as_what_it_keeps_here(everturn:
     after = everturn("sessions", "verify", "--store", store, "--json").stdout.splitlines()[0]
     assert json.loads(after)["entries"] == json.loads(before)["entries"]
     assert "nothing to do" in everturn("sessions", "import", "--all", "--task", "tap", "--store", store).stdout
-
-
-def start(url: str, machine: Path, prompt: str, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", TURN, str(machine / "desk"), prompt, json.dumps(options)],
-        env=cli_environment(url, machine / "home", tmpdir=machine / "tmp"),
-    )
-
-
-def turn(url: str, machine: Path, prompt: str, **options: Any) -> None:
-    with start(url, machine, prompt, **options) as process:
-        assert process.wait(timeout=120) == 0

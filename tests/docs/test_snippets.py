@@ -27,6 +27,7 @@ def parameters() -> Iterator[Any]:
 
 
 @pytest.mark.cli
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("session", list(parameters()))
 def test_the_blocks_of_a_page_do_what_it_says(
     session: Session | Unclear, s3_server: LoopbackS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

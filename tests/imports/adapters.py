@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import psycopg
 import redis
+from claude_agent_sdk import SessionKey, SessionStore, SessionStoreEntry
 
 from imports.servers import Server, postgres_url, redis_url
 
@@ -69,6 +70,20 @@ class RedisAdapter:
             else:
                 pipe.zadd(f"{self.prefix}{project}:__sessions", {session: NOW_MS})
             pipe.execute()
+
+
+def mirror_to_redis(port: int, password: str) -> SessionStore:
+    """Return what the SDK hands over its entries to."""
+    adapter = RedisAdapter(Server(port, password))
+
+    class Mirror(SessionStore):
+        async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
+            adapter.append(key["project_key"], key["session_id"], entries, key.get("subpath"))
+
+        async def load(self, key: SessionKey) -> None:
+            return None
+
+    return Mirror()
 
 
 class PostgresAdapter:

@@ -223,6 +223,30 @@ def test_session_tags_name_the_task_the_agent_and_the_repository(sts: FakeSts) -
     assert request["RoleSessionName"].startswith("everturn-fixer@https-git.example-Acme-web-42-")
 
 
+@pytest.mark.parametrize("task", ["42", "a.b_c-d", "..", "x" * 200])
+def test_a_plain_task_has_its_id_as_a_tag_which_is_the_end_of_its_folders_name(task: str) -> None:
+    tags = {tag["Key"]: tag["Value"] for tag in Assignment(f"task:{task}").tags()}
+    assert escape(f"task:{task}", "scope") == "task!3a" + tags["everturn-task-id"]
+
+
+@pytest.mark.parametrize("scope", ["task:A", "task:a b", "task:a/b", "task:é", "task:a\n", "task:", "42", SCOPE])
+def test_no_other_scope_has_that_tag(scope: str) -> None:
+    assert "everturn-task-id" not in {tag["Key"] for tag in Assignment(scope).tags()}
+
+
+def test_a_registrys_row_is_allowed_by_its_whole_key_and_only_if_asked_for() -> None:
+    assert "dynamodb" not in role().policy("task:${aws:userid}")
+    (row,) = [
+        one
+        for one in json.loads(role().policy("task:${aws:userid}", "fleet"))["Statement"]
+        if "dynamodb" in str(one["Action"])
+    ]
+    assert row["Action"] == ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"]
+    assert row["Resource"] == "arn:aws:dynamodb:*:*:table/fleet"
+    key = "task:${$}{aws:userid}"  # `${$}` is how IAM spells a dollar
+    assert row["Condition"] == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": key}}
+
+
 def spoken(value: str) -> str:
     pieces = value.split("=")
     return (pieces[0].encode() + b"".join(bytes.fromhex(p[:2]) + p[2:].encode() for p in pieces[1:])).decode()

@@ -99,6 +99,7 @@ def nginx(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def logbook_query(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a question to a logbook."""
     book = Logbook(folder / "logbook.db")
+    book.check().result()
     book.close()
     with closing(sqlite3.connect(folder / "logbook.db")) as database:
         database.execute(text)

@@ -114,10 +114,10 @@ class Block:
         for kind in ("output", "figure"):
             if kind in flags:
                 return kind
-        if self.language in RUN or "run" in flags:
-            return "run"
-        if self.language in CHECKED or self.words.one("as"):
+        if self.words.one("as") or self.language in CHECKED:
             return "check"
+        if self.language in RUN:
+            return "run"
         raise Unclear(f"{self.place}: a block in {self.language or 'no language'}: a comment has to say what it is")
 
 

@@ -50,7 +50,7 @@ def run(sandbox: Sandbox) -> None:
 
 
 def service(sandbox: Sandbox) -> None:
-    """`everturn serve` is there, on `http://127.0.0.1:8420`; its tokens are in `EVERTURN_…`, its secret in `SECRET`."""
+    """`everturn serve` is there; `EVERTURN_ADMIN_TOKEN`, `EVERTURN_READ_TOKEN` and the webhooks' `SECRET` are set."""
     assert sandbox.sh(TOKENS, TIMEOUT_S) == 0
     sandbox.background("everturn serve", "Everturn serves on", TIMEOUT_S)
 

@@ -24,7 +24,7 @@ RUN_PYTHON = Path(__file__).with_name("run_python.py")
 BUCKET = "my-bucket"
 FORGE = "https://git.example"
 SERVICE_PORT = "8420"
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 LOOK_S = 0.1
 
 # Docs may be tried by root, and tests must not change the machine, or get anything from the network.

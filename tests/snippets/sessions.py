@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,8 @@ class Session:
             for number, block in enumerate(self.blocks):
                 checked = folder / f"checked-{number}"
                 checked.mkdir()
-                _step(block, self.blocks[:number], place, lambda b, at=checked: check(b, at, monkeypatch))
+                checking = partial(check, folder=checked, monkeypatch=monkeypatch)
+                _step(block, self.blocks[:number], place, checking)
 
 
 def sessions_of(blocks: Sequence[Block]) -> Iterator[Session]:
@@ -74,7 +76,7 @@ def commands_of(console: str) -> Iterator[tuple[str, str]]:
     yield command, output
 
 
-def _step(block: Block, before: Sequence[Block], place: Sandbox, checking: object) -> None:
+def _step(block: Block, before: Sequence[Block], place: Sandbox, checking: Callable[[Block], None]) -> None:
     kind = block.kind
     if kind == "file":
         target = place.folder / block.words.one("file")
@@ -83,7 +85,6 @@ def _step(block: Block, before: Sequence[Block], place: Sandbox, checking: objec
     elif kind == "output":
         _assert_alike(block, block.text, place.output)
     elif kind == "check":
-        assert callable(checking)
         checking(block)
     elif kind == "run":
         _run(block, before, place)

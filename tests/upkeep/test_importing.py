@@ -217,6 +217,25 @@ def test_an_import_that_is_broken_off_goes_on_where_it_was(projects: Path) -> No
     assert loaded(objects) == entries
 
 
+def test_what_was_written_is_read_back_and_another_writer_in_between_is_told(projects: Path) -> None:
+    objects = memory()
+
+    async def main() -> Outcome:
+        async with TranscriptStore(objects, scope="s", any_cwd=True, settings=Settings.load()) as store:
+            write_as_told = store.append
+
+            async def interrupted(key: Any, entries: Any) -> None:
+                await write_as_told(key, [said(9)])  # type: ignore[list-item]
+                await write_as_told(key, entries)
+
+            store.append = interrupted  # type: ignore[method-assign]
+            return await import_session(store, LocalSession(session_file(projects, said(1), said(2))))
+
+    outcome = anyio.run(main)
+    assert outcome.status == "refused"
+    assert "was written, but entry 1 of the main transcript is another one now" in outcome.message
+
+
 FULL = Denied("the store is full", hint="make room")
 
 

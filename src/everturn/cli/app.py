@@ -12,6 +12,7 @@ import typer
 from claude_agent_sdk import ClaudeSDKError
 
 from everturn.cli import (
+    credentials,
     demo,
     demo_fleet,
     doctor,
@@ -53,6 +54,7 @@ app.command("demo")(demo.command)
 app.command("demo-fleet")(demo_fleet.command)
 app.command("doctor")(doctor.command)
 app.command("sweep")(sweep.command)
+app.command("credentials")(credentials.command)
 app.command("search")(search.command)
 app.command("stats")(stats.command)
 app.add_typer(sessions.app)

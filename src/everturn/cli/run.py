@@ -28,8 +28,8 @@ from everturn.cli.output import (
     refuse_memory,
     summary_of,
 )
+from everturn.cli.work import work_item
 from everturn.errors import EverturnError, Invalid
-from everturn.model import WorkItem
 from everturn.runner import Run
 from everturn.runtime import Runtime
 from everturn.settings import Settings
@@ -76,9 +76,7 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
     settings = Settings.load(store=store, s3_express=s3_express or None, registry=registry, claim_wait_s=wait)
     refuse_memory(settings.store_url())
     log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
-    work = WorkItem(agent, repo, issue) if task is None else WorkItem.task(task, agent=agent, repo=repo)
-    if task is not None and issue is not None:
-        raise Invalid("both --task and --issue are given", hint="give one of the two")
+    work = work_item(agent, repo, issue, task)
     options = ClaudeAgentOptions(
         cwd=cwd,
         model=model,

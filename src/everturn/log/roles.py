@@ -35,6 +35,7 @@ Statement = dict[str, Any]
 
 GET, PUT, DELETE, PREFIX = "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:prefix"
 GATE = "format.json"
+_EVERY = "ForAllValues:StringEquals"
 
 # What a run does below each folder of its scope (docs/format.md, section 1).
 WRITTEN = ("sessions", "homes", "summaries", "catalogs", "journal", "damaged")
@@ -43,6 +44,7 @@ READ = ("holds",)
 
 _ROLE = re.compile(r"arn:(aws[a-z-]*):iam::\d{12}:role/[\w+=,.@/-]+", re.ASCII)
 _PREFIX = re.compile(r"[\w./!'()@:+=,&; -]*", re.ASCII)  # what means itself to IAM, and stays as it is in keys
+_PLAIN_TASK = re.compile(r"task:([a-z0-9._-]+)", re.ASCII)  # the folder of such a scope is task!3a<id>
 _TAG_LITERAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:/+-@")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _INVALID_CODES = (
@@ -71,8 +73,18 @@ class Assignment:
     repo: str | None = None
 
     def tags(self) -> list[dict[str, str]]:
-        """Return the session tags, as STS takes them."""
-        values = {"everturn-task": self.scope, "everturn-agent": self.agent, "everturn-repo": self.repo}
+        """Return the session tags, as STS takes them.
+
+        `everturn-task-id` is there only if it is a name's part in the store as it stands, so that a role's own policy
+        can name folders and rows with it.
+        """
+        plain = _PLAIN_TASK.fullmatch(self.scope)
+        values = {
+            "everturn-task": self.scope,
+            "everturn-task-id": plain[1] if plain else None,
+            "everturn-agent": self.agent,
+            "everturn-repo": self.repo,
+        }
         return [{"Key": key, "Value": tag_value(value)} for key, value in values.items() if value]
 
     def session_name(self) -> str:
@@ -156,8 +168,12 @@ class SessionRole:
         """
         return RoleCredentials(self, assignment, self.policy(assignment.scope))
 
-    def policy(self, scope: str) -> str:
+    def policy(self, scope: str, table: str | None = None) -> str:
         """Return the session policy for a scope: what a run does in the bucket, and nothing else.
+
+        Args:
+            scope: The scope.
+            table: A registry's table in DynamoDB, whose row of the scope is allowed, too.
 
         Raises:
             Invalid: It is longer than STS takes.
@@ -165,7 +181,8 @@ class SessionRole:
         segment = escape(scope, "scope")
         for statements in (self._by_folder(segment), self._by_place(segment)):
             policy = json.dumps(
-                {"Version": "2012-10-17", "Statement": statements + self._encryption()}, separators=(",", ":")
+                {"Version": "2012-10-17", "Statement": statements + self._encryption() + self._row(scope, table)},
+                separators=(",", ":"),
             )
             if len(policy) <= MAX_POLICY_CHARS:
                 return policy
@@ -252,6 +269,14 @@ class SessionRole:
         if name.startswith("alias/"):  # an alias names a key, but is none: IAM knows it as a condition only
             return [_allow(actions, [f"{any_key}*"], {"ForAnyValue:StringEquals": {"kms:ResourceAliases": name}})]
         return [_allow(actions, [key if key.startswith("arn:") else any_key + key])]
+
+    def _row(self, scope: str, table: str | None) -> list[Statement]:
+        """Allow what a run does with its row of the registry. Where the table is, the role's own policy says."""
+        if table is None:
+            return []
+        own = {"dynamodb:LeadingKeys": scope.replace("$", "${$}")}  # it would begin a variable
+        arn = f"arn:{self._partition}:dynamodb:*:*:table/{table}"
+        return [_allow([f"dynamodb:{act}Item" for act in ("Get", "Put", "Delete")], [arn], {_EVERY: own})]
 
 
 class RoleCredentials:

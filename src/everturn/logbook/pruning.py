@@ -23,8 +23,8 @@ DELETE FROM sweeps WHERE number IN (SELECT number FROM sweeps WHERE begun_at < ?
 """
 _OLD_SAMPLES = "DELETE FROM samples WHERE at < ?"
 _THIN = """
-DELETE FROM samples WHERE at < ?1 AND at NOT IN
-    (SELECT min(at) FROM samples WHERE at < ?1 GROUP BY CAST(at / ?2 AS INTEGER))
+DELETE FROM samples WHERE at < :before AND at NOT IN
+    (SELECT min(at) FROM samples WHERE at < :before GROUP BY CAST(at / :every_s AS INTEGER))
 """
 
 
@@ -63,5 +63,5 @@ def _prune(database: sqlite3.Connection, now: float, keep_s: float) -> tuple[int
     ]
     gone = sum(counts) + database.execute(_OLD_SAMPLES, (now - DAILY_S,)).rowcount
     for age_s, every_s in ((ALL_S, 3600.0), (HOURLY_S, DAY_S)):
-        gone += database.execute(_THIN, (now - age_s, every_s)).rowcount
+        gone += database.execute(_THIN, {"before": now - age_s, "every_s": every_s}).rowcount
     return gone, max(counts) == ROWS

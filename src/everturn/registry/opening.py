@@ -38,6 +38,13 @@ def open_registry(url: str, *, ages: SessionAges | None = None, settings: Settin
     )
 
 
+def table_name(url: str) -> str | None:
+    """Return the name of the DynamoDB table behind a registry's URL, or `None` if it is none of a table."""
+    scheme, _, rest = url.partition("://")
+    named = _TABLE.fullmatch(rest) if scheme == "dynamodb" else None
+    return named[1] if named else None
+
+
 def _region(url: str, query: str) -> str | None:
     given = parse_qs(query, keep_blank_values=True)
     (region, *more) = given.pop("region", [None])

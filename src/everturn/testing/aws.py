@@ -1,9 +1,10 @@
-"""S3, IAM and STS on loopback that refuse what no policy allows: ministack, in a process of its own."""
+"""AWS on loopback that refuses what no policy allows: ministack, in a process of its own."""
 
 from __future__ import annotations
 
 import json
 import socket
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,32 +15,39 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
 
+from everturn.testing.certificates import Certificates
 from everturn.testing.s3 import REGION, LoopbackS3
 
 START_S = 30.0
 ACCOUNT = "000000000000"
+SERVICES = ("s3", "iam", "sts", "cloudformation", "dynamodb", "kms", "logs", "monitoring", "sns", "ssm")
 
 _numbers = count(1)
 
 
 @dataclass(frozen=True)
 class LoopbackAws:
-    """A running server. Signatures are verified; identity, trust and session policies decide.
+    """A running server. Signatures are verified; identity, trust, session and resource policies decide.
+
+    Policy variables, `dynamodb:LeadingKeys` and `s3:if-none-match` are of our making: `aws_server.py` says how much.
 
     Attributes:
         root: The same server as the owner of the account sees it, who may do everything.
+        authority: With TLS, the file with the certificate of the authority to trust.
     """
 
     root: LoopbackS3
+    authority: Path | None = None
 
     @classmethod
     @contextmanager
-    def start(cls, python: str | Path) -> Iterator[Self]:
+    def start(cls, python: str | Path, *, tls: bool = False) -> Iterator[Self]:
         """Run a server until the block ends.
 
         Args:
             python: A Python that has ministack (`pip install ministack`). An environment of its own is best: it pins
                 versions of what others use, too.
+            tls: Speak TLS, as a policy with `aws:SecureTransport` asks for. Needs cryptography.
 
         Raises:
             RuntimeError: There is no such Python, or it has no ministack.
@@ -47,19 +55,34 @@ class LoopbackAws:
         if not Path(python).exists():
             raise RuntimeError(f"there is no {python} to run ministack with; in our repository `make test` makes it")
         with tempfile.TemporaryDirectory() as home, socket.create_server(("127.0.0.1", 0)) as listener:
-            root = LoopbackS3(f"http://127.0.0.1:{listener.getsockname()[1]}")
+            made = Certificates.make(Path(home), ["127.0.0.1"]) if tls else None
+            root = LoopbackS3(f"{'https' if made else 'http'}://127.0.0.1:{listener.getsockname()[1]}")
             process = subprocess.Popen(
-                [python, str(Path(__file__).with_name("aws_server.py")), str(listener.fileno())],
+                [
+                    *(python, str(Path(__file__).with_name("aws_server.py")), str(listener.fileno())),
+                    *((made.server, made.key) if made else ()),
+                ],
                 env=_environment(home, root),
                 stdin=subprocess.PIPE,
                 pass_fds=[listener.fileno()],
             )
             listener.close()
             try:
-                _wait_until_it_answers(root, process)
-                yield cls(root)
+                aws = cls(root, made.authority if made else None)
+                aws._wait_until_it_answers(process)
+                yield aws
             finally:
                 _stop(process)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that make AWS clients use it as the owner of the account."""
+        return {**self.root.environment, **self.trust}
+
+    @property
+    def trust(self) -> dict[str, str]:
+        """The variables that make clients trust it, if it speaks TLS."""
+        return dict.fromkeys(("AWS_CA_BUNDLE", "SSL_CERT_FILE"), str(self.authority)) if self.authority else {}
 
     def user(self, *statements: dict[str, Any]) -> dict[str, str]:
         """Make a user who may do what the statements say, and return the variables that make AWS clients be that."""
@@ -69,7 +92,7 @@ class LoopbackAws:
         iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=_policy(*statements))
         key = iam.create_access_key(UserName=name)["AccessKey"]
         own = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
-        return {**self.root.environment, **own}
+        return {**self.environment, **own}
 
     def role(self, *statements: dict[str, Any], trust: dict[str, Any] | None = None) -> str:
         """Make a role and return its ARN.
@@ -93,7 +116,7 @@ class LoopbackAws:
         """Return a boto3 client that may do everything.
 
         Args:
-            service: `iam`, `sts`, `s3`.
+            service: `s3`, `iam`, `sts`, `cloudformation`, `dynamodb`, `kms`, `logs`, `cloudwatch`, `sns`, `ssm`.
         """
         import boto3  # noqa: PLC0415
 
@@ -104,7 +127,18 @@ class LoopbackAws:
             region_name=REGION,
             aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+            verify=self.authority and str(self.authority),
         )
+
+    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+        """Connect, and be served once the server is up; nobody listens any more if it has died."""
+        context = ssl.create_default_context(cafile=self.authority) if self.authority else None
+        try:
+            with urlopen(f"{self.root.url}/_ministack/health", timeout=START_S, context=context):  # noqa: S310
+                return
+        except OSError as error:
+            how = "did not start" if process.poll() is None else f"ended with status {process.returncode}"
+            raise RuntimeError(f"the AWS server {how}; does its Python have ministack?") from error
 
 
 def _environment(home: str, root: LoopbackS3) -> dict[str, str]:
@@ -114,7 +148,7 @@ def _environment(home: str, root: LoopbackS3) -> dict[str, str]:
         "HOME": home,
         "TMPDIR": home,
         "AUTH": "true",
-        "SERVICES": "s3,iam,sts",
+        "SERVICES": ",".join(SERVICES),
         "LOG_LEVEL": "ERROR",
         "MINISTACK_ACCOUNT_ID": ACCOUNT,
     }
@@ -122,16 +156,6 @@ def _environment(home: str, root: LoopbackS3) -> dict[str, str]:
 
 def _policy(*statements: dict[str, Any]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": statements})
-
-
-def _wait_until_it_answers(root: LoopbackS3, process: subprocess.Popen[bytes]) -> None:
-    """Connect, and be served once the server is up; nobody listens any more if it has died."""
-    try:
-        with urlopen(f"{root.url}/_ministack/health", timeout=START_S):  # noqa: S310
-            return
-    except OSError as error:
-        how = "did not start" if process.poll() is None else f"ended with status {process.returncode}"
-        raise RuntimeError(f"the AWS server {how}; does its Python have ministack?") from error
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

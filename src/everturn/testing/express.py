@@ -16,12 +16,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from everturn.testing.certificates import Certificates
 from everturn.testing.directory_buckets import DirectoryBuckets
 from everturn.testing.s3 import LoopbackS3
 
@@ -70,9 +70,11 @@ class LoopbackExpress:
             return _Either(wrap(buckets) if wrap else buckets, app)
 
         with tempfile.TemporaryDirectory() as folder, LoopbackS3.start(wrap=wrapped) as server:
-            authority, context = _certificates(Path(folder))
+            made = Certificates.make(Path(folder), [f"*.s3express-{ZONE}.{REGION}.amazonaws.com"])
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(made.server, made.key)
             with _Proxy(context, server.url) as proxy:
-                yield cls(server, proxy.url, authority)
+                yield cls(server, proxy.url, made.authority)
 
     def create_bucket(self, base: str) -> str:
         """Make a directory bucket and return its whole name."""
@@ -94,43 +96,6 @@ class _Either:
         """Answer a request."""
         inside = environ.get("HTTP_HOST", "").startswith("127.0.0.1")
         return (self._app if inside else self._buckets)(environ, start_response)
-
-
-def _certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """Make an authority and a certificate by it; return the authority's file and what a server needs."""
-    from cryptography import x509  # noqa: PLC0415
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-
-    keys = {who: ec.generate_private_key(ec.SECP256R1()) for who in ("authority", "server")}
-    names = {who: x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"loopback {who}")]) for who in keys}
-    day = timedelta(days=1)
-    for who, key in keys.items():
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(names[who])
-            .issuer_name(names["authority"])
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(datetime.now(UTC) - day)
-            .not_valid_after(datetime.now(UTC) + day)
-            .add_extension(x509.BasicConstraints(ca=who == "authority", path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.DNSName(f"*.s3express-{ZONE}.{REGION}.amazonaws.com")]),
-                critical=False,
-            )
-        )
-        certificate = builder.sign(keys["authority"], hashes.SHA256())
-        (folder / f"{who}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    unencrypted = serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(
-        keys["server"].private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption_algorithm=unencrypted
-        )
-    )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(folder / "server.pem", folder / "key.pem")
-    return folder / "authority.pem", context
 
 
 class _Proxy(socketserver.ThreadingTCPServer):

@@ -10,10 +10,9 @@ import typer
 
 from everturn.cli.output import complain
 from everturn.cli.sessions.common import JsonOption, print_json, printing
+from everturn.cli.work import work_item
 from everturn.cli.workdirs.common import reach
-from everturn.errors import Invalid
 from everturn.host.agents import end_agents_of_run
-from everturn.model import WorkItem
 from everturn.runner.place import END_AGENTS_S
 from everturn.workdirs import located
 
@@ -35,9 +34,7 @@ def command(
 
     It is not held: a run, or somebody else, may begin to work in it at once.
     """
-    if task is not None and issue is not None:
-        raise Invalid("both --task and --issue are given", hint="give one of the two")
-    work = WorkItem(agent, repo, issue) if task is None else WorkItem.task(task, agent=agent, repo=repo)
+    work = work_item(agent, repo, issue, task)
     workshop = reach().workshop
     begun = workshop.root.clock.elapsed()
     vacate = partial(end_agents_of_run, timeout_s=END_AGENTS_S)  # of a worker that was killed

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -91,18 +91,20 @@ def chapters(page: SessionPage) -> list[Chapter]:
     """Return the runs of a page, with their turns."""
     if not page.runs:
         return _without_runs(page)
-    numbers = {run.run_id: number for number, run in enumerate(page.runs, 1)}
+    numbers = _numbers(page)
     placed = [(numbers.get(each.run_id or "", 1), each) for each in page.turns]
     reaches_end = page.offset + len(page.turns) >= page.total
     first = 1 if page.offset == 0 or not placed else placed[0][0]
     last = len(page.runs) if reaches_end or not placed else placed[-1][0]
-    turns = _linked(page)
+    by_run: dict[int, list[Placed]] = defaultdict(list)
+    for turn in _linked(page):
+        by_run[numbers.get(turn.placed.run_id or "", 1)].append(turn)
     found = []
     for number in range(first, last + 1):
         run = page.runs[number - 1]
-        own = tuple(turn for turn in turns if numbers.get(turn.placed.run_id or "", 1) == number)
+        own = tuple(by_run[number])
         begins = number > first or page.offset == 0 or not own or own[0].placed.turn.number <= 1
-        tone, sign, closing = _closing(page, run)
+        tone, sign, closing = _closing(page, run, numbers)
         found.append(
             Chapter(
                 run=run,
@@ -128,13 +130,17 @@ def lanes(page: SessionPage) -> list[Lane]:
         begin = min((mark.at for mark in page.marks), default=None)
         end = max((mark.until or mark.at for mark in page.marks), default=None)
         return [_lane(page, Lane("Transcript", "", begin, end), page.marks, anchors)] if page.marks else []
+    numbers = _numbers(page)
+    marks: dict[str | None, list[Mark]] = defaultdict(list)
+    for mark in page.marks:
+        marks[mark.run_id].append(mark)
     found = []
     for number, run in enumerate(page.runs, 1):
         name = f"Run {number}" + (f" · {one_line(run.worker)}" if run.worker else "")
-        note = "; ".join((*_opening(page, run, number), *_closing(page, run)[2]))
+        note = "; ".join((*_opening(page, run, number), *_closing(page, run, numbers)[2]))
         goes_on = page.session.state == "live" and number == len(page.runs) and run.end == "open"
         lane = Lane(name, note, run.started_at, None if goes_on else run.last_at)
-        found.append(_lane(page, lane, [mark for mark in page.marks if mark.run_id == run.run_id], anchors))
+        found.append(_lane(page, lane, marks[run.run_id], anchors))
     return found
 
 
@@ -204,7 +210,7 @@ def _title(turn: Turn) -> str:
 
 
 def _opening(page: SessionPage, run: RunView, number: int) -> tuple[str, ...]:
-    before = next((a for a, b in pairwise(page.runs) if b is run), None)
+    before = page.runs[number - 2] if number > 1 else None
     whom = "" if before is None else f" from run {number - 1}" + (f" on {before.worker}" if before.worker else "")
     found = []
     if run.started_at is None or run.epoch is None:
@@ -218,10 +224,15 @@ def _opening(page: SessionPage, run: RunView, number: int) -> tuple[str, ...]:
     return tuple(found) or ("began the conversation" if number == 1 else "began",)
 
 
-def _closing(page: SessionPage, run: RunView) -> tuple[str, str, tuple[str, ...]]:
+def _numbers(page: SessionPage) -> dict[str, int]:
+    """Return which run of a session each is, from 1."""
+    return {run.run_id: number for number, run in enumerate(page.runs, 1)}
+
+
+def _closing(page: SessionPage, run: RunView, numbers: Mapping[str, int]) -> tuple[str, str, tuple[str, ...]]:
     """Return how a run ended: the tone, the sign, and the words."""
-    follower = next((each for each in page.runs if each.run_id == run.successor), None)
-    taker = "another run" if follower is None else f"run {page.runs.index(follower) + 1}"
+    follower = numbers.get(run.successor or "")
+    taker = "another run" if follower is None else f"run {follower}"
     asked = (f"asked to end: {one_line(run.shutdown_reason)}",) if run.shutdown_reason else ()
     if run.outcome is not None:
         tone = "good" if run.outcome == "completed" else "bad" if run.outcome == "failed" else "warn"

@@ -49,19 +49,21 @@ class RedisLists:
         self._subpaths: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
 
     def names(self) -> list[tuple[str, str]]:
-        """See `Source.names`. All keys of the database are looked through, a thousand at a time."""
+        """See `Source.names`. All keys of the database are looked through twice, a thousand at a time."""
         found: set[tuple[str, str]] = set()
         strange: set[str] = set()
         with self._asking():
-            for key in self._keys():
+            for key in self._keys("zset"):
                 project, *rest = key.split(":", 2)
                 if rest == [SESSIONS]:
                     found |= {(project, _text(each)) for each in self._client.zrange(self._prefix + key, 0, -1)}
-                elif rest and is_session_id(rest[0]):
-                    found.add((project, rest[0]))
-                    self._subpaths[project, rest[0]] |= set(rest[1:]) - {SUBKEYS}
                 elif key.endswith(f":{SESSIONS}"):
                     strange.add(self._prefix + key.rsplit(":", 2)[0])
+            for key in self._keys("list"):
+                project, *rest = key.split(":", 2)
+                if rest and is_session_id(rest[0]):
+                    found.add((project, rest[0]))
+                    self._subpaths[project, rest[0]] |= set(rest[1:])
         if strange and not found:
             raise NotFound(
                 f"there are no sessions in {self.label}, but there are with other prefixes",
@@ -77,10 +79,10 @@ class RedisLists:
             subpaths = sorted(indexed | self._subpaths[project_key, session_id])
             return {None: self._lines(key)} | {each: self._lines(f"{key}:{each}") for each in subpaths}
 
-    def _keys(self) -> Iterator[str]:
-        """Return the keys below the prefix, without it. Those that are no text are not the adapter's."""
+    def _keys(self, kind: str) -> Iterator[str]:
+        """Return the keys of a kind below the prefix, without it. Those that are no text are not the adapter's."""
         pattern = _PATTERN.sub(lambda found: f"\\{found[0]}", self._prefix) + "*"
-        for key in self._client.scan_iter(match=pattern, count=PAGE):
+        for key in self._client.scan_iter(match=pattern, count=PAGE, _type=kind):
             try:
                 yield key.decode().removeprefix(self._prefix)
             except UnicodeDecodeError:
@@ -114,14 +116,16 @@ def _client(url: str, label: str, settings: Settings) -> Any:
     except ImportError:
         raise Invalid(f"reading {label} needs redis", hint="pip install 'everturn[redis]'") from None
     try:
-        return client.from_url(
+        made = client.from_url(
             url,
             decode_responses=False,
             socket_connect_timeout=settings.request_timeout_s,
             socket_timeout=settings.transfer_timeout_s,
         )
+        made.connection_pool.make_connection()  # which connects to nothing, but looks at the parameters
     except (ValueError, TypeError):  # their text may hold the password
         raise Invalid(f"the URL of {label} cannot be used", hint="use redis://host:6379/0?prefix=…") from None
+    return made
 
 
 def _text(data: bytes) -> str:
