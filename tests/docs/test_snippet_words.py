@@ -24,7 +24,7 @@ REASONS = {
     "it needs Docker",
     "it needs a cluster",
     "it needs a role; the tests do it on a server that enforces policies",
-    "it needs a role; tests/test_scoped_credentials.py does this on a server that enforces policies",
+    "it needs Redis and PostgreSQL; tests/imports does it on real servers",
     "tests/docs/test_examples.py runs the examples",
     "the tests run it: the demo, and the tests themselves",
     "this is how the tests themselves are run",
