@@ -117,6 +117,18 @@ def test_every_decision_is_in_the_list() -> None:
     assert listed == {file.name for file in (DOCS / "decisions").glob("[0-9]*.md")}
 
 
+def test_every_alert_has_a_runbook() -> None:
+    [table] = re.findall(r"## Alarm by alarm\n(.*?)\n## ", page("operations.md"), re.DOTALL)
+    alerts = set(re.findall(r"^### (\w+)", page("alarms.md"), re.MULTILINE))
+    assert set(re.findall(r"\[(Everturn\w+)\]", table)) == alerts
+
+
+def test_the_tests_that_the_security_page_names_are_there() -> None:
+    named = re.findall(r"`(tests/[\w/.]+)`", page("security.md"))
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_the_readme_begins_with_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.match(r"# Everturn\n\n<!-- .* -->\n```sh\nmake demo .*\nmake test .*\n```\n", text)

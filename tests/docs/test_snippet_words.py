@@ -17,6 +17,7 @@ from snippets.sessions import commands_of, sessions_of
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REASONS = {
+    "a stack is deployed by the tests of infra/, onto an AWS server on loopback",
     "claude is a program of its own, for a terminal",
     "installing is what has come before",
     "it changes the machine it runs on",
@@ -24,7 +25,8 @@ REASONS = {
     "it needs Docker",
     "it needs a cluster",
     "it needs a role; the tests do it on a server that enforces policies",
-    "it needs a role; tests/test_scoped_credentials.py does this on a server that enforces policies",
+    "it needs Redis and PostgreSQL; tests/imports does it on real servers",
+    "the tests of infra/ run it, as the CDK has an environment of its own",
     "tests/docs/test_examples.py runs the examples",
     "the tests run it: the demo, and the tests themselves",
     "this is how the tests themselves are run",
