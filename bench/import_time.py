@@ -4,8 +4,8 @@
 
 Imports wait for nothing, so their processor time is what they take on a machine with nothing else to do. It is
 measured in processes of their own, in turn with one that imports the SDK alone, and the least of several counts: a
-busy machine makes it longer, never shorter. The goal, 150 ms, is for each of the three ways to use Everturn, by itself,
-with the garbage collector paused: how often that goes through all that the SDK has made, and during whose import, is
+busy machine makes it longer, never shorter. The goal, 150 ms, is for each of the three ways to use Everturn, with
+the garbage collector paused: how often that goes through all that the SDK has made, and during whose import, is
 chance. Measured with an interpreter whose environment has the extras of development, the SDK itself is slower:
 `make release-check` gives it a clean one, and shows the figures; only `--limit-ms` makes the command fail by them.
 """

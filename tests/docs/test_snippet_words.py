@@ -17,6 +17,7 @@ from snippets.sessions import commands_of, sessions_of
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REASONS = {
+    "CI runs it",
     "a stack is deployed by the tests of infra/, onto an AWS server on loopback",
     "claude is a program of its own, for a terminal",
     "installing is what has come before",
