@@ -205,7 +205,7 @@ def test_under_a_role_for_everything_any_work_item_has_its_own_row_alone(
     given = json.loads(output)
     for name, value in given["environment"].items():
         monkeypatch.setenv(name, value)
-    table = boto3.client("dynamodb", endpoint_url=stack.aws.root.url, region_name="us-east-1")
+    table = boto3.Session().client("dynamodb", endpoint_url=stack.aws.root.url, region_name="us-east-1")
     table.put_item(TableName=stack.name, Item={KEY: {"S": given["work"]}})
     assert stack.keys() == [f"fixer@{repo}#1"]
     with pytest.raises(ClientError, match="AccessDenied"):

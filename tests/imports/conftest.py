@@ -33,7 +33,7 @@ def on_s3(s3_server: LoopbackS3, monkeypatch: pytest.MonkeyPatch) -> S3Adapter:
 
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    return S3Adapter(boto3.client("s3"), s3_server.fresh_bucket())
+    return S3Adapter(boto3.Session().client("s3"), s3_server.fresh_bucket())
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ class Fleet:
     def age(self, work: WorkItem, hours: float) -> None:
         """Have a session be used for the last time some time ago."""
         table = self._places["registry"].removeprefix("dynamodb://").partition("?")[0]
-        boto3.client("dynamodb", region_name=REGION).update_item(
+        boto3.Session().client("dynamodb", region_name=REGION).update_item(
             TableName=table,
             Key={"work": {"S": work.key}},
             UpdateExpression="SET last_used_at = :then",
