@@ -20,7 +20,7 @@ ROUTE = "/webhooks/github"
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     settings = settings_at(tmp_path_factory.mktemp("service"), webhook_limit_bytes=LIMIT)
-    with running(settings, Limits(receive_s=0.5, idle_s=5.0)) as made:
+    with running(settings, Limits(receive_s=2.0, idle_s=5.0)) as made:
         yield made
 
 

@@ -18,7 +18,7 @@ from shutdown.stage import GRACE_S, PROMPT, RESUME_PROMPT, TASK, WORK, Machine, 
 pytestmark = [pytest.mark.cli, pytest.mark.slow]
 
 HURRIED_S = 3.0
-MARGIN_S = 2.0  # for a machine that is busy
+MARGIN_S = 4.0  # for a machine that is busy
 
 
 @pytest.fixture
