@@ -89,3 +89,17 @@ def running(ground: Ground, branch: str = "") -> Iterator[subprocess.Popen[str]]
     finally:
         child.kill()
         child.wait(30)
+
+
+def changes_of(program: str, ground: Ground, change: int) -> int | None:
+    """Run a program on the ground that dies at a change. Return how many it made, or `None` if it has died."""
+    done = subprocess.run(
+        [sys.executable, "-m", program, *ground_of(ground), str(change)],
+        env={**inherited_environment(), "PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in (0, -9), done.stderr
+    return int(done.stdout) if done.returncode == 0 else None

@@ -17,11 +17,9 @@ from everturn.forges.base import Happening
 from everturn.housekeeping.freeing import Freed
 from everturn.model import Holder, SessionRecord, WorkItem
 from everturn.registry import SqliteRegistry
-from everturn.settings import inherited_environment
 from housekeeping.freed import (
-    TESTS,
+    changes_of,
     free,
-    ground_of,
     known,
     left,
     noted,
@@ -214,13 +212,4 @@ def test_whoever_is_killed_in_between_leaves_what_the_next_attempt_finds(
 
 def freed_until(ground: Ground, change: int) -> int | None:
     """Free in another process. Return how many changes it made, or `None` if it has died."""
-    done = subprocess.run(
-        [sys.executable, "-m", "housekeeping.free_once", *ground_of(ground), str(change)],
-        env={**inherited_environment(), "PYTHONPATH": str(TESTS)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode in (0, -9), done.stderr
-    return int(done.stdout) if done.returncode == 0 else None
+    return changes_of("housekeeping.free_once", ground, change)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,28 +10,17 @@ from pathlib import Path
 import pytest
 
 from everturn.clock import SystemClock
-from everturn.settings import inherited_environment
 from everturn.workdirs.records import WorkdirRecord
+from housekeeping.freed import changes_of
 from housekeeping.ground import DAY_S, HOUR_S, Ground
 
-TESTS = Path(__file__).parents[1]
 LEAST_CHANGES = 10
 ROUNDS = 12
 
 
 def swept_until(ground: Ground, change: int) -> int | None:
     """Reset and sweep in another process. Return how many changes it made, or `None` if it has died."""
-    arguments = [str(ground.folder), str(ground.origin), str(ground.clock.now()), str(change)]
-    done = subprocess.run(
-        [sys.executable, "-m", "housekeeping.sweep_once", *arguments],
-        env={**inherited_environment(), "PYTHONPATH": str(TESTS)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode in (0, -9), done.stderr
-    return int(done.stdout) if done.returncode == 0 else None
+    return changes_of("housekeeping.sweep_once", ground, change)
 
 
 def prepared(ground: Ground) -> None:
