@@ -341,6 +341,14 @@ def test_the_dashboard_shows_the_alarms_and_all_that_is_counted(stacks: Synthesi
     assert query.startswith("SOURCE '<LogGroup>'")
 
 
+@pytest.mark.parametrize(("name", "line"), [("plain", ""), ("full", "log_processed.")])
+def test_the_dashboard_looks_for_complaints_where_the_lines_are(stacks: Synthesized, name: str, line: str) -> None:
+    body = text(stacks.template(name).properties("AWS::CloudWatch::Dashboard")["DashboardBody"])
+    (query,) = (each["properties"]["query"] for each in json.loads(body)["widgets"] if each["type"] == "log")
+    assert f'filter {line}level in ["warning", "error"]' in query
+    assert f"coalesce({line}error, {line}reason) as why" in query
+
+
 def test_alarms_and_dashboard_can_be_left_out(stacks: Synthesized) -> None:
     assert not stacks.template("fleeting").all("AWS::CloudWatch::Dashboard")
     express = stacks.template("express")
