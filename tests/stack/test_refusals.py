@@ -201,3 +201,15 @@ def test_who_has_no_role_reaches_nothing(stack: Deployed) -> None:
     gate = {"Bucket": stack.bucket, "Key": f"{stack.root}/format.json"}
     assert not allowed(stack.client("s3", who).get_object, **gate)
     assert not allowed(stack.client("dynamodb", who).scan, TableName=stack.table)
+
+
+@pytest.mark.parametrize("tag", ["", "é", "4", "42.", "42:x", "42 ", "=42", "42="])
+def test_a_tag_that_is_nearly_another_tasks_reaches_nothing_of_it(stack: Deployed, as_service: Any, tag: str) -> None:
+    key = key_in(stack, "sessions", OURS, f"near-{tag.encode().hex()}.json")
+    assert create(as_service, stack, key)
+    who = stack.task(tag)
+    client, table = stack.client("s3", who), stack.client("dynamodb", who)
+    assert not allowed(client.get_object, Bucket=stack.bucket, Key=key)
+    assert not allowed(client.list_objects_v2, Bucket=stack.bucket, Prefix=key.rpartition("/")[0])
+    assert not allowed(client.list_objects_v2, Bucket=stack.bucket)
+    assert not allowed(table.get_item, TableName=stack.table, Key={"work": {"S": f"task:{OURS}"}})
