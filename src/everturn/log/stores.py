@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from everturn.log.names import escape
 from everturn.log.objects import BlockingObjects, Clients, Objects
 from everturn.log.patience import Backoff
 from everturn.log.requests import Requests
-from everturn.log.roles import Assignment, RoleCredentials, SessionRole
+from everturn.log.roles import BUCKET_NAME, Assignment, RoleCredentials, SessionRole
 from everturn.log.s3 import is_express, s3_clients
 from everturn.settings import Settings
 
@@ -28,7 +27,6 @@ FORMAT_KEY = "format.json"
 
 _FORMAT = orjson.dumps({"format": "everturn", "version": VERSION})
 _PROBE = orjson.dumps({"probe": "everturn"})
-_BUCKET = re.compile(r"[A-Za-z0-9._-]+")
 _PAUSES_S = (0.1, 0.4, 1.6)
 _URL_HINT = "use s3://bucket/prefix, file:///folder or memory://"
 
@@ -112,7 +110,7 @@ def locate(
 
 def _store(url: str, settings: Settings, credentials: RoleCredentials | None) -> MemoryStore | Callable[[], Clients]:
     pieces, path = _pieces(url)
-    if pieces.scheme == "s3" and _BUCKET.fullmatch(pieces.netloc):
+    if pieces.scheme == "s3" and BUCKET_NAME.fullmatch(pieces.netloc):
         clients = s3_clients(pieces.netloc, path.strip("/"), settings, credentials)
         return lambda: clients
     if pieces.scheme == "file" and not pieces.netloc and path.startswith("/"):
