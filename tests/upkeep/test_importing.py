@@ -103,6 +103,11 @@ def test_a_folder_without_sessions_is_refused(tmp_path: Path) -> None:
     assert (refusal.status, refusal.message.startswith("there are no sessions in")) == ("refused", True)
 
 
+def test_a_place_that_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
+    ((), (refusal,)) = find_sessions([tmp_path / ("x" * 300)])  # as one that is not ours to look at
+    assert (refusal.status, "cannot be looked at: File name too long" in refusal.message) == ("refused", True)
+
+
 # --- Bringing them in -----------------------------------------------------------------------------------------------
 
 
