@@ -149,6 +149,8 @@ class Options:
             _check(self.alarms or not getattr(self, name), name, getattr(self, name), "left out without alarms")
         group = self.log_group_name
         _check(group is None or not self.log_groups, "log_group_name", group, "left out with log_groups")
+        groups = self.log_groups  # a line that is counted twice is half an alarm's threshold
+        _check(len(set(groups)) == len(groups), "log_groups", groups, "each group once")
 
     @classmethod
     def from_context(cls, context: Mapping[str, Any]) -> Self:

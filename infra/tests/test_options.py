@@ -86,6 +86,7 @@ def test_json_has_the_kinds_themselves() -> None:
         ({"express_zone": "use1-az4", "bucket_name": "a", "scoping": "session-policy"}, "scoping"),
         ({"alarms": False, "alarm_email": "team@acme.example"}, "alarm_email"),
         ({"log_groups": "/a", "log_group_name": "/b"}, "log_group_name"),
+        ({"log_groups": "/a, /b, /a"}, "log_groups"),
     ],
 )
 def test_what_cannot_be_used_is_named(given: dict[str, Any], named: str) -> None:
