@@ -164,9 +164,8 @@ def test_nothing_outside_of_the_root_can_be_reached(stack: Deployed, as_worker: 
 
 def test_a_request_that_came_without_tls_is_refused(stack: Deployed, service: Variables) -> None:
     def as_a_proxy_says(request: Any, **_: Any) -> None:
-        request.headers["X-Forwarded-Proto"] = (
-            "http"  # the server takes a proxy's word for it, as it has only TLS here
-        )
+        # The server takes a proxy's word for it, as it has only TLS here.
+        request.headers["X-Forwarded-Proto"] = "http"
 
     client = stack.client("s3", service)
     gate = {"Bucket": stack.bucket, "Key": f"{stack.root}/format.json"}
