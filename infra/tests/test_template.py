@@ -146,6 +146,16 @@ def test_a_directory_bucket_stands_in_for_it_in_one_zone(stacks: Synthesized) ->
     assert not template.all("AWS::S3::Bucket")
 
 
+def test_the_rules_of_a_directory_bucket_may_delete_which_they_could_not_by_themselves(stacks: Synthesized) -> None:
+    policy = stacks.template("express").properties("AWS::S3Express::BucketPolicy")
+    assert text(policy["Bucket"]) == "<SessionsBucket>"
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert (statement["Effect"], statement["Action"]) == ("Allow", "s3express:CreateSession")
+    assert statement["Principal"] == {"Service": "lifecycle.s3.amazonaws.com"}
+    assert statement["Condition"] == {"StringEquals": {"s3express:SessionMode": "ReadWrite"}}
+    assert resources(statement) == {"<SessionsBucket>"}
+
+
 def test_a_directory_bucket_has_no_rights_by_task_so_there_is_no_role_for_them(stacks: Synthesized) -> None:
     template = stacks.template("express")
     assert len(template.all("AWS::IAM::Role")) == 1
