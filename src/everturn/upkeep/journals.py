@@ -47,9 +47,12 @@ class SessionJournals:
         return [ref for ref, sessions in found if sessions is None or session_id in sessions]
 
     async def delete(self, ref: RunRef) -> None:
-        """Delete the journal of a run, and its trace. What the run still ships is refused, should it be alive."""
-        await delete_log(self._objects, ref.folder, partial(self._writer, ref.folder))
+        """Delete the trace of a run, and its journal. What the run still ships is refused, should it be alive.
+
+        The trace goes first: only by the journal would it be found again, should this be broken off.
+        """
         await self._objects.delete([Layout(ref.scope).trace(ref.run_id)])
+        await delete_log(self._objects, ref.folder, partial(self._writer, ref.folder))
 
     async def clear_remains(self, scope: str) -> None:
         """Delete what deletions of journals have left in a scope."""
