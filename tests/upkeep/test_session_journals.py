@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -15,6 +16,7 @@ from everturn.journal.journal import Journal
 from everturn.journal.leftovers import LeftJournal
 from everturn.journal.reading import Journals, RunJournal, RunRef
 from everturn.log.objects import run
+from everturn.log.reader import list_spans, read_part
 from everturn.log.stores import connect
 from everturn.testing import Fault, FaultyObjects
 from everturn.transcripts.archive import Archive, SessionRef
@@ -58,6 +60,12 @@ class Shelf:
     def read(self, run_id: str) -> RunJournal:
         return run(Journals(self.objects, "").read(RunRef(SCOPE, run_id)))
 
+    def left(self, run_id: str) -> list[Any]:
+        """Return the entries that lie in parts, whether readers are shown them or not."""
+        folder = RunRef(SCOPE, run_id).folder
+        parts = [run(read_part(self.objects, folder, span)) for span in run(list_spans(self.objects, folder))]
+        return [entry for part in parts if part is not None for entry in part.entries()]
+
     def delete(self, session_id: str) -> None:
         run(self.upkeep.delete(SessionRef(SCOPE, PROJECT, session_id)))
 
@@ -96,6 +104,18 @@ def test_a_deletion_that_cannot_take_a_trace_away_is_done_again_and_leaves_none(
     assert shelf.read("a").events, "while the journal is there, the trace is found by it"
     run(upkeep.delete(SessionRef(SCOPE, PROJECT, GONE)))
     assert (shelf.read("a").deleted, shelf.traces()) == (True, [])
+
+
+def test_a_deletion_that_has_left_something_of_a_journal_is_done_again_and_leaves_nothing(shelf: Shelf) -> None:
+    shelf.journal("a", started("a", GONE), TextDelta("m", 0, "secret"))
+    faulty = FaultyObjects(shelf.objects, Fault("fail", "put", "journal/*"))
+    upkeep = Upkeep(Archive(faulty, ""), shelf.settings, ManualClock(), Ids(2))
+    with pytest.raises(EverturnError):
+        run(upkeep.delete(SessionRef(SCOPE, PROJECT, GONE)))
+    assert shelf.read("a").deleted
+    assert shelf.left("a") != []
+    run(upkeep.delete(SessionRef(SCOPE, PROJECT, GONE)))
+    assert shelf.left("a") == []
 
 
 def test_a_session_under_a_hold_keeps_its_journals(shelf: Shelf) -> None:

@@ -63,16 +63,24 @@ class SessionJournals:
                 await self._objects.delete([item.key for item in await self._objects.listing(ref.folder)])
 
     async def _sessions(self, ref: RunRef) -> set[str] | None:
-        """Return the sessions that a run had to do with; `None`: its journal is damaged, and nothing tells."""
+        """Return the sessions that a run had to do with; `None`: its journal is damaged, and nothing tells.
+
+        Of a journal that is deleted, what counts is what a deletion that was broken off has left of it.
+        """
         try:
-            return _sessions_of(await self._journals.read(ref))
+            journal = await self._journals.read(ref)
         except Corrupt:
-            lines: list[Any] = []
-            for span in uncovered(await list_spans(self._objects, ref.folder)):
-                with suppress(Corrupt):
-                    part = await read_part(self._objects, ref.folder, span)
-                    lines += part.entries() if part is not None else []
-            return _sessions_of(put_in_order(ref, lines, 0)) or None
+            return _sessions_of(await self._left(ref)) or None
+        return _sessions_of(await self._left(ref) if journal.deleted else journal)
+
+    async def _left(self, ref: RunRef) -> RunJournal:
+        """Return what can be read of a journal, part by part."""
+        lines: list[Any] = []
+        for span in uncovered(await list_spans(self._objects, ref.folder)):
+            with suppress(Corrupt):
+                part = await read_part(self._objects, ref.folder, span)
+                lines += part.entries() if part is not None else []
+        return put_in_order(ref, lines, 0)
 
     def _writer(self, folder: str, epoch: int) -> LogWriter:
         return LogWriter(
