@@ -189,7 +189,8 @@ def test_the_service_sweeps_the_table(stack: Deployed, tmp_path: Path) -> None:
             assert child.stdout is not None
             address = json.loads(child.stdout.readline())["address"]
             with httpx.Client(base_url=address, trust_env=False) as client:
-                wait_until(lambda: "everturn_sweeps_total" in client.get("/metrics").text, "a sweep")
+                done = 'everturn_sweeps_total{outcome="done"} 1.0'  # it is there from the beginning, as 0.0
+                wait_until(lambda: done in client.get("/metrics").text, "a sweep")
             child.terminate()
             _, complaints = child.communicate(timeout=30)
         finally:
