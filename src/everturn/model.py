@@ -122,6 +122,8 @@ class WorkItem:
                 "the repository's URL has a password in it",
                 hint="leave it out: it would stand in names and logs; let git's credential helper supply it",
             )
+        if self.repo.strip() and not repository_name(self.repo).strip():
+            raise Invalid(f"the repository {self.repo!r} has no name", hint="give a URL or a path")
 
 
 def split_key(key: str) -> tuple[str, str, str] | None:
