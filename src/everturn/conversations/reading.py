@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -161,7 +161,8 @@ def _usage(objects: Sequence[Entry], *, of_agent: bool) -> Usage:
 def _cost(objects: Sequence[Entry]) -> float | None:
     """Return the cost that was noted last: it is the sum of what came before."""
     costs = [entry.get("totalCostUSD") for entry in objects if entry.get("type") == "cost-state"]
-    return next((cost for cost in reversed(costs) if isinstance(cost, int | float) and 0 <= cost < math.inf), None)
+    known = (cost for cost in reversed(costs) if isinstance(cost, int | float) and 0 <= cost <= sys.float_info.max)
+    return next(map(float, known), None)
 
 
 def _spent_more(found: Conversation, entries: Sequence[Any]) -> bool:

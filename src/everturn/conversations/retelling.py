@@ -172,7 +172,10 @@ class Retelling:
         cost_usd, models = event.cost_usd, event.model_usage
         if self._before is not None:
             before = self._before
-            cost_usd, models = spent(cost_usd, models or {}, before.cost_usd, before.model_usage or {})
+            try:
+                cost_usd, models = spent(cost_usd, models or {}, before.cost_usd, before.model_usage or {})
+            except OverflowError:  # a line may hold numbers that nobody can have spent
+                cost_usd, models = None, None
         self._entry(at, "cost-state", totalCostUSD=cost_usd, modelUsage=models)
         if event.is_error:
             errors = [str(each) for each in event.errors or []]

@@ -34,7 +34,7 @@ STOPPED = ("interrupted", "user-rejected")
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 INTERRUPTED = "[Request interrupted by user"
 _OUTPUT = re.compile(r"\s*<(local-command|bash)-std(out|err)>")
-_TAG = re.compile(r"<([a-z][a-z-]*)>(.*?)</\1>", re.DOTALL)
+_TAG = re.compile(r"<(/?)([a-z][a-z-]*)>")
 _NAMES = ("displayPath", "filename", "path", "name")
 
 
@@ -302,8 +302,23 @@ def _origin(entry: Entry, text: str, said: tuple[Content, ...]) -> tuple[Origin,
 
 
 def _tags(text: str) -> dict[str, str]:
-    """Return what stands between tags that are the whole of a text."""
-    return {name: inner.strip() for name, inner in _TAG.findall(text)} if text.lstrip().startswith("<") else {}
+    """Return what stands between the outermost tags of a text that begins with one.
+
+    In one go, however many tags there are that nobody closes: somebody may have said a whole page of HTML.
+    """
+    if not text.lstrip().startswith("<"):
+        return {}
+    tags = list(_TAG.finditer(text))
+    last_end = {tag[2]: tag.start() for tag in tags if tag[1]}
+    found: dict[str, str] = {}
+    place = 0
+    for tag in tags:
+        name = tag[2]
+        if not tag[1] and tag.start() >= place and tag.end() <= last_end.get(name, -1):
+            end = text.index(f"</{name}>", tag.end())
+            found[name] = text[tag.end() : end].strip()
+            place = end + len(f"</{name}>")
+    return found
 
 
 def _first_tag(text: str) -> str:
