@@ -232,7 +232,7 @@ def test_a_name_that_is_none_of_ours_is_not_found(ground: Ground, name: str) -> 
     with pytest.raises(NotFound, match="there is no workdir"):
         ground.removal().remove(name, "reset", force=True)
     with pytest.raises(NotFound, match="there is no cache"):
-        ground.removal().remove_cache(name, "reset", force=True)
+        ground.removal().remove_cache(name, "evicted")
 
 
 def test_what_became_of_it_can_be_written_as_json(ground: Ground) -> None:
@@ -355,7 +355,7 @@ def test_a_cache_that_nobody_borrows_from_goes(ground: Ground) -> None:
 def test_a_cache_stays_while_a_workdir_is_noted_that_borrows_from_it(ground: Ground) -> None:
     workdir = ground.open(days_ago=1)
     shutil.rmtree(ground.tree(workdir))
-    fate = ground.removal().remove_cache(workdir.cache, "evicted", force=True)
+    fate = ground.removal().remove_cache(workdir.cache, "evicted")
     assert (fate.action, fate.reasons) == ("kept", (f"it is borrowed from by the workdir {workdir.name}",))
 
 
@@ -392,15 +392,6 @@ def test_a_cache_stays_for_a_month_with_what_was_pushed_from_workdirs(ground: Gr
     assert ground.removal().remove_cache(workdir.cache, "evicted").action == "removed"
 
 
-def test_force_removes_a_cache_with_what_it_keeps(ground: Ground) -> None:
-    workdir = ground.open()
-    commit(ground, workdir)
-    ground.agent(workdir, "push", "--quiet", "origin", "HEAD:refs/heads/feature")
-    ground.agent(workdir, "fetch", "--quiet", "origin")
-    ground.removal().remove(workdir.name, "expired")
-    assert ground.removal().remove_cache(workdir.cache, "reset", force=True).action == "removed"
-
-
 def test_a_cache_that_was_used_a_moment_ago_stays(ground: Ground) -> None:
     workdir = ground.open()
     forgotten(ground, workdir)
@@ -411,6 +402,6 @@ def test_a_cache_that_somebody_is_at_work_on_stays(ground: Ground) -> None:
     workdir = ground.open(days_ago=1)
     forgotten(ground, workdir)
     with ground.root.locked_cache(workdir.cache, 0):
-        fate = ground.removal().remove_cache(workdir.cache, "evicted", force=True)
+        fate = ground.removal().remove_cache(workdir.cache, "evicted")
     assert (fate.action, "another process" in fate.reasons[0]) == ("kept", True)
     assert ground.names("caches") != []

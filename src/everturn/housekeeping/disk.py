@@ -169,12 +169,11 @@ class Measurer:
                 thread = Context().run(start_thread, self._work, "everturn-measuring")
                 self._is_running = thread is not None
 
-    def workdir(self, name: str, *, is_held: bool = False) -> WorkdirRecord | None:
+    def workdir(self, name: str) -> WorkdirRecord | None:
         """Measure a workdir, now. Blocks, but holds its lock for a moment only. On return its record is durable.
 
         Args:
             name: The workdir.
-            is_held: Whether the caller holds its lock, and changes the record nowhere else meanwhile.
 
         Returns:
             Its record; `None`: there is none, or a run is at work in it.
@@ -188,8 +187,8 @@ class Measurer:
         size = measure(record.tree(self._root))
         with shadow_of(self._root, self._git, record) as shadow:
             ignored = ignored_in(shadow)
-        lock = None if is_held else self._root.try_workdir(name)
-        if lock is None and not is_held:
+        lock = self._root.try_workdir(name)
+        if lock is None:
             return None
         try:
             return self._note(
@@ -198,8 +197,7 @@ class Measurer:
                 ignored_bytes=None if ignored is None else ignored.bytes,
             )
         finally:
-            if lock is not None:
-                lock.release()
+            lock.release()
 
     def cache(self, name: str) -> CacheRecord | None:
         """Measure a cache, now. Blocks, but holds its lock for a moment only. On return its record is durable.

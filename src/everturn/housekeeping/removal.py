@@ -349,13 +349,14 @@ class Removal:
 
     # --- Caches ---------------------------------------------------------------------------------------------------
 
-    def remove_cache(self, name: str, reason: Reason, *, force: bool = False, dry_run: bool = False) -> Fate:
+    def remove_cache(self, name: str, reason: Reason, *, dry_run: bool = False) -> Fate:
         """Remove a cache that nobody borrows from. Blocks, but does not wait for others who are at work on it.
+
+        One that was used a moment ago, or has kept what workdirs had pushed less than 30 days ago, is kept.
 
         Args:
             name: The cache.
             reason: Why.
-            force: Also if it was used a moment ago, or has kept what workdirs had pushed less than 30 days ago.
             dry_run: Only say what would be done.
 
         Raises:
@@ -367,19 +368,19 @@ class Removal:
             raise NotFound(f"there is no cache {name!r}", hint="everturn workdirs usage names those that there are")
         try:
             with self._root.locked_cache(name, 0):
-                reasons = self._needing(name, force=force)
+                reasons = self._needing(name)
                 if reasons:
                     return Fate("cache", name, "kept", reasons)
                 return self._discard_cache(name, reason, dry_run=dry_run)
         except Unavailable as error:
             return Fate("cache", name, "kept", (error.message,))
 
-    def _needing(self, name: str, *, force: bool) -> tuple[str, ...]:
+    def _needing(self, name: str) -> tuple[str, ...]:
         found = borrowers(self._root, name)
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             return (f"it is borrowed from by {found[0]}{more}",)
-        if force or not CacheRecord(name).repository(self._root).is_dir():
+        if not CacheRecord(name).repository(self._root).is_dir():
             return ()
         record, now = CacheRecord.read(self._root, name), self._root.clock.now()
         if record is not None and abs(now - record.last_used_at) < LATELY_S:
