@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from everturn.errors import Conflict, Invalid, NotFound, Unavailable
+from everturn.errors import Conflict, Denied, Invalid, NotFound, Unavailable
 from everturn.model import WorkItem
 from everturn.workdirs import Workdir, located
 from workdirs.yard import Origin, Yard, git, opened, work
@@ -101,6 +101,13 @@ def test_checking_makes_nothing(yard: Yard, origin: Origin, tmp_path: Path) -> N
     with pytest.raises(NotFound):
         yard.workdirs().check(WorkItem("fixer", str(tmp_path / "nowhere"), 7))
     assert not yard.root.path.exists()
+
+
+def test_a_place_that_cannot_be_looked_at_is_refused_in_one_sentence(origin: Origin, tmp_path: Path) -> None:
+    workdirs = Yard(tmp_path / ("long" * 100)).workdirs()
+    workdirs.check(work(origin))
+    with pytest.raises(Denied, match="File name too long"):
+        workdirs.open(work(origin))
 
 
 @pytest.mark.parametrize("repo", ["no/such/repo", "empty"])

@@ -18,7 +18,7 @@ from everturn.errors import EverturnError, Invalid
 from everturn.git.deleting import remove
 from everturn.git.gitdir import Remote, make_folder, packed_refs, workdir_config, write_file
 from everturn.git.locks import Lock
-from everturn.git.runner import Git
+from everturn.git.runner import INCONCLUSIVE, Git
 from everturn.git.shadow import read_refs
 from everturn.git.untrusted import Damaged, everything_in, is_folder
 from everturn.model import RepositoryOptions
@@ -177,6 +177,8 @@ class Trees:
     def _need_lfs(self, tree: Path) -> None:
         try:
             self.git.run(["lfs", "version"], tree)
+        except INCONCLUSIVE:
+            raise
         except EverturnError:
             raise Invalid(
                 "the repository's large files are wanted, and there is no git-lfs",

@@ -128,7 +128,7 @@ class Workdirs:
             Unavailable: git failed, or took too long.
         """
         repo, target = _source(work), Target.parse(branch)
-        if not self.path(work, branch).exists():
+        if not os.path.lexists(self.path(work, branch)):  # nor in a folder that is not ours: `open` says so
             self._cache(repo).ask(target, stop)
 
     def open(
