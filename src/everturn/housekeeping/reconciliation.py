@@ -252,14 +252,14 @@ class Reconciliation:
     # --- What others have left ------------------------------------------------------------------------------------
 
     def _trash(self) -> Iterator[Fate]:
-        trash = self._root.path / "trash"
-        for path in _listed(trash):
-            size_bytes = measure(path).bytes
-            yield Fate("trash", path.name, "removed", ("somebody had no time to delete it",), size_bytes)
+        found = [(path, measure(path).bytes) for path in _listed(self._root.path / "trash")]
         if not self._dry_run:
             self._root.empty_trash()
-        for path in () if self._dry_run else _listed(trash):
-            yield Fate("trash", path.name, "kept", ("it cannot be deleted",), size_bytes=measure(path).bytes)
+        for path, size_bytes in found:
+            if not self._dry_run and os.path.lexists(path):
+                yield Fate("trash", path.name, "kept", ("it cannot be deleted",), size_bytes=measure(path).bytes)
+            else:
+                yield Fate("trash", path.name, "removed", ("somebody had no time to delete it",), size_bytes)
 
     def _unfinished(self, token: str) -> Fate | None:
         """Whoever is making something holds a lock in it. git may outlive who started it, so age counts as well."""
@@ -267,7 +267,7 @@ class Reconciliation:
         age_s = self._root.clock.now() - newest_change(path)
         if age_s <= LEFTOVER_AGE_S:
             return Fate("leftover", token, "kept", (f"it was last changed {_words(age_s)} ago",))
-        if not path.is_dir():
+        if not os.path.lexists(path / LOCK):  # not made here: in a dry run that would make the folder young again
             return self._discard(path)
         lock = take(path / LOCK, clock=self._root.clock)
         if lock is None:
