@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from everturn.clock import Ids
 from everturn.errors import NotFound
 from everturn.housekeeping.removal import Fate, processes_in
 from everturn.settings import inherited_environment
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
+from everturn.workdirs.root import Root
 from housekeeping.ground import DAY_S, Ground, as_json
 from polling import wait_until
 
@@ -200,6 +203,35 @@ def test_a_workdir_whose_cache_is_missing_stays_or_is_quarantined(ground: Ground
     assert fate.action == "kept"
     assert "its cache is missing" in fate.reasons[0]
     assert ground.removal("push").remove(workdir.name, "reset").action == "quarantined"
+
+
+def test_a_root_without_its_folders_for_a_while_removes_all_the_same(ground: Ground) -> None:
+    workdir = ground.open()
+    for name in ("trash", "unfinished"):
+        shutil.rmtree(ground.root.path / name)
+    assert ground.removal().remove(workdir.name, "reset").action == "removed"
+    assert ground.names("trees") == []
+
+
+class Rigid(Root):
+    """A root on a disk that nothing can be moved on."""
+
+    def discard(self, path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+
+def test_what_cannot_be_moved_stays_and_says_so(ground: Ground) -> None:
+    workdir = ground.open(days_ago=1)
+    (ground.root.quarantine / "x-1").mkdir()
+    ground.root = Rigid(ground.root.path, ground.clock, Ids())
+    removal = ground.removal()
+    fates = [removal.remove(workdir.name, "reset", force=True), removal.remove_quarantined("x-1", force=True)]
+    assert [fate.action for fate in fates] == ["kept", "kept"]
+    assert {fate.reasons for fate in fates} == {("it cannot be moved: Read-only file system",)}
+    ground.clock.advance(DAY_S)
+    fate = next(fate for fate in ground.sweeper().sweep().fates if fate.name == "x-1")
+    assert (fate.kind, fate.action) == ("leftover", "kept")
+    assert "Read-only file system" in fate.reasons[0]
 
 
 def test_nothing_can_be_lost_in_a_workdir_that_was_still_being_made(ground: Ground) -> None:

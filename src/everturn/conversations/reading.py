@@ -80,7 +80,8 @@ class _Reader:
         self._by_call: dict[str, str] = {}
         self._by_agent: dict[str, str] = {}
         for subpath, entries in agents.items():
-            self._by_call[_text(_metadata(entries).get("toolUseId"))] = subpath
+            if call_id := _text(_metadata(entries).get("toolUseId")):
+                self._by_call[call_id] = subpath
             self._by_agent[subpath.rsplit("/", 1)[-1].removeprefix("agent-")] = subpath
         self._depth = 0
 
@@ -95,7 +96,7 @@ class _Reader:
 
     def find_agent(self, call_id: str, agent_id: str) -> Conversation | None:
         """Return what the subagent said that a call has started, if its transcript is there and not taken yet."""
-        subpath = self._by_call.get(call_id or " ") or self._by_agent.get(agent_id or " ")
+        subpath = self._by_call.get(call_id) or (self._by_agent.get(agent_id) if agent_id else None)
         if subpath not in self._waiting or self._depth >= MAX_AGENTS_DEEP:
             return None
         return self._agent(subpath)

@@ -101,7 +101,8 @@ class Reconciliation:
         yield from self._trash()
         for path in _listed(self._root.path / "unfinished"):
             yield from self._tried("leftover", path.name, self._unfinished)
-        yield from self._half_written()
+        for path in self._half_written():
+            yield from self._tried("leftover", path.name, lambda _, path=path: self._discard(path))
         for name in self._names(self._root.records, self._root.trees):
             yield from self._tried("workdir", name, self._workdir)
         for name in self._names(self._root.caches, self._root.caches):
@@ -283,18 +284,12 @@ class Reconciliation:
             self._root.discard(path)
         return Fate("leftover", path.name, "removed", ("whoever was making it has died",), size_bytes)
 
-    def _half_written(self) -> Iterator[Fate]:
-        """Records that were not renamed into place, and what was prepared for a quarantine that was not needed."""
-        for folder in (self._root.path, self._root.records, self._root.caches):
-            for path in folder.glob(".*.json.*"):
-                if self._is_old(path):
-                    yield self._discard(path)
-        for path in folders_in(self._root.quarantine):
-            if not os.path.lexists(path / "tree") and self._is_old(path):
-                yield self._discard(path)
-
-    def _is_old(self, path: Path) -> bool:
-        return self._root.clock.now() - newest_change(path) > LEFTOVER_AGE_S
+    def _half_written(self) -> list[Path]:
+        """Return records that were not renamed into place, and what was prepared for a quarantine and not needed."""
+        folders = (self._root.path, self._root.records, self._root.caches)
+        found = [path for folder in folders for path in folder.glob(".*.json.*")]
+        found += [path for path in folders_in(self._root.quarantine) if not os.path.lexists(path / "tree")]
+        return [path for path in found if self._root.clock.now() - newest_change(path) > LEFTOVER_AGE_S]
 
     def quarantined(self) -> Iterator[Fate]:
         """Say what lies in quarantine. It is never removed."""

@@ -291,7 +291,7 @@ class Removal:
             try:
                 self._root.discard(tree)
             except OSError as error:
-                return _kept(record.name, f"it cannot be moved: {error.strerror or error}")
+                return _kept(record.name, _immovable(error))
             self._forget(record, reason)
             self._log.info("workdir_removed", workdir=record.name, reason=reason, size_bytes=size_bytes)
             self._empty_soon()
@@ -342,7 +342,10 @@ class Removal:
             return Fate("quarantine", name, "kept", ("unsaved work is in it; --force removes it",), path=str(path))
         size_bytes = measure(path).bytes
         if not dry_run:
-            self._root.discard(path)
+            try:
+                self._root.discard(path)
+            except OSError as error:
+                return Fate("quarantine", name, "kept", (_immovable(error),), path=str(path))
             self._log.info("workdir_removed", workdir=name, reason="reset", size_bytes=size_bytes)
             self._empty_soon()
         return Fate("quarantine", name, "removed", ("reset",), size_bytes)
@@ -404,7 +407,7 @@ class Removal:
             try:
                 self._root.discard(folder)
             except OSError as error:
-                return Fate("cache", name, "kept", (f"it cannot be moved: {error.strerror or error}",))
+                return Fate("cache", name, "kept", (_immovable(error),))
             CacheRecord.file(self._root, name).unlink(missing_ok=True)
             self._metrics.workdirs_removed.labels(reason).inc()
             self._log.info("cache_removed", cache=name, reason=reason, size_bytes=size_bytes)
@@ -428,6 +431,10 @@ class Removal:
             with self._mutex:
                 if rounds == self._rounds:
                     self._rounds = rounds = 0
+
+
+def _immovable(error: OSError) -> str:
+    return f"it cannot be moved: {error.strerror or error}"
 
 
 def _kept(name: str, *reasons: str) -> Fate:

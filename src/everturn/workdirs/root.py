@@ -177,7 +177,7 @@ class Root:
         The file `lock` in it is locked meanwhile: so the sweep can tell one whose maker has died.
         """
         folder = self.path / "unfinished" / self.ids.token()
-        folder.mkdir()
+        folder.mkdir(parents=True)
         lock = locks.take(folder / LOCK, clock=self.clock)
         try:
             yield folder
@@ -188,8 +188,10 @@ class Root:
 
     def discard(self, path: Path) -> None:
         """Have a folder or file disappear at once; `empty_trash` deletes it. One that is not there is no matter."""
+        trash = self.path / "trash"
         with suppress(FileNotFoundError):
-            move(path, self.path / "trash" / self.ids.token())
+            trash.mkdir(exist_ok=True)  # somebody who needed room may have deleted it
+            move(path, trash / self.ids.token())
 
     def empty_trash(self) -> None:
         """Delete what was discarded. Blocks; several may do it at once."""
