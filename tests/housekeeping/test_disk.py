@@ -11,6 +11,7 @@ import pytest
 from everturn.housekeeping import disk
 from everturn.housekeeping.disk import Size, Space, measure, newest_change, space_of, usage
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
+from everturn.workdirs.root import MEASURED
 from housekeeping.ground import HOUR_S, Ground, as_json
 from polling import wait_until
 
@@ -244,6 +245,6 @@ def test_a_root_that_is_not_there_takes_no_room(ground: Ground) -> None:
 
 def test_notes_that_are_damaged_count_as_none(ground: Ground) -> None:
     workdir = ground.open()
-    (ground.root.path / disk.NOTES).write_text('{"quarantine": [], "trash_bytes": "x"}')
+    (ground.root.path / MEASURED).write_text('{"quarantine": [], "trash_bytes": "x"}')
     WorkdirRecord.file(ground.root, workdir.name).write_text("{")
     assert usage(ground.root).quarantine_bytes == usage(ground.root).trash_bytes == 0

@@ -12,11 +12,11 @@ import pytest
 
 from everturn.errors import Conflict, Unavailable
 from everturn.housekeeping.removal import Fate
-from everturn.housekeeping.sweeping import NOTE, SWEEP_LOCK, Report
+from everturn.housekeeping.sweeping import SWEEP_LOCK, Report
 from everturn.model import SessionRecord
 from everturn.registry import SqliteRegistry
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.root import MARKER
+from everturn.workdirs.root import MARKER, SWEPT
 from housekeeping.ground import DAY_S, HOUR_S, Ground, as_json
 from polling import wait_until
 
@@ -81,7 +81,7 @@ def test_a_dry_run_says_what_a_sweep_would_do_and_does_nothing(ground: Ground) -
     assert fate_of(report, ghost.name).action == "dropped"
     assert ground.names("trees") == [old.name]
     assert ground.names("records") == [f"{each.name}.{kind}" for each in (old, ghost) for kind in ("index", "json")]
-    assert not (ground.root.path / NOTE).exists()
+    assert not (ground.root.path / SWEPT).exists()
     assert ground.sweeper().sweep().fates[0].action == "removed"
 
 
@@ -359,7 +359,7 @@ def test_a_sweep_is_noted_counted_and_logged(ground: Ground, caplog: pytest.LogC
     ground.open(days_ago=9)
     with caplog.at_level("INFO", "everturn"):
         report = ground.sweeper().sweep()
-    noted = json.loads((ground.root.path / NOTE).read_text())
+    noted = json.loads((ground.root.path / SWEPT).read_text())
     assert noted["ended_at"] == ground.clock.now()
     [line] = [json.loads(record.message) for record in caplog.records if '"workdirs_swept"' in record.message]
     assert (line["removed"], line["kept"], line["freed_bytes"]) == (2, 0, report.freed_bytes)

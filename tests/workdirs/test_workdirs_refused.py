@@ -10,6 +10,7 @@ import pytest
 from everturn.errors import Conflict, Denied, Invalid, NotFound, Unavailable
 from everturn.model import WorkItem
 from everturn.workdirs import Workdir, located
+from everturn.workdirs.root import MARKER, MEASURED, SWEPT
 from workdirs.yard import Origin, Yard, git, opened, work
 
 # --- What is refused ------------------------------------------------------------------------------------------------
@@ -23,6 +24,17 @@ def test_a_folder_of_somebody_else_is_left_alone(yard: Yard, origin: Origin) -> 
     with pytest.raises(Conflict, match="holds files that are not ours"):
         yard.workdirs().open(work(origin))
     assert [item.name for item in yard.root.path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_of_ours_goes_on_though_the_machine_lost_its_power(yard: Yard, origin: Origin) -> None:
+    opened(yard.workdirs(), work(origin))
+    marker = yard.root.path / MARKER
+    said = marker.read_text()
+    marker.write_text("")
+    for name in (SWEPT, MEASURED, f".{SWEPT}.0123"):
+        (yard.root.path / name).write_text("{}")
+    opened(yard.workdirs(), work(origin))
+    assert marker.read_text() == said
 
 
 def test_a_folder_of_a_newer_release_is_left_alone(yard: Yard, origin: Origin) -> None:

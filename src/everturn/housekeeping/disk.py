@@ -22,10 +22,9 @@ from everturn.model import repository_name
 from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.rescuer import shadow_of
-from everturn.workdirs.root import Root, read_json
+from everturn.workdirs.root import MEASURED, Root, read_json
 
 BLOCK_BYTES = 512  # what st_blocks counts in, whatever the file system does
-NOTES = "measured.json"
 
 Record = TypeVar("Record", WorkdirRecord, CacheRecord)
 AnyRecord = TypeVar("AnyRecord", bound=WorkdirRecord | CacheRecord)
@@ -286,7 +285,7 @@ class Measurer:
         sizes = {path.name: old[path.name] if path.name in old else measure(path).bytes for path in found}
         trash_bytes = measure(self._root.path / "trash").bytes
         facts = {"quarantine": sizes, "trash_bytes": trash_bytes, "measured_at": self._root.clock.now()}
-        self._root.write_record(self._root.path / NOTES, facts)
+        self._root.write_record(self._root.path / MEASURED, facts)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -373,7 +372,7 @@ def usage(root: Root, space: Callable[[Path], Space] = space_of) -> Usage:
 
 def _noted(root: Root) -> tuple[dict[str, int], int]:
     """Return the sizes of what lies in quarantine, and that of the trash."""
-    noted = read_json(root.path / NOTES) or {}
+    noted = read_json(root.path / MEASURED) or {}
     sizes, trash_bytes = noted.get("quarantine"), noted.get("trash_bytes")
     return (
         {name: size for name, size in sizes.items() if isinstance(size, int)} if isinstance(sizes, dict) else {},

@@ -22,10 +22,9 @@ from everturn.housekeeping.removal import Fate, Removal
 from everturn.log.background import start_thread
 from everturn.registry import Registry
 from everturn.telemetry import Metrics, get_logger
-from everturn.workdirs.root import Root, read_json
+from everturn.workdirs.root import SWEPT, Root, read_json
 
 SWEEP_LOCK = "sweep"
-NOTE = "sweep.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ class WorkdirSweeper:
         """
         if not (self._interval_s and self._root.is_there):
             return False
-        ended_at = (read_json(self._root.path / NOTE) or {}).get("ended_at")
+        ended_at = (read_json(self._root.path / SWEPT) or {}).get("ended_at")
         if not isinstance(ended_at, int | float):
             return True
         return not 0 <= self._root.clock.now() - ended_at < self._interval_s
@@ -217,6 +216,6 @@ class WorkdirSweeper:
     def _note(self, report: Report) -> None:
         counts = {action: sum(fate.action == action for fate in report.fates) for action in ("removed", "kept")}
         facts = {"freed_bytes": report.freed_bytes, "seconds": report.seconds, **counts}
-        self._root.write_record(self._root.path / NOTE, {"ended_at": self._root.clock.now(), **facts})
+        self._root.write_record(self._root.path / SWEPT, {"ended_at": self._root.clock.now(), **facts})
         self._metrics.workdir_sweeps.labels("done").inc()
         self._log.info("workdirs_swept", notes=report.notes, **facts)

@@ -1,6 +1,7 @@
 """The one folder in which everything of ours about repositories lies, and what lies where in it.
 
     everturn-workdirs.json     says that the folder is ours
+    sweep.json, measured.json  when it was last swept, and what was measured that has no record
     caches/<name>/repo.git     what a remote has; caches/<name>.json is its record
     trees/<name>/              a workdir, where an agent works; records/<name>.json is its record, and
                                records/<name>.index git's index as it was when the agent was let in
@@ -29,8 +30,11 @@ from everturn.git.deleting import move, remove
 from everturn.git.locks import Lock
 
 MARKER = "everturn-workdirs.json"
+SWEPT = "sweep.json"
+MEASURED = "measured.json"
 VERSION = 1
 LOCK = "lock"
+OUR_FILES = (MARKER, SWEPT, MEASURED)
 OUR_FOLDERS = ("caches", "trees", "records", "locks", "unfinished", "trash", "quarantine")
 
 _CONTENT = {"everturn": "workdirs", "version": VERSION}
@@ -71,7 +75,7 @@ class Root:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # what agents work on is nobody else's business
             for name in OUR_FOLDERS:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            if not self.is_there:
+            if read_json(self.path / MARKER) is None:  # a machine that lost its power may have left it empty
                 self._write(self.path / MARKER, _CONTENT)
         except OSError as error:
             raise self.denied(error) from error
@@ -79,9 +83,10 @@ class Root:
     def _check(self) -> None:
         found = read_json(self.path / MARKER)
         if found is None:
-            ours = {MARKER, *OUR_FOLDERS}  # a start of ours that was killed, or one beside us
+            ours = {*OUR_FILES, *OUR_FOLDERS}  # a start of ours that was killed, or one beside us
+            begun = tuple(f".{name}." for name in OUR_FILES)
             names = [item.name for item in self.path.iterdir()] if self.path.exists() else []
-            if not ours.issuperset(name for name in names if not name.startswith(f".{MARKER}.")):
+            if any(name not in ours and not name.startswith(begun) for name in names):
                 raise Conflict(
                     f"the folder {self.path} holds files that are not ours", hint="name an empty folder, or a new one"
                 )

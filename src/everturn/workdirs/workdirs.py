@@ -45,7 +45,11 @@ class Workdir(os.PathLike[str]):
         return str(self.path)
 
     def close(self) -> None:
-        """Let go of it. What is in it stays. A second time does nothing."""
+        """Let go of it. What is in it stays. A second time does nothing.
+
+        Raises:
+            Denied: It cannot be noted when that was. It is let go of all the same.
+        """
         close, self._close = self._close, _nothing
         close()
 
