@@ -229,7 +229,7 @@ def test_what_cannot_be_moved_stays_and_says_so(ground: Ground) -> None:
     assert [fate.action for fate in fates] == ["kept", "kept"]
     assert {fate.reasons for fate in fates} == {("it cannot be moved: Read-only file system",)}
     ground.clock.advance(DAY_S)
-    fate = next(fate for fate in ground.sweeper().sweep().fates if fate.name == "x-1")
+    fate = next(fate for fate in ground.sweeper().sweep().fates if fate.name == "quarantine/x-1")
     assert (fate.kind, fate.action) == ("leftover", "kept")
     assert "Read-only file system" in fate.reasons[0]
 

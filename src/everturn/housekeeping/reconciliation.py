@@ -102,7 +102,8 @@ class Reconciliation:
         for path in _listed(self._root.path / "unfinished"):
             yield from self._tried("leftover", path.name, self._unfinished)
         for path in self._half_written():
-            yield from self._tried("leftover", path.name, lambda _, path=path: self._discard(path))
+            name = str(path.relative_to(self._root.path))
+            yield from self._tried("leftover", name, lambda name: self._discard(self._root.path / name))
         for name in self._names(self._root.records, self._root.trees):
             yield from self._tried("workdir", name, self._workdir)
         for name in self._names(self._root.caches, self._root.caches):
