@@ -111,6 +111,52 @@ def is_guard(pid: int, *, portable: bool = not guard.IS_LINUX) -> bool:
         return False
 
 
+class Agents:
+    """The agents of this host.
+
+    Args:
+        clock: To wait by.
+        metrics: Where ended processes are counted.
+    """
+
+    def __init__(self, clock: Clock, metrics: Metrics) -> None:
+        self._clock = clock
+        self._metrics = metrics
+        self._log = get_logger()
+
+    def end_old(
+        self,
+        session_id: str,
+        epoch: int,
+        *,
+        work: str = "",
+        timeout_s: float,
+        confirm: Callable[[], object] | None = None,
+    ) -> list[int]:
+        """See `end_old_agents`."""
+
+        def is_old(marker: Marker) -> bool:
+            if marker.session_id == session_id:
+                return marker.epoch < epoch
+            return work != "" and marker.work == work
+
+        if not guard.IS_LINUX:
+            return []
+        _refuse_to_end_ourselves(is_old, f"session {session_id}", "start the run outside of the agent")
+        if confirm is not None and find_processes(is_old):
+            confirm()
+        ended, left = end_processes(lambda: find_processes(is_old), self._clock, timeout_s=timeout_s)
+        if left:
+            raise Conflict(
+                f"an old agent of session {session_id} is still there: process {min(left)}",
+                hint="end it, as its owner or as root, then run again",
+            )
+        if ended:
+            self._metrics.old_agents.inc(len(ended))
+            self._log.warning("old_agents_ended", session_id=session_id, epoch=epoch, pids=sorted(ended))
+        return sorted(ended)
+
+
 def end_old_agents(
     session_id: str,
     epoch: int,
@@ -146,27 +192,9 @@ def end_old_agents(
     Raises:
         Conflict: One of them is still there after that time, or has started this very process.
     """
-
-    def is_old(marker: Marker) -> bool:
-        if marker.session_id == session_id:
-            return marker.epoch < epoch
-        return work != "" and marker.work == work
-
-    if not guard.IS_LINUX:
-        return []
-    _refuse_to_end_ourselves(is_old, f"session {session_id}", "start the run outside of the agent")
-    if confirm is not None and find_processes(is_old):
-        confirm()
-    ended, left = end_processes(lambda: find_processes(is_old), clock or SystemClock(), timeout_s=timeout_s)
-    if left:
-        raise Conflict(
-            f"an old agent of session {session_id} is still there: process {min(left)}",
-            hint="end it, as its owner or as root, then run again",
-        )
-    if ended:
-        (metrics or default_metrics()).old_agents.inc(len(ended))
-        get_logger().warning("old_agents_ended", session_id=session_id, epoch=epoch, pids=sorted(ended))
-    return sorted(ended)
+    return Agents(clock or SystemClock(), metrics or default_metrics()).end_old(
+        session_id, epoch, work=work, timeout_s=timeout_s, confirm=confirm
+    )
 
 
 def end_agents_of_run(run_id: str, *, timeout_s: float, clock: Clock | None = None) -> list[int]:
