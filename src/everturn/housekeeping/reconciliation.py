@@ -23,7 +23,7 @@ from everturn.housekeeping.removal import IN_USE, Fate, Kind, Removal
 from everturn.model import SessionRecord
 from everturn.registry import Registry
 from everturn.workdirs.records import NAME, CacheRecord, WorkdirRecord
-from everturn.workdirs.root import LOCK, Root
+from everturn.workdirs.root import LOCK, Root, listed
 
 LEFTOVER_AGE_S = 3600.0
 
@@ -99,7 +99,7 @@ class Reconciliation:
     def fates(self) -> Iterator[Fate]:
         """Go through everything, in order. What fails is kept, and the rest is gone through all the same."""
         yield from self._trash()
-        for path in _listed(self._root.path / "unfinished"):
+        for path in listed(self._root.path / "unfinished"):
             yield from self._tried("leftover", path.name, self._unfinished)
         for path in self._half_written():
             name = str(path.relative_to(self._root.path))
@@ -124,7 +124,7 @@ class Reconciliation:
 
     def _names(self, records: Path, folders: Path) -> list[str]:
         noted = {path.stem for path in records.glob("[!.]*.json")}
-        there = {path.name for path in _listed(folders)}
+        there = {path.name for path in listed(folders)}
         return sorted(noted | {name for name in there if not _RECORD.search(name)})
 
     # --- Workdirs -------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ class Reconciliation:
     # --- What others have left ------------------------------------------------------------------------------------
 
     def _trash(self) -> Iterator[Fate]:
-        found = [(path, measure(path).bytes) for path in _listed(self._root.path / "trash")]
+        found = [(path, measure(path).bytes) for path in listed(self._root.path / "trash")]
         if not self._dry_run:
             self._root.empty_trash()
         for path, size_bytes in found:
@@ -304,12 +304,6 @@ class Reconciliation:
 
 def _is_path(cwd: str | None) -> bool:
     return cwd is not None and cwd.startswith("/") and "\0" not in cwd
-
-
-def _listed(folder: Path) -> list[Path]:
-    with suppress(OSError):
-        return sorted(folder.iterdir())
-    return []
 
 
 def _branch_of(tree: Path) -> str | None:

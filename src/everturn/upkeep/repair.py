@@ -71,6 +71,7 @@ class Plan:
             with something else.
         home: The key of a note about where the session lives that has to be written anew.
         ends_early: The last number that the session's summary knows of, if the log has lost it.
+        has_local: Whether there was a local transcript to take entries from.
     """
 
     report: LogReport

@@ -200,7 +200,7 @@ class Root:
 
     def empty_trash(self) -> None:
         """Delete what was discarded. Blocks; several may do it at once."""
-        for path in _listed(self.path / "trash"):
+        for path in listed(self.path / "trash"):
             remove(path)
 
     # --- Records --------------------------------------------------------------------------------------------------
@@ -230,7 +230,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _listed(folder: Path) -> list[Path]:
+def listed(folder: Path) -> list[Path]:
+    """Return what is in a folder, in the order of the names; nothing if it cannot be read."""
     try:
         return sorted(folder.iterdir())
     except OSError:

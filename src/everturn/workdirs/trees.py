@@ -95,7 +95,7 @@ class Trees:
             self._write_gitdir(new, cache, tip, options)
             with suppress(FileNotFoundError):
                 shutil.copy2(self.root.index_of(tree.name), new / "index")  # git goes by its time, too
-            if self._hides_files(tree, new, options):
+            if self._hides_files(tree, new, options, stop):
                 remove(new / "index")
             self._check_out(tree, cache.remote, tip, options, lock, stop, git_dir=new)
             ignored = () if options.keep_ignored else ("-x",)
@@ -185,10 +185,12 @@ class Trees:
                 hint="install git-lfs, or unset lfs",
             ) from None
 
-    def _hides_files(self, tree: Path, git_dir: Path, options: RepositoryOptions) -> bool:
+    def _hides_files(
+        self, tree: Path, git_dir: Path, options: RepositoryOptions, stop: threading.Event | None
+    ) -> bool:
         """Tell whether the index tells git to leave files alone, or cannot be read."""
         try:
-            lines = self._run(["ls-files", "-v", "-z"], tree, None, None, git_dir=git_dir).split("\0")
+            lines = self._run(["ls-files", "-v", "-z"], tree, None, stop, git_dir=git_dir).split("\0")
         except EverturnError:
             return True
         return any(line[:1].islower() or (line.startswith("S") and not options.sparse) for line in lines)
