@@ -258,7 +258,7 @@ def test_a_workdir_is_kept_if_it_is_wanted_again_by_then(ground: Ground) -> None
     assert (fate.action, fate.reasons) == ("kept", (f"{workdir.name} is wanted",))
 
 
-@pytest.mark.parametrize("name", ["no-such", "../root/trees", "", ".", "a/b", "-x", "Ä", "x\n"])
+@pytest.mark.parametrize("name", ["no-such", "../root/trees", "", ".", "a/b", "-x", "Ä", "x\n", "x" * 300])
 def test_a_name_that_is_none_of_ours_is_not_found(ground: Ground, name: str) -> None:
     ground.open()
     with pytest.raises(NotFound, match="there is no workdir"):

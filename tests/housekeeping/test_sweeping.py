@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from everturn.errors import Conflict, Unavailable
+from everturn.clock import Ids
+from everturn.errors import Conflict, Denied, Unavailable
 from everturn.housekeeping.removal import Fate
 from everturn.housekeeping.sweeping import SWEEP_LOCK, Report
 from everturn.model import SessionRecord
 from everturn.registry import SqliteRegistry
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.root import MARKER, SWEPT
+from everturn.workdirs.root import MARKER, SWEPT, Root
 from housekeeping.ground import DAY_S, HOUR_S, Ground, as_json
 from polling import wait_until
 
@@ -317,6 +318,16 @@ def test_a_root_that_is_not_there_is_an_empty_report_and_stays_away(ground: Grou
     assert ground.sweeper().sweep().fates == ()
     ground.sweeper().begin_if_due()
     assert not ground.root.path.exists()
+
+
+def test_a_root_that_may_not_be_looked_at_is_told_and_stops_no_run(
+    ground: Ground, caplog: pytest.LogCaptureFixture
+) -> None:
+    ground.root = Root(ground.folder / ("long" * 100), ground.clock, Ids())
+    ground.sweeper().begin_if_due()
+    assert "cannot look at" in json.loads(caplog.messages[-1])["error"]
+    with pytest.raises(Denied, match="File name too long"):
+        ground.sweeper().sweep()
 
 
 def test_a_folder_without_our_marker_is_not_swept(ground: Ground) -> None:

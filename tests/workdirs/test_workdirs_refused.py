@@ -10,6 +10,7 @@ import pytest
 from everturn.errors import Conflict, Denied, Invalid, NotFound, Unavailable
 from everturn.model import WorkItem
 from everturn.workdirs import Workdir, located
+from everturn.workdirs.records import WorkdirRecord
 from everturn.workdirs.root import MARKER, MEASURED, SWEPT
 from workdirs.yard import Origin, Yard, git, opened, work
 
@@ -120,6 +121,10 @@ def test_a_place_that_cannot_be_looked_at_is_refused_in_one_sentence(origin: Ori
     workdirs.check(work(origin))
     with pytest.raises(Denied, match="File name too long"):
         workdirs.open(work(origin))
+    root = Yard(tmp_path / ("long" * 100)).root
+    for look in (lambda: root.is_there, lambda: list(WorkdirRecord.all(root))):
+        with pytest.raises(Denied, match="cannot look at"):
+            look()
 
 
 @pytest.mark.parametrize("repo", ["no/such/repo", "empty"])

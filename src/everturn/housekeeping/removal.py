@@ -219,7 +219,7 @@ class Removal:
         """Names come from command lines and from other machines, too."""
         is_known = NAME.fullmatch(name) and self._root.is_there
         if not is_known or not (
-            os.path.lexists(self._root.trees / name) or WorkdirRecord.file(self._root, name).exists()
+            os.path.lexists(self._root.trees / name) or os.path.lexists(WorkdirRecord.file(self._root, name))
         ):
             raise NotFound(f"there is no workdir {name!r}", hint="everturn workdirs list names those that there are")
 
@@ -367,7 +367,7 @@ class Removal:
             Denied: Nothing can be written there.
         """
         folder = self._root.caches / name
-        if not NAME.fullmatch(name) or not (folder.is_dir() or CacheRecord.file(self._root, name).exists()):
+        if not NAME.fullmatch(name) or not any(map(os.path.lexists, (folder, CacheRecord.file(self._root, name)))):
             raise NotFound(f"there is no cache {name!r}", hint="everturn workdirs usage names those that there are")
         try:
             with self._root.locked_cache(name, 0):

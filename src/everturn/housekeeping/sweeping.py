@@ -104,6 +104,9 @@ class WorkdirSweeper:
 
         A sweep that failed, or was killed, does not count. A time in the future says that the clock was wrong, then
         or now.
+
+        Raises:
+            Denied: The root may not be looked into.
         """
         if not (self._interval_s and self._root.is_there):
             return False
@@ -114,7 +117,11 @@ class WorkdirSweeper:
 
     def begin_if_due(self) -> None:
         """Sweep in a thread of its own, which nobody waits for, if a sweep is due."""
-        if not self.is_due or not self._begun.acquire(blocking=False):
+        try:
+            if not self.is_due or not self._begun.acquire(blocking=False):
+                return
+        except EverturnError as error:
+            self._log.warning("workdirs_sweep_failed", error=str(error))
             return
         if Context().run(start_thread, self._sweep_quietly, "everturn-workdirs") is None:
             self._begun.release()

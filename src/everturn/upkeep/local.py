@@ -115,9 +115,9 @@ def _bytes_behind(path: Path, place: Place) -> bytes | None:
 
 
 def _bytes_from(path: Path, offset: int) -> bytes:
-    if path.is_symlink():
-        raise Invalid(f"{path} is a symbolic link", hint="name the file itself")
     try:
+        if path.is_symlink():
+            raise Invalid(f"{path} is a symbolic link", hint="name the file itself")
         with path.open("rb") as file:
             file.seek(offset)
             return file.read()

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,8 +61,17 @@ class Root:
 
     @property
     def is_there(self) -> bool:
-        """Whether anything was ever made here."""
-        return (self.path / MARKER).is_file()
+        """Whether anything was ever made here.
+
+        Raises:
+            Denied: It may not be looked into.
+        """
+        try:
+            return stat.S_ISREG((self.path / MARKER).stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise self.closed(error) from error
 
     def prepare(self) -> None:
         """Make the folder, if it is not there, and make sure that it is ours.
@@ -101,6 +111,11 @@ class Root:
         """Return an error that says what the file system would not do, and where."""
         text = f"cannot write to {path or error.filename or self.path}: {error.strerror or error}"
         return Denied(text, hint="check its permissions and the room on its disk, or name another folder")
+
+    def closed(self, error: OSError) -> EverturnError:
+        """Return an error that says what the file system does not let us look at."""
+        text = f"cannot look at {error.filename or self.path}: {error.strerror or error}"
+        return Denied(text, hint="ask as the user whose folder it is, or name another folder")
 
     def index_of(self, name: str) -> Path:
         """Return where the index of a workdir is kept as it was when an agent was let in."""
