@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from everturn import Settings, TranscriptStore
-from everturn.errors import Denied
+from everturn.errors import Denied, Invalid
 from everturn.log.objects import BlockingObjects, Objects
 from everturn.log.stores import connect
 from everturn.testing import Fault, FaultyObjects
@@ -311,6 +311,11 @@ def test_a_link_and_a_folder_are_refused(projects: Path) -> None:
     objects = memory()
     assert "is a symbolic link" in bring(objects, link).message
     assert "cannot be read" in bring(objects, folder).message
+
+
+def test_a_file_that_cannot_even_be_looked_at_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="cannot be read: File name too long"):
+        read_transcript(tmp_path / ("long" * 100))
 
 
 def test_a_torn_end_may_be_left_out_for_a_repair(projects: Path) -> None:
