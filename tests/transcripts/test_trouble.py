@@ -187,11 +187,12 @@ def test_an_append_that_fails_is_counted_once_wherever_it_got_stuck(bench: Bench
 # --- Claims ------------------------------------------------------------------------------------------------------
 
 
-def test_an_older_claim_cannot_begin_a_sub_transcript_after_a_takeover(bench: Bench) -> None:
+@pytest.mark.parametrize("newer", [2, 1])
+def test_an_older_claim_cannot_begin_a_sub_transcript_after_a_takeover(bench: Bench, newer: int) -> None:
     async def main() -> None:
         zombie = bench.store(any_cwd=True, epoch=1)
         await zombie.take_over(KEY["project_key"], KEY["session_id"])
-        await bench.store(any_cwd=True, epoch=2).take_over(KEY["project_key"], KEY["session_id"])
+        await bench.store(any_cwd=True, epoch=newer).take_over(KEY["project_key"], KEY["session_id"])
         with pytest.raises(Fenced):
             await zombie.append(SUB, [entry(1)])
         assert await bench.store().load(SUB) is None
