@@ -22,7 +22,7 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from everturn.clock import Clock, SystemClock
-from everturn.errors import Unavailable
+from everturn.errors import Corrupt, Denied, Unavailable
 from everturn.log.causes import names_no_bucket, translate
 from everturn.log.requests import Requests
 
@@ -88,6 +88,32 @@ class Objects(Protocol):
 
     async def wait(self, seconds: float) -> None:
         """Let this much time pass before the next request."""
+
+
+async def get_each(
+    objects: Objects, keys: Sequence[str], *excused: type[Corrupt] | type[Denied]
+) -> list[Stored | Corrupt | Denied | None]:
+    """Fetch objects, in the order of their keys, though some of them cannot be decrypted.
+
+    Args:
+        objects: Where they are.
+        keys: Their keys.
+        excused: Which errors stand in the place of the object that they are about, instead of being raised. If there
+            is one, all are fetched once more, one after the other.
+    """
+    try:
+        return [*await objects.get_many(keys)]
+    except excused:
+        return [await _get_or_error(objects, key, excused) for key in keys]
+
+
+async def _get_or_error(
+    objects: Objects, key: str, excused: tuple[type[Corrupt] | type[Denied], ...]
+) -> Stored | Corrupt | Denied | None:
+    try:
+        return await objects.get(key)
+    except excused as error:
+        return error
 
 
 def check_listing(folder: str, seconds: float) -> None:
