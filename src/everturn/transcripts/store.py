@@ -231,6 +231,7 @@ class TranscriptStore(SessionStore):
 
         Raises:
             Fenced: A newer claim has been here already.
+            Corrupt: Something is missing or damaged. Names the object.
         """
         target = self._logs.target({"project_key": project_key, "session_id": session_id})
         return await _in_thread(partial(self._take_over, target, is_new=is_new))
@@ -357,7 +358,7 @@ class TranscriptStore(SessionStore):
         self.observer.too_large(self.size_warnings)
         is_begun, noted = False, None
         for part in reversed(log.parts):  # what is looked for stands near the end
-            entries = part.entries()
+            entries = log.entries_of(part)
             is_begun = is_begun or any(map(is_said, entries))
             noted = noted or cost_noted(entries)
             if is_begun and noted is not None:
