@@ -88,7 +88,7 @@ def connect(path: Path, mode: str, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3
         timeout_s: How long to wait for others, in seconds.
     """
     return sqlite3.connect(
-        f"file:{quote(str(path))}?mode={mode}",
+        f"file://{quote(bytes(path.absolute()))}?mode={mode}",
         uri=True,
         timeout=timeout_s,
         isolation_level=None,

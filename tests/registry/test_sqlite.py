@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -228,9 +229,26 @@ def test_the_database_of_another_program_is_left_alone(path: Path) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("CREATE TABLE bookmarks (url TEXT)")
     connection.close()
+    before = path.read_bytes()
     with pytest.raises(Invalid, match="database of another program"):
         claim(SqliteRegistry(path))
-    assert tables(path) == {"bookmarks"}
+    assert path.read_bytes() == before
+
+
+def test_a_file_may_have_any_name(path: Path) -> None:
+    odd = Path(f"/{path.parent}/{os.fsdecode(b'?%41#' + bytes([255]))}.db")  # it begins with two slashes
+    registry = SqliteRegistry(odd)
+    assert claim(registry).is_new
+    assert registry.get(WORK) is not None
+    assert odd.exists()
+
+
+@pytest.mark.parametrize(
+    "look", [lambda found: found.records(), lambda found: found.get(WORK), lambda found: found.find("session-a")]
+)
+def test_whoever_looks_into_a_registry_that_cannot_be_there_is_told_so(look: Callable[[Registry], object]) -> None:
+    with pytest.raises(Denied, match="File name too long"):
+        look(SqliteRegistry(Path("/" + "a" * 300)))
 
 
 def test_a_table_that_lacks_something_is_corrupt(path: Path) -> None:
@@ -403,13 +421,6 @@ def version_of(path: Path) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.close()
     return int(version)
-
-
-def tables(path: Path) -> set[str]:
-    connection = sqlite3.connect(path)
-    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    connection.close()
-    return found
 
 
 FORK_IN_MID_TRANSACTION = """
