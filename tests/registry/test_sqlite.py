@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -58,6 +59,16 @@ def test_a_url_that_is_no_registry_is_invalid(url: str) -> None:
     with pytest.raises(Invalid, match="cannot make a registry") as caught:
         open_registry(url)
     assert "sqlite:///" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "url", ["postgres://me:hush@host/db", "postgres://me:hu/sh@host/db", "postgres://host/db?password=hush"]
+)
+def test_a_url_that_is_no_registry_is_shown_without_its_password(url: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        open_registry(url)
+    assert "postgres://" in str(caught.value)
+    assert not re.search("hu|sh", caught.value.message)
 
 
 CLAIM = Claim(WORK, "s", 1, is_new=False)

@@ -22,6 +22,7 @@ from everturn.log.patience import Backoff
 from everturn.log.requests import Requests
 from everturn.log.roles import Assignment, RoleCredentials, SessionRole
 from everturn.log.s3 import is_express, s3_clients
+from everturn.model import shown_url
 from everturn.settings import Settings
 
 FORMAT_KEY = "format.json"
@@ -73,7 +74,7 @@ def role_of(url: str, settings: Settings, clock: Clock | None = None) -> Session
     pieces, path = _pieces(url)
     if pieces.scheme != "s3":
         raise Invalid(
-            f"session_role is set, but access to {url} has no roles", hint="use s3://bucket/prefix, or unset it"
+            f"session_role is set, but access to {shown_url(url)} has no roles", hint="use s3://bucket/prefix, or unset it"
         )
     bucket = pieces.netloc
     if is_express(bucket, settings.aws_endpoint_url_s3 or settings.aws_endpoint_url, settings):
@@ -120,19 +121,18 @@ def _store(url: str, settings: Settings, credentials: RoleCredentials | None) ->
         return partial(_local, Path(path))  # the folder is made at the first request
     if pieces.scheme == "memory" and not pieces.netloc and path in ("", "/"):
         return MemoryStore()
-    shown = url if "@" not in pieces.netloc else f"{pieces.scheme}://…"  # what stands before an @ may be a secret
-    raise Invalid(f"cannot make a store of {shown!r}", hint=_URL_HINT)
+    raise Invalid(f"cannot make a store of {shown_url(url)!r}", hint=_URL_HINT)
 
 
 def _pieces(url: str) -> tuple[SplitResult, str]:
     """Return a store URL's pieces, and its path with nothing in it escaped."""
     try:
         pieces = urlsplit(url)
-    except ValueError as error:
-        raise Invalid(f"cannot make a store of {url!r}: {error}", hint=_URL_HINT) from None
+    except ValueError:  # what it says may hold what stands before an @
+        raise Invalid(f"cannot make a store of {shown_url(url)!r}", hint=_URL_HINT) from None
     path = unquote(pieces.path)
     if pieces.query or pieces.fragment or "\0" in path:
-        raise Invalid(f"the store URL {url!r} has a query, a fragment or a NUL", hint=_URL_HINT)
+        raise Invalid(f"the store URL {shown_url(url)!r} has a query, a fragment or a NUL", hint=_URL_HINT)
     return pieces, path
 
 
