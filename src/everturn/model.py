@@ -42,7 +42,7 @@ def repository_name(repo: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL as a message may show it: without what stands before an `@`, and without what options are set to."""
+    """Return a URL as a message may show it: without what stands before an `@`, and what options are set to."""
     place, mark, options = re.sub(r"//.*@", "//…@", url, flags=re.DOTALL).partition("?")
     return place + mark + re.sub(r"=[^&]*", "=…", options)
 

@@ -91,7 +91,7 @@ class Objects(Protocol):
 
 
 async def get_each(
-    objects: Objects, keys: Sequence[str], *excused: type[Corrupt] | type[Denied]
+    objects: Objects, keys: Sequence[str], *excused: type[Corrupt | Denied]
 ) -> list[Stored | Corrupt | Denied | None]:
     """Fetch objects, in the order of their keys, though some of them cannot be decrypted.
 
@@ -108,7 +108,7 @@ async def get_each(
 
 
 async def _get_or_error(
-    objects: Objects, key: str, excused: tuple[type[Corrupt] | type[Denied], ...]
+    objects: Objects, key: str, excused: tuple[type[Corrupt | Denied], ...]
 ) -> Stored | Corrupt | Denied | None:
     try:
         return await objects.get(key)

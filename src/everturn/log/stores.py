@@ -74,7 +74,8 @@ def role_of(url: str, settings: Settings, clock: Clock | None = None) -> Session
     pieces, path = _pieces(url)
     if pieces.scheme != "s3":
         raise Invalid(
-            f"session_role is set, but access to {shown_url(url)} has no roles", hint="use s3://bucket/prefix, or unset it"
+            f"session_role is set, but access to {shown_url(url)} has no roles",
+            hint="use s3://bucket/prefix, or unset it",
         )
     bucket = pieces.netloc
     if is_express(bucket, settings.aws_endpoint_url_s3 or settings.aws_endpoint_url, settings):
