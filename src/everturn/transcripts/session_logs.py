@@ -239,6 +239,7 @@ class SessionLogs:
 
     async def delete(self, target: Target) -> None:
         """Delete a session with all its sub-transcripts, or one of those alone. One under a hold stays."""
+        self._homes.pop(target.session_id, None)  # somebody may have deleted it, and begun it anew in another home
         place = await self._place(target)
         await refuse_if_held(self._objects, self._layout.scope, place.session_id)
         name = (place.project_key, place.session_id)
