@@ -208,7 +208,7 @@ class BlockingObjects:
 
     async def listing(self, folder: str) -> list[Item]:
         """See `Objects.listing`."""
-        listing = _Listing(self._clients, folder)
+        listing = _Listing(lambda: self._clients, folder)
         began = self._clock.elapsed()
         while self.requests.insist("list", listing.go_on):
             pass
@@ -333,9 +333,9 @@ class _Batch:
 class _Listing:
     """A listing that is fetched page by page, and goes on where it broke off if the order of its keys allows."""
 
-    def __init__(self, clients: Clients, folder: str) -> None:
+    def __init__(self, connect: Callable[[], Clients], folder: str) -> None:
         self.items: list[Item] = []
-        self._clients = clients
+        self._connect = connect
         self._folder = folder or None
         self._pages: Iterator[Any] | None = None
         self._reached = 0
@@ -355,7 +355,8 @@ class _Listing:
         return bool(page)
 
     def _begin(self) -> Iterator[Any]:
-        if not self._clients.lists_in_order or any(one.key >= two.key for one, two in pairwise(self.items)):
+        clients = self._connect()
+        if not clients.lists_in_order or any(one.key >= two.key for one, two in pairwise(self.items)):
             self.items.clear()
         after = self.items[-1].key if self.items else None
-        return iter(obstore.list(self._clients.read, self._folder, offset=after, chunk_size=PAGE))
+        return iter(obstore.list(clients.read, self._folder, offset=after, chunk_size=PAGE))
