@@ -197,6 +197,16 @@ def test_a_store_that_overwrites_is_refused_and_left_as_it_was(memory: FaultyObj
     assert keys(memory) == []
 
 
+def test_why_a_store_is_refused_is_told_though_its_probe_cannot_be_taken_back(memory: FaultyObjects) -> None:
+    denied = Denied("not allowed", hint="ask")
+    memory.faults += [
+        Fault("fail", "create", keys="format.json", error=denied),
+        Fault("fail", "delete", error=denied),
+    ]
+    with pytest.raises(Denied, match="is no store yet"):
+        run(admit(memory, "scope", "memory://"))
+
+
 # --- S3, for real ---
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -13,7 +14,7 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore
 
 from everturn.clock import Clock, Ids, SystemClock
-from everturn.errors import Corrupt, Denied, Invalid, NotFound, Unavailable
+from everturn.errors import Corrupt, Denied, EverturnError, Invalid, NotFound, Unavailable
 from everturn.log.encryption import KeyFile, Keys, SealedObjects
 from everturn.log.format import VERSION
 from everturn.log.names import escape
@@ -167,7 +168,7 @@ async def _found(objects: Objects, scope: str, label: str) -> bool:
     try:
         return await _create(objects, FORMAT_KEY, _FORMAT)
     except Denied:
-        await objects.delete([probe_key(scope)])
+        await _take_back(objects, probe_key(scope))
         raise Denied(
             f"{label} is no store yet, and these credentials may not make it one",
             hint="open it once with credentials that may write its format.json (docs/credentials.md)",
@@ -238,11 +239,17 @@ async def probe(objects: Objects, key: str, label: str) -> None:
     if not await _create(objects, key, _PROBE):
         return
     if await _create(objects, key, _PROBE):
-        await objects.delete([key])
+        await _take_back(objects, key)
         raise Invalid(
             f"{label} overwrites objects that it was told only to create",
             hint="Everturn needs a store that honours If-None-Match; update the gateway or use another store",
         )
+
+
+async def _take_back(objects: Objects, key: str) -> None:
+    """Delete a probe, if that can be done: why the store is refused is worth more than that it is left as it was."""
+    with suppress(EverturnError):
+        await objects.delete([key])
 
 
 async def _create(objects: Objects, key: str, content: bytes) -> bool:
