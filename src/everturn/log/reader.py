@@ -27,9 +27,10 @@ class Log:
     Attributes:
         folder: Where it was read.
         parts: The parts and segments that make up the log, in order, from its start or its last truncation on.
-        start: The first number that counts: 1, or the one after the last truncation.
+        start: The first number that counts: 1, or the one after the last truncation. Of a log of which only the end
+            was read, the first number of that.
         tail: The last number that is taken; 0 if none is.
-        epoch: The highest epoch that stands in the log, that of the last truncation included.
+        epoch: The highest epoch that stands in what was read, that of the last truncation included.
     """
 
     folder: str
