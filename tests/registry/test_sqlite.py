@@ -481,5 +481,5 @@ def test_a_folder_that_cannot_be_made_is_denied(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with mounted(tmp_path / "disk", "ro") as allowed:
         for place in (tmp_path / "file", *([tmp_path / "disk"] if allowed else [])):
-            with pytest.raises(Denied, match="cannot make a folder"):
+            with pytest.raises(Denied, match="cannot use the registry"):
                 claim(SqliteRegistry(place / "state" / "registry.db"))

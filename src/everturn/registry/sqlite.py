@@ -6,7 +6,6 @@ written before the machine started has no live claim, as its holder is gone; its
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from everturn.clock import Clock, Ids
-from everturn.databases import connect, is_busy, transaction, transactions, when_free
+from everturn.databases import connect, is_busy, is_refusal, transaction, transactions, when_free
 from everturn.errors import Corrupt, Denied, EverturnError, Invalid, Unavailable
 from everturn.model import SessionAges, SessionRecord
 from everturn.registry.rows import Decide, RowRegistry, no_unicode
@@ -64,8 +63,6 @@ INSERT INTO sessions ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUM
 ON CONFLICT (work_key) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])}
 """  # noqa: S608
 _DELETE = "DELETE FROM sessions WHERE work_key = ?"
-
-_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG)
 
 Result = TypeVar("Result")
 
@@ -227,14 +224,12 @@ class SqliteRegistry(RowRegistry):
         return bool(tables)
 
     def _translate(self, error: Exception) -> EverturnError:
-        text = str(error)
+        text = getattr(error, "strerror", None) or str(error)
         if isinstance(error, UnicodeEncodeError):
             return no_unicode(error)
-        if isinstance(error, OSError) and error.errno in _NO_PLACE:
-            text = error.strerror or text
-            return Denied(f"cannot make a folder for the registry {self._path}: {text}", hint="name another place")
-        if "readonly" in text or "unable to open" in text:
-            return Denied(f"cannot use the registry {self._path}: {text}", hint="check the folder's permissions")
+        if is_refusal(error):
+            hint = "check the folder's permissions, or name another place"
+            return Denied(f"cannot use the registry {self._path}: {text}", hint=hint)
         if is_busy(error):
             return Unavailable(f"the registry {self._path} is busy: {text}", hint="try again")
         if any(sign in text for sign in ("not a database", "malformed", "no such", "duplicate column")):
