@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -198,6 +199,30 @@ def test_an_older_claim_cannot_begin_a_sub_transcript_after_a_takeover(bench: Be
         assert await bench.store().load(SUB) is None
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault("fail", "listing", keys=MAIN, times=None), id="look whether it is still ours"),
+        pytest.param(Fault("fail", "create", keys="*/sub/*", times=None), id="fence"),
+        pytest.param(Fault("fail", "listing", keys="*/sub/*", times=None, after=1), id="read"),
+    ],
+)
+def test_an_append_that_cannot_even_open_its_log_is_counted_with_its_entries(
+    bench: Bench, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        store = bench.store(any_cwd=True, epoch=1)
+        await begin(store)
+        bench.objects.faults.append(fault)
+        with pytest.raises(Unavailable):
+            await store.append(SUB, [entry(1), entry(2)])
+        assert store.observer.failed_appends == 1
+
+    anyio.run(main)
+    (line,) = [line for line in caplog.messages if "append_failed" in line]
+    assert re.search(r"entries\W+2\b", line)
 
 
 def test_only_what_was_said_makes_a_conversation_to_resume(bench: Bench) -> None:

@@ -212,7 +212,8 @@ class LogWriter:
         except Fenced:
             raise
         except EverturnError as error:
-            self._observer.failed(self._folder, batch.count, error)
+            if kind == "data":  # what else is appended holds no entries, and whoever asked for it is told
+                self._observer.failed(self._folder, batch.count, error)
             raise
 
     async def _write(self, batch: Batch, kind: Kind, patience: Patience) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -130,15 +131,13 @@ class SessionLogs:
             patience: That of the operation this append belongs to, if it has begun already.
         """
         patience = patience or self.patience()
-        try:
+        with self._reporting(target, entries):
             place = await self._home_for(target, patience, entries)
-        except EverturnError as error:  # no writer has it yet, to tell of it
-            self._observer.failed(self._folder(target), len(entries), error)
-            raise
         handle = self._handle(place)
         with handle.lock, _FenceNoting(self._observer):
             self._taken.pop(place, None)
-            await self._open_for_writing(place, handle, patience)
+            with self._reporting(place, entries):
+                await self._open_for_writing(place, handle, patience)
             left_over = handle.writer.unresolved
             try:
                 seq = await handle.writer.append(entries, patience)
@@ -279,6 +278,17 @@ class SessionLogs:
             settle = partial(settle_home, self._objects, self._layout, target.session_id, target.project_key)
             self._homes[target.session_id] = await patience.insist(partial(settle, is_new=is_new))
         return await self._place(target)
+
+    @contextmanager
+    def _reporting(self, target: Target, entries: list[SessionStoreEntry]) -> Iterator[None]:
+        """Report an append that fails before a writer has its entries, and reports that itself."""
+        try:
+            yield
+        except Fenced:
+            raise
+        except EverturnError as error:
+            self._observer.failed(self._folder(target), len(entries), error)
+            raise
 
     async def _place(self, target: Target) -> Target:
         """Return where a target really is: with homes, under that of its session."""
