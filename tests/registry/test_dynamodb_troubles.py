@@ -86,6 +86,15 @@ def test_a_table_that_was_just_made_need_not_be_known_everywhere(place: DynamoPl
     assert asked(place).count("UpdateTimeToLive") == 1
 
 
+def test_a_table_whose_ttl_cannot_be_set_is_there_and_whoever_made_it_is_told(place: DynamoPlace) -> None:
+    place.dynamo.on["UpdateTimeToLive"] = [refusing("400 Bad Request", "AccessDeniedException", "not authorized")]
+    place.table += "-made"
+    with pytest.raises(Denied, match=f"the table {place.table} is made") as caught:
+        place.connect().create_table()
+    assert "TTL on the attribute expires_at" in caught.value.hint
+    assert claim(place.connect()).is_new
+
+
 @pytest.mark.slow
 def test_a_table_that_never_becomes_ready_is_not_waited_for_for_ever(place: DynamoPlace) -> None:
     unknown = refusing("400 Bad Request", "ResourceNotFoundException", "Requested resource not found")

@@ -173,6 +173,7 @@ class Table:
         """Make the table: billed by request, and items that have expired are deleted by DynamoDB itself.
 
         Raises:
+            Denied: The credentials do not allow it. The message says if the table is there all the same.
             Invalid: There is one of that name, or its name is wrong.
             Unavailable: It takes longer than five minutes, or DynamoDB does not answer.
         """
@@ -191,11 +192,17 @@ class Table:
                     f"the table {self.name} is still being made", hint="wait for it; TTL is not enabled yet"
                 )
             self._clock.sleep(1.0)
-        self._ask(
-            "update_time_to_live",
-            self.deadline(),
-            TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES_AT},
-        )
+        try:
+            self._ask(
+                "update_time_to_live",
+                self.deadline(),
+                TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES_AT},
+            )
+        except EverturnError as error:
+            raise type(error)(
+                f"the table {self.name} is made, but what has expired would stay: {error.message}",
+                hint=f"enable TTL on the attribute {EXPIRES_AT}",
+            ) from error
 
     def _is_active(self) -> bool:
         try:
