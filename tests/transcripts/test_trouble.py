@@ -185,6 +185,24 @@ def test_an_append_that_fails_is_counted_once_wherever_it_got_stuck(bench: Bench
     anyio.run(main)
 
 
+def test_of_the_summaries_that_are_behind_one_is_tried_while_the_store_is_away(bench: Bench) -> None:
+    async def main() -> None:
+        store = bench.store()
+        sessions = {f"{number}7df19cb2" for number in range(3)}
+        for session_id in sessions:
+            await store.append({**KEY, "session_id": session_id}, [entry(1)])
+        bench.objects.faults.append(Fault("fail", "put", keys="summaries/*", times=None))
+        before = bench.objects.counts["put"]
+        await store.flush()
+        assert bench.objects.counts["put"] == before + 1
+        bench.objects.faults.clear()
+        await store.flush()
+        summaries = run(bench.objects.listing("summaries"))
+        assert {item.key.rsplit("/", 1)[-1].removesuffix(".json") for item in summaries} == sessions
+
+    anyio.run(main)
+
+
 # --- Claims ------------------------------------------------------------------------------------------------------
 
 
