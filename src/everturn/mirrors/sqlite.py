@@ -155,15 +155,6 @@ class SqliteMirror:
             with self._writing() as connection, transaction(connection):
                 delete_run(connection, ref.run_id)
 
-    def purge(self) -> None:
-        """Throw it away.
-
-        Raises:
-            Denied: The file cannot be deleted.
-        """
-        with database.explained(self.path), self._place.locked():
-            self._place.drop(self.path)
-
     def create(self) -> bool:
         """Make an empty one if there is none, for what is told live. The first catching up fills it.
 
