@@ -174,7 +174,7 @@ def line(key: Key) -> str:
 
 def test_the_first_key_of_a_file_is_written_with_and_all_are_read_with(tmp_path: Path) -> None:
     path = tmp_path / "keys"
-    path.write_text("# ours\n" + line(NEW) + "\n" + line(OLD))
+    path.write_text("# ours\n  # and theirs\n" + line(NEW) + "\n" + line(OLD))
     keys = KeyFile(path)
     assert keys(None) == NEW
     assert keys("old") == OLD

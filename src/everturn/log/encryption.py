@@ -110,7 +110,7 @@ class KeyFile:
             lines = self._path.read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:
             raise Invalid(f"the key file {self._path} cannot be read: {error}", hint="check the path") from None
-        wanted = [line.split() for line in lines if line.strip() and not line.startswith("#")]
+        wanted = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if not wanted:
             raise Invalid(
                 f"the key file {self._path} holds no key", hint="one a line: a name, and 32 bytes in base64"

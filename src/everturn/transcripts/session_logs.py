@@ -311,6 +311,7 @@ class SessionLogs:
         self._opened(place, handle, await handle.writer.open(patience))
 
     async def _read(self, place: Target) -> Log:
+        """Read a log; with a claim, fence it first: what the agent is shown must not change behind its back."""
         handle = self._handle(place)
         if not self._epoch or handle.opened or not await list_spans(self._objects, self._folder(place)):
             return await read(self._objects, self._folder(place))

@@ -183,12 +183,12 @@ class TranscriptStore(SessionStore):
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         """List the sessions of a project key; with `any_cwd`, of the whole scope."""
-        self._layout.sessions(project_key)
+        self._layout.sessions(project_key)  # refuses bad names before anything happens
         return await self._after_draining(partial(self._logs.listed, project_key, listing.list_sessions))
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """Return the summaries of the sessions that `list_sessions` lists, by the same clock."""
-        self._layout.sessions(project_key)
+        self._layout.sessions(project_key)  # refuses bad names before anything happens
         return await self._after_draining(partial(self._logs.listed, project_key, listing.list_summaries))
 
     async def delete(self, key: SessionKey) -> None:
