@@ -41,6 +41,12 @@ def repository_name(repo: str) -> str:
     return repo.rstrip("/").removesuffix("/.git").removesuffix(".git").rstrip("/") or repo
 
 
+def shown_url(url: str) -> str:
+    """Return a URL as a message may show it: without what stands before an `@`, and what options are set to."""
+    place, mark, options = re.sub(r"//.*@", "//…@", url, flags=re.DOTALL).partition("?")
+    return place + mark + re.sub(r"=[^&]*", "=…", options)
+
+
 @dataclass(frozen=True, slots=True)
 class WorkItem:
     """A piece of work that one conversation belongs to.
