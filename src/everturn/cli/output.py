@@ -107,8 +107,6 @@ class JsonRenderer:
         self._print({"type": "summary", **summary})
 
     def _print(self, value: dict[str, Any]) -> None:
-        if sys.stdout is None:  # closed by whoever started us
-            return
         sys.stdout.write(json_line(value) + "\n")
         sys.stdout.flush()
 
@@ -133,6 +131,8 @@ class TerminalRenderer:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """See `Renderer`."""
+        if self._streamed:  # the run ended in the middle of a text
+            self._console.print()
         self._console.rule(style="dim")
         began = "went on with" if summary["resumed"] else "began"
         self._console.print(Text(f"{began} session {summary['session']}, claim {summary['epoch']}", style="dim"))
@@ -152,12 +152,19 @@ class TerminalRenderer:
     def _show_assistant(self, message: AssistantMessage) -> None:
         for block in message.content:
             if isinstance(block, TextBlock):
-                self._console.print("" if self._streamed else Text(plain(block.text)))
-                self._streamed = False
+                self._show_text(block.text, streams=message.parent_tool_use_id is None)
             elif isinstance(block, ToolUseBlock):
                 room = self._console.width - len(block.name) - 3
                 text = escape(fold(json_line(block.input), room))
                 self._console.print(f"[cyan]▸ {escape(block.name)}[/] [dim]{text}[/]")
+
+    def _show_text(self, text: str, *, streams: bool) -> None:
+        """Show a text, unless it is there already, piece by piece: what subagents say never is."""
+        if self._streamed:
+            self._console.print()
+        if not (self._streamed and streams):
+            self._console.print(Text(plain(text)))
+        self._streamed = self._streamed and not streams
 
     def _show_results(self, message: UserMessage) -> None:
         if isinstance(message.content, str):
