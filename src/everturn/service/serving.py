@@ -211,8 +211,9 @@ class Server(uvicorn.Server):
         yield
 
     def _tell(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        self._log.error("loop_failed", reason=context.get("message"), error=type(error).__name__)
+        error = context.get("exception")  # there need not be one
+        kind = None if error is None else type(error).__name__
+        self._log.error("loop_failed", reason=context.get("message"), error=kind)
 
 
 def _be_prompt() -> None:

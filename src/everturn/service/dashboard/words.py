@@ -69,11 +69,6 @@ def count(number: int | None) -> str:
     return NOTHING if number is None else f"{number:,}"
 
 
-def share(part: float, whole: float) -> float:
-    """Return how much of a whole a part is: from 0 to 1, whatever is given."""
-    return min(max(part / whole, 0.0), 1.0) if whole > 0 else 0.0
-
-
 def work_name(key: str) -> str:
     """Return a work item's name in short: the last two names of its repository, and the issue."""
     if key.startswith(_TASK):
