@@ -10,7 +10,7 @@ import pytest
 from claude_agent_sdk import AssistantMessage, StreamEvent, TextBlock
 
 from everturn.cli.app import _run
-from everturn.cli.output import Terminal, TerminalRenderer
+from everturn.cli.output import Terminal, TerminalRenderer, plain
 
 
 def delta(text: str) -> StreamEvent:
@@ -27,6 +27,10 @@ def test_what_a_subagent_says_while_the_agent_speaks_is_shown_and_nothing_is_sho
     renderer.show(AssistantMessage([TextBlock("The washer is worn.")], "m"))
     renderer.show(AssistantMessage([TextBlock("It is tight now.")], "m"))
     assert shown.getvalue().split("\n") == ["The washer ", "I looked below.", "is worn.", "It is tight now.", ""]
+
+
+def test_text_that_would_be_shown_in_another_order_is_shown_as_it_is_stored() -> None:
+    assert plain("exe\u202egnp.\u2066x\u2069\x1b[2J") == "exegnp.x[2J"
 
 
 def test_a_run_that_ends_in_the_middle_of_a_text_is_summed_up_on_a_line_of_its_own() -> None:

@@ -35,7 +35,8 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
-_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_TURNS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they turn the text around that comes after them
+_CONTROLS = {code: None for code in (*range(32), *range(127, 160), *_TURNS) if chr(code) not in "\n\t"}
 
 
 def complain(message: str, hint: str, kind: str = "error") -> None:
@@ -183,7 +184,7 @@ def result_text(block: ToolResultBlock) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text without what would make a terminal do something."""
+    """Return text without what would make a terminal do something, or show it in another order than it has."""
     return text.translate(_CONTROLS)
 
 
