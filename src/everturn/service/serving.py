@@ -135,11 +135,11 @@ class Service:
             self._server.should_exit = True
 
     def _begin(self, address: str) -> None:
+        self._log.info("service_started", address=address)  # before what the threads have to say
         self._readiness.start()
         self._worker.start()
         self._rounds.start()
         self._desk.start()
-        self._log.info("service_started", address=address)
 
     def _end(self) -> bool:
         """Let go of everything, in the time that is left."""
