@@ -203,7 +203,7 @@ def test_reset_by_force_is_the_override(workdirs: Command, origin: Origin, tmp_p
     assert refused.code == 2
     assert "nobody was asked" in refused.complaint
     assert path.exists()
-    assert workdirs("reset", path.name, "--force", "--yes").code == 0
+    assert workdirs("reset", path.name, str(path), "--force", "--yes").code == 0  # a name and a path: one workdir
     assert not path.exists()
     assert not list((tmp_path / "state" / "workdirs" / "quarantine").iterdir())
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from everturn.service.views.disk import MOST_POINTS, DiskWatch
+from everturn.clock import ManualClock
+from everturn.service.views.disk import MOST_POINTS, SAMPLE_S, DiskWatch
 from everturn.service.views.thinning import thinned
 from everturn.workdirs.records import WorkdirRecord
 from polling import wait_until
@@ -28,7 +29,8 @@ def add_workdir(fleet: Fleet, name: str, size_bytes: int | None, agent: str = "f
     record.write(root)
 
 
-def test_workdirs_are_shown_the_largest_first(fleet: Fleet) -> None:
+def test_workdirs_are_shown_the_largest_first(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DiskWatch, "try_sweep", lambda _: None)  # it measures what nobody has
     for name, size_bytes in (("small", 100), ("large", 900), ("new", None)):
         add_workdir(fleet, name, size_bytes)
     found = fleet.desk.disk()
@@ -69,6 +71,12 @@ def test_a_desk_that_starts_takes_a_sample_and_another_one_soon_after_does_not(f
     wait_until(lambda: fleet.parts.logbook.samples.since(0), "it is noted")
     again = DiskWatch(fleet.settings, fleet.parts.workshop, fleet.parts.logbook, fleet.parts.clock, list)
     assert again._until_due() > 3000
+
+
+def test_a_sample_of_the_future_keeps_no_others_from_being_taken(fleet: Fleet) -> None:
+    fleet.desk._disk.sample()
+    earlier = DiskWatch(fleet.settings, fleet.parts.workshop, fleet.parts.logbook, ManualClock(), list)
+    assert earlier._until_due() == SAMPLE_S
 
 
 def test_a_long_trend_is_thinned_and_ends_with_the_last_sample(fleet: Fleet) -> None:

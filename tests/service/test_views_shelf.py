@@ -108,6 +108,10 @@ def test_one_that_cannot_be_told_again_is_shown_as_it_was_and_says_so_once(clock
         clock.advance(1)
         told = teller.shelf.get("task:t", "s", version)
     assert (told.branch, told.problems) == ("s 1", ("it could not be read again: the bucket is gone",))
+    teller.error = Unavailable("the bucket does not answer", hint="wait")
+    clock.advance(1)
+    told = teller.shelf.get("task:t", "s", 6)
+    assert told.problems == ("it could not be read again: the bucket does not answer",)
 
 
 def test_only_the_sessions_asked_for_last_are_kept(clock: ManualClock) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,7 +41,15 @@ from everturn.cli.output import (
 )
 from everturn.errors import EverturnError, Fenced, Held
 
-_EXPLAINED = (EverturnError, typer.TyperException, ClaudeSDKError, OutputError, KeyboardInterrupt, typer.Abort)
+_EXPLAINED = (
+    EverturnError,
+    typer.TyperException,
+    ClaudeSDKError,
+    OutputError,
+    OSError,
+    KeyboardInterrupt,
+    typer.Abort,
+)
 
 app = typer.Typer(
     name="everturn",
@@ -86,6 +95,7 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    _stand_in_for_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # no text may end a run because a terminal cannot show it
@@ -107,19 +117,36 @@ def _explain(error: BaseException) -> int:
         complain(error.message, error.hint)
         return exit_code_of(error)
     if isinstance(error, typer.TyperException):
-        complain(error.format_message().rstrip("."), "everturn --help lists what there is")
+        message = error.format_message().rstrip(".")
+        if message:  # without one, a group of commands was named alone, and its help has been shown
+            complain(message, "everturn --help lists what there is")
         return EXIT_REFUSED
     if isinstance(error, OutputError):
-        _let_go_of_stdout()
-        if isinstance(error.__cause__, BrokenPipeError):
-            return EXIT_BROKEN_PIPE
-        complain(f"the output could not be written: {error}", "the run itself is stored; run it again to go on")
+        return _explain_output(error)
+    if isinstance(error, OSError):
+        complain(f"something failed on this machine: {first_line(error)}", "everturn doctor checks the machine")
         return EXIT_FAILED
     if isinstance(error, ClaudeSDKError):
         complain(f"the agent failed: {first_line(error)}", "what it had said is stored; run it again to go on")
         return EXIT_FAILED
-    complain("interrupted", "what the agent had said is stored; run it again to go on")
+    complain("interrupted", "nothing that was stored is lost; run it again")
     return EXIT_INTERRUPTED
+
+
+def _explain_output(error: OutputError) -> int:
+    _let_go_of_stdout()
+    if isinstance(error.__cause__, BrokenPipeError):
+        return EXIT_BROKEN_PIPE
+    complain(f"the output could not be written: {error}", "nothing that was stored is lost; run it again")
+    return EXIT_FAILED
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Write to nowhere where whoever started us has closed a stream: that nobody listens is no failure."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 def _let_go_of_stdout() -> None:

@@ -13,7 +13,18 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, complain, fold, json_line, plain, refuse_memory
+from everturn.cli.output import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    Terminal,
+    complain,
+    fold,
+    json_line,
+    plain,
+    refuse_memory,
+)
+from everturn.cli.sessions.common import printing
 
 if TYPE_CHECKING:
     from everturn.demo import Report
@@ -42,10 +53,11 @@ def command(
         report = perform(DemoOptions(store, live, model, keep), account.tell)
     except KeyboardInterrupt:  # caught here: the command line library would end without a word
         complain("interrupted", "everything that was started is stopped; run it again")
-        return 130
+        return EXIT_INTERRUPTED
     account.conclude(report)
-    sys.stdout.write(json_line(dataclasses.asdict(report)) + "\n")
-    return 0 if report.ok else 1
+    with printing():
+        sys.stdout.write(json_line(dataclasses.asdict(report)) + "\n")
+    return EXIT_OK if report.ok else EXIT_FAILED
 
 
 def _as_interrupt(_number: int, _frame: object) -> None:

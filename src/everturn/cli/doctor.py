@@ -20,6 +20,7 @@ from everturn.checks.doctor import checks_of_machine, checks_of_settings
 from everturn.checks.findings import Check, Finding, examine, failed
 from everturn.cli.output import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, Terminal, complain, json_line, plain
 from everturn.cli.sessions.care import counted, progress
+from everturn.cli.sessions.common import printing
 from everturn.clock import Ids, SystemClock
 from everturn.errors import EverturnError
 from everturn.settings import Settings, agent_folder, inherited_environment
@@ -63,7 +64,8 @@ def command(
     counts = Counter(finding.status for finding in findings)
     if as_json:
         summary = {"passed": counts["pass"], "warned": counts["warn"], "failed": counts["fail"]}
-        sys.stdout.write(json_line({"checks": [asdict(each) for each in findings], "summary": summary}) + "\n")
+        with printing():
+            sys.stdout.write(json_line({"checks": [asdict(each) for each in findings], "summary": summary}) + "\n")
     else:
         Terminal(highlight=False).print(report(findings))
     return EXIT_REFUSED if counts["fail"] else EXIT_OK

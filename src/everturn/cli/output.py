@@ -35,7 +35,8 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
-_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_TURNS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they turn the text around that comes after them
+_CONTROLS = {code: None for code in (*range(32), *range(127, 160), *_TURNS) if chr(code) not in "\n\t"}
 
 
 def complain(message: str, hint: str, kind: str = "error") -> None:
@@ -107,8 +108,6 @@ class JsonRenderer:
         self._print({"type": "summary", **summary})
 
     def _print(self, value: dict[str, Any]) -> None:
-        if sys.stdout is None:  # closed by whoever started us
-            return
         sys.stdout.write(json_line(value) + "\n")
         sys.stdout.flush()
 
@@ -133,6 +132,8 @@ class TerminalRenderer:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """See `Renderer`."""
+        if self._streamed:  # the run ended in the middle of a text
+            self._console.print()
         self._console.rule(style="dim")
         began = "went on with" if summary["resumed"] else "began"
         self._console.print(Text(f"{began} session {summary['session']}, claim {summary['epoch']}", style="dim"))
@@ -152,12 +153,19 @@ class TerminalRenderer:
     def _show_assistant(self, message: AssistantMessage) -> None:
         for block in message.content:
             if isinstance(block, TextBlock):
-                self._console.print("" if self._streamed else Text(plain(block.text)))
-                self._streamed = False
+                self._show_text(block.text, streams=message.parent_tool_use_id is None)
             elif isinstance(block, ToolUseBlock):
                 room = self._console.width - len(block.name) - 3
                 text = escape(fold(json_line(block.input), room))
                 self._console.print(f"[cyan]▸ {escape(block.name)}[/] [dim]{text}[/]")
+
+    def _show_text(self, text: str, *, streams: bool) -> None:
+        """Show a text, unless it is there already, piece by piece: what subagents say never is."""
+        if self._streamed:
+            self._console.print()
+        if not (self._streamed and streams):
+            self._console.print(Text(plain(text)))
+        self._streamed = self._streamed and not streams
 
     def _show_results(self, message: UserMessage) -> None:
         if isinstance(message.content, str):
@@ -176,7 +184,7 @@ def result_text(block: ToolResultBlock) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text without what would make a terminal do something."""
+    """Return text without what would make a terminal do something, or show it in another order than it has."""
     return text.translate(_CONTROLS)
 
 

@@ -67,7 +67,7 @@ class Printer:
         if len(turns) < len(found.turns):
             left_out = wording.plural(len(found.turns) - len(turns), "earlier turn")
             self._print(Text(f"… {left_out}", style="dim"), 0)
-        first = turns[0].number if turns else 0
+        first = turns[0].number if turns else 1  # all of it may have been taken back
         self._show_branches(branch for branch in found.branches if branch.after_turn < first and last is None)
         for turn in turns:
             self._show_turn(turn, 0)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
-from everturn.cli.sessions.deleting import milliseconds
 from everturn.clock import Clock
 from everturn.errors import Invalid
 
 _FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # of the years 1 and 9999, in UTC
+_UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
+
+
+def milliseconds(age: str) -> int:
+    """Return an age like `90d` in milliseconds.
+
+    Raises:
+        Invalid: It is not one.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,6})([mhdw])", age.strip())
+    if match is None:
+        raise Invalid(f"{age!r} is no age", hint="write a number and m, h, d or w: 90d")
+    return int(match[1]) * _UNITS_MS[match[2]]
 
 
 def moment_ms(text: str, clock: Clock) -> int:

@@ -135,11 +135,11 @@ class Service:
             self._server.should_exit = True
 
     def _begin(self, address: str) -> None:
+        self._log.info("service_started", address=address)  # before what the threads have to say
         self._readiness.start()
         self._worker.start()
         self._rounds.start()
         self._desk.start()
-        self._log.info("service_started", address=address)
 
     def _end(self) -> bool:
         """Let go of everything, in the time that is left."""
@@ -211,8 +211,9 @@ class Server(uvicorn.Server):
         yield
 
     def _tell(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        self._log.error("loop_failed", reason=context.get("message"), error=type(error).__name__)
+        error = context.get("exception")  # there need not be one
+        kind = None if error is None else type(error).__name__
+        self._log.error("loop_failed", reason=context.get("message"), error=kind)
 
 
 def _be_prompt() -> None:

@@ -20,7 +20,7 @@ from everturn.log.background import start_thread
 from everturn.log.objects import run
 
 LOCAL_S = 0.1  # how often to look at the files of this machine
-OLD_ROUNDS = 10  # how many rounds an older run waits that has no end: its worker may have more to store
+OLD_ROUNDS = 10  # an older run without an end is asked for this rarely: its worker may have more to store
 
 
 @dataclass(slots=True)
@@ -142,7 +142,7 @@ class Follower:
                 fresh.append(recorded)
         self._print(journal.ref, fresh)
         if journal.unreadable:
-            self._printer.tell(journal.ref, f"{journal.unreadable} lines are no events")
+            self._printer.tell(journal.ref, words.unreadable(journal.unreadable))
 
     def _print(self, ref: RunRef, fresh: list[Recorded]) -> None:
         if fresh:

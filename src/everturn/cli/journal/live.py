@@ -84,8 +84,9 @@ class LivePrinter:
     def pass_over(self, ref: RunRef, events: Sequence[Recorded]) -> None:
         """See `EventPrinter`."""
         for recorded in events:
-            run = self._read(ref, readable(recorded))
-            run.from_turn += isinstance(readable(recorded).event, Prompt)
+            shown = readable(recorded)
+            run = self._read(ref, shown)
+            run.from_turn += isinstance(shown.event, Prompt)
 
     def tell(self, ref: RunRef, text: str) -> None:
         """See `EventPrinter`."""

@@ -130,7 +130,7 @@ def _complain(read: Read) -> None:
     for journal in read.journals:
         lost = [words.gap(*gap) for gap in journal.missing]
         if journal.unreadable:
-            lost.append(wording.plural(journal.unreadable, "line is no event", "lines are no events"))
+            lost.append(words.unreadable(journal.unreadable))
         for each in lost:
             complain(f"{each} in the journal of run {journal.ref.run_id}", "see docs/journal.md", kind="warning")
     for ref, why in read.problems.items():
@@ -179,5 +179,5 @@ def _show_run(printer: Printer, story: RunStory, turns: tuple[Turn, ...]) -> Non
         printer.show_line(words.problem(story.problem), "bold red")
         return
     if story.unreadable:
-        printer.show_line(wording.plural(story.unreadable, "line is no event", "lines are no events"), "red")
+        printer.show_line(words.unreadable(story.unreadable), "red")
     printer.show_line(*words.ending(story.facts, story.end, story.successor))

@@ -79,6 +79,11 @@ def gap(first: int, last: int) -> str:
     return f"event {first} is missing" if first == last else f"events {first} to {last} are missing"
 
 
+def unreadable(lines: int) -> str:
+    """Return that lines of a journal cannot be read."""
+    return wording.plural(lines, "line is no event", "lines are no events")
+
+
 def turn_facts(turn: Turn) -> str:
     """Return what a turn came to, in one line."""
     return " · ".join(wording.facts(turn))

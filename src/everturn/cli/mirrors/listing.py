@@ -10,6 +10,7 @@ from rich.text import Text
 
 from everturn.cli.mirrors.common import mirrors_of
 from everturn.cli.output import Terminal, plain, size
+from everturn.cli.sessions.care import counted
 from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, settings_for
 from everturn.errors import EverturnError
 from everturn.journal.reading import Journals
@@ -77,7 +78,7 @@ def _show(facts: list[dict[str, Any]]) -> None:
             state,
             *(f"{each[name]:,}" if name in each else "" for name in ("runs", "events")),
             size(each["size_bytes"]) if "size_bytes" in each else "",
-            "" if runs_behind is None else f"{runs_behind:,} runs" if runs_behind != 1 else "1 run",
+            "" if runs_behind is None else counted(runs_behind, "run", "runs"),
         )
     terminal.print(table)
     for each in facts:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from everturn.cli.mirrors.common import OnlyOption, mirrors_of
 from everturn.cli.output import Terminal, plain, size
+from everturn.cli.sessions.care import counted
 from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, settings_for
 from everturn.clock import SystemClock
 from everturn.journal.reading import Journals
@@ -83,12 +84,14 @@ def _speed(events: int, size_bytes: int, seconds: float) -> str:
 
 def _print(facts: dict[str, Any]) -> None:
     speed = _speed(facts["events"], facts["read_bytes"], facts["seconds"])
-    line = Text.assemble((facts["mirror"], "bold"), f": {facts['runs']:,} runs, {facts['events']:,} events")
+    line = Text.assemble((facts["mirror"], "bold"), f": {counted(facts['runs'], 'run', 'runs')}, ")
+    line.append(counted(facts["events"], "event", "events"))
     line.append(f" in {facts['seconds']:.1f} s")
     line.append(f" ({speed})" if speed else "", style="dim")
     terminal = Terminal(highlight=False)
     terminal.print(line, soft_wrap=True)
     if facts["unreadable"]:
-        terminal.print(Text(f"{facts['unreadable']:,} lines were no events", style="yellow"), soft_wrap=True)
+        told = counted(facts["unreadable"], "line was no event", "lines were no events")
+        terminal.print(Text(told, style="yellow"), soft_wrap=True)
     for problem in facts["damaged"]:
         terminal.print(Text(plain(f"not whole: {problem}"), style="red"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What the commands that look after sessions share: progress bars, and how findings are shown."""
+"""What commands share that take a while: progress bars, work in parallel, and how findings are shown."""
 
 from __future__ import annotations
 

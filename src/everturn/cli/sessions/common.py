@@ -1,4 +1,4 @@
-"""What the commands of this group share: their options, and how they reach the store."""
+"""What commands share, of this group and of others: options, how the store is reached, how JSON is printed."""
 
 from __future__ import annotations
 

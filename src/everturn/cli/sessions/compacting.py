@@ -30,7 +30,8 @@ def command(
     """
     archive = open_store(store)
     upkeep = upkeep_of(archive)
-    refs = [run(archive.find(each, scope)) for each in session] if session else run(archive.refs(scope))
+    refs = run(archive.refs(scope)) if not session else [run(archive.find(each, scope)) for each in session]
+    refs = list(dict.fromkeys(refs))  # an id and its beginning may mean the same
     terminal = Terminal(highlight=False, quiet=as_json)
     done = [
         each for each in in_parallel("compacting", refs, partial(_compact, upkeep), quiet=as_json) if each is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import chain
 from typing import Annotated, Any
@@ -24,15 +23,14 @@ from everturn.cli.sessions.common import (
     short_ids,
     upkeep_of,
 )
-from everturn.errors import Conflict, EverturnError, Invalid
+from everturn.cli.times import milliseconds
+from everturn.errors import Conflict, EverturnError
 from everturn.log.objects import run
 from everturn.transcripts.holds import refuse_if_held
 from everturn.upkeep.tending import Found, Upkeep
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-
-_UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 
 
 def delete(
@@ -85,20 +83,20 @@ def expire(
         consent(f"Delete {counted(len(going), 'session', 'sessions')} for good?", yes=yes, quiet=as_json)
         deleted, failed = _expire_all(upkeep, going, quiet=as_json)
     else:
-        deleted, failed = [], 0
+        deleted, failed = set(), 0
     _conclude(terminal, [(each, each in deleted) for each in found], dry_run=dry_run, as_json=as_json)
     return 1 if failed else 0
 
 
-def _expire_all(upkeep: Upkeep, going: Sequence[Found], *, quiet: bool) -> tuple[list[Found], int]:
+def _expire_all(upkeep: Upkeep, going: Sequence[Found], *, quiet: bool) -> tuple[set[Found], int]:
     """Delete what has expired; return what was deleted, and how often that failed."""
-    deleted: list[Found] = []
+    deleted: set[Found] = set()
     failed = 0
     with progress("deleting", len(going), quiet=quiet) as step:
         for each in going:
             try:
                 if run(upkeep.expire(each)):
-                    deleted.append(each)
+                    deleted.add(each)
             except Conflict as error:  # a hold that came in between
                 complain(f"{each.ref.session_id} stays: {error.message}", error.hint)
             except EverturnError as error:
@@ -106,18 +104,6 @@ def _expire_all(upkeep: Upkeep, going: Sequence[Found], *, quiet: bool) -> tuple
                 complain(f"{each.ref.session_id}: {error.message}", error.hint)
             step(1)
     return deleted, failed
-
-
-def milliseconds(age: str) -> int:
-    """Return an age like `90d` in milliseconds.
-
-    Raises:
-        Invalid: It is not one.
-    """
-    match = re.fullmatch(r"([1-9][0-9]{0,6})([mhdw])", age.strip())
-    if match is None:
-        raise Invalid(f"{age!r} is no age", hint="write a number and m, h, d or w: 90d")
-    return int(match[1]) * _UNITS_MS[match[2]]
 
 
 def _show(terminal: Terminal, found: Sequence[Found]) -> None:

@@ -14,14 +14,13 @@ import typer
 from claude_agent_sdk import project_key_for_directory
 from rich.text import Text
 
-from everturn.cli.output import Terminal, plain, refuse_memory
+from everturn.cli.output import Terminal, plain
 from everturn.cli.sessions.care import counted, progress
-from everturn.cli.sessions.common import JsonOption, StoreOption, print_json
+from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, settings_for
 from everturn.errors import Invalid
 from everturn.model import WorkItem
 from everturn.runtime import open_transcripts
 from everturn.settings import Settings, agent_folder
-from everturn.telemetry import log_to_stderr
 from everturn.transcripts import TranscriptStore
 from everturn.upkeep.importing import Outcome, find_in, find_sessions, import_session, project_folder, select
 from everturn.upkeep.sources import is_url, open_source
@@ -65,9 +64,7 @@ def command(  # noqa: PLR0913, PLR0917  # one parameter for each option
     Their subagents come with them. What the store has already is not written again, so it can be run again at any
     time. The exit code is 1 if a session was refused.
     """
-    settings = Settings.load(store=store)
-    refuse_memory(settings.store_url())
-    log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
+    settings = settings_for(store)
     into = _scope(scope, task)
     places = _places(paths or [], project_dir, everything=everything, elsewhere=source is not None)
     projects = [*(project or [])]

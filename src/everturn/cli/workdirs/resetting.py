@@ -78,13 +78,13 @@ def _wanted(
         raise Invalid("workdirs are both named and selected", hint="do one of the two")
     root = reached.workshop.root
     if names:
-        plain = [_name(name) for name in names]
-        for name in plain:
+        found = list(dict.fromkeys(_name(name) for name in names))  # a name and a path may mean the same
+        for name in found:
             if not any((folder / name).exists() for folder in (root.trees, root.quarantine)):
                 raise NotFound(
                     f"there is no workdir {name}", hint="everturn workdirs list shows those that there are"
                 )
-        return plain
+        return found
     place = None if repo is None else located(WorkItem.task("any", repo=repo)).repo
     selection = Selection(work, agent, place, every)
     return [record.name for record in WorkdirRecord.all(root) if selection.has(record)]

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TypeVar
 
 from markupsafe import Markup
 
@@ -19,12 +18,12 @@ from everturn.service.dashboard import words
 from everturn.service.dashboard.plots import NAMES, Plot, area, line, table
 from everturn.service.dashboard.scales import TimeScale, ValueScale, dollars, is_time
 from everturn.service.dashboard.svg import element, percent
+from everturn.service.views.thinning import thinned
 from everturn.service.views.values import Sample
 
 PLOT_HEIGHT = 132
 MAX_POINTS = 600
-MAX_ROWS = 60
-T = TypeVar("T")
+MAX_ROWS = 60  # in a table: so many that a reader can take them in
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def cost(
     plot.bounds([(scale.place(each.at), each.title) for each in bounds if is_time(each.at)])
     last = dollars(known[-1][1], values.step)
     told = f"In steps, from $0 to {last} at {words.exact_time(known[-1][0])}."
-    rows = [(words.exact_time(at), dollars(value, values.step)) for at, value in _few(known)]
+    rows = [(words.exact_time(at), dollars(value, values.step)) for at, value in thinned(known, MAX_ROWS)]
     return plot.figure("Cost over time", told, table(("time", "cost so far"), rows), unit="US dollars")
 
 
@@ -98,7 +97,7 @@ def disk_trend(samples: Sequence[Sample], *, name: str = "disk-trend") -> Markup
         )
         plot.shapes(area(above, below[::-1], f"part-{number + 1}"), line(above, f"part-{number + 1}"))
         below = above
-    rows = [(words.exact_time(each.at), *map(words.size, _parts(each))) for each in _few(known)]
+    rows = [(words.exact_time(each.at), *map(words.size, _parts(each))) for each in thinned(known, MAX_ROWS)]
     plot.key(
         [
             (f"part-{number}", f"{part} {size}")
@@ -181,9 +180,3 @@ def _thinned(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 def _wide(places: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return places as they are, or one alone across the whole width."""
     return places if places[0][0] < places[-1][0] else [(0.0, places[-1][1]), (1.0, places[-1][1])]
-
-
-def _few(rows: Sequence[T]) -> list[T]:
-    """Return so many rows, evenly chosen, that a reader can take them in; the last one always."""
-    every = max(1, math.ceil(len(rows) / MAX_ROWS))
-    return list(rows[::-1][::every][::-1])

@@ -17,6 +17,7 @@ from everturn.service.dashboard.assets import serve_asset
 from everturn.service.dashboard.rendering import Renderer
 from everturn.service.dashboard.session import SessionDesk, SessionPages
 from everturn.service.dashboard.stream import News, Streams
+from everturn.service.views.fleet import STATES
 from everturn.service.views.log import LogKind
 from everturn.service.views.values import DiskView, FleetView, Listed, LogPage, WatchdogView
 from everturn.service.web.problems import status_of
@@ -26,7 +27,6 @@ ROWS = 100  # of claims and workdirs; more are counted, not shown
 SESSIONS_ON_A_PAGE = 50
 HITS = 30
 MAX_OFFSET = 10_000_000
-STATES = ("live", "stale", "idle", "over")
 _KINDS: dict[str, LogKind] = {"webhook": "webhook", "admin": "admin", "sweep": "sweep"}
 _LOGS = {"": "All", "webhook": "Webhooks", "admin": "Admin requests", "sweep": "Sweeps"}
 _TEXTS = {

@@ -44,10 +44,9 @@ class SessionPages:
         turn. A beginning of an id, or a work item's key, leads to the address of the session.
 
         Raises:
+            Invalid: Nothing was named.
             NotFound: There is none.
             Conflict: There are several whose ids begin so.
-            Corrupt: It cannot be read. Names the object.
-            Unavailable: The store did not answer.
         """
         named = request.path_params["named"]
         version = self._desk.version(named)

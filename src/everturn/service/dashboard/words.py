@@ -7,7 +7,7 @@ from math import isfinite
 from urllib.parse import quote, urlencode
 
 from everturn.conversations import conversation
-from everturn.conversations.wording import clean, cut, one_line
+from everturn.conversations.wording import clean, one_line
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 _BYTES = ("kB", "MB", "GB", "TB", "PB")
@@ -69,11 +69,6 @@ def count(number: int | None) -> str:
     return NOTHING if number is None else f"{number:,}"
 
 
-def share(part: float, whole: float) -> float:
-    """Return how much of a whole a part is: from 0 to 1, whatever is given."""
-    return min(max(part / whole, 0.0), 1.0) if whole > 0 else 0.0
-
-
 def work_name(key: str) -> str:
     """Return a work item's name in short: the last two names of its repository, and the issue."""
     if key.startswith(_TASK):
@@ -86,11 +81,6 @@ def repo_name(repo: str) -> str:
     """Return the last two names of a repository's URL or path."""
     names = [name for name in clean(repo).replace(":", "/").split("/") if name]
     return one_line("/".join(names[-2:])) or one_line(repo)
-
-
-def short_id(name: str) -> str:
-    """Return the beginning of an id, enough to tell it from others in a list."""
-    return cut(one_line(name), 9)
 
 
 def hit_kind(kind: str, tool: str | None) -> str:

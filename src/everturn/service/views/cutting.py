@@ -37,12 +37,10 @@ class Cutter:
     Attributes:
         left_out: How many characters it has left out.
         kept: How many it has kept.
-        image_chars: How large images may be, in base64.
     """
 
     left_out: int = 0
     kept: int = 0
-    image_chars: int = IMAGE_CHARS
 
     def turn(self, turn: Turn) -> Turn:
         """Return a turn with its long texts, its large images and its many steps cut."""
@@ -83,18 +81,21 @@ class Cutter:
         return replace(found, turns=tuple(map(self.turn, found.turns)), branches=())
 
     def _contents(self, contents: Sequence[Content], limit: int) -> tuple[Content, ...]:
-        return tuple(
+        shown = tuple(
             self._media(each) if isinstance(each, Media) else Text(self._text(each.text, limit))
             for each in contents[:MEMBERS]
         )
+        rest = contents[MEMBERS:]
+        self.left_out += sum(len((each.data or "") if isinstance(each, Media) else each.text) for each in rest)
+        return (*shown, Text(f"… {len(rest):,} more")) if rest else shown
 
     def _media(self, media: Media) -> Media:
         size = len(media.data or "")
-        if size <= self.image_chars:
+        if size <= IMAGE_CHARS:
             self.kept += size
             return media
         self.left_out += size
-        return replace(media, data=None, name=f"{media.name} (too large to be shown here)".strip())
+        return _not_shown(media)
 
     def _text(self, text: str, limit: int) -> str:
         if len(text) <= limit:
@@ -143,4 +144,26 @@ def _images(turn: Turn) -> Iterator[Media]:
 
 
 def _bare(turn: Turn) -> Turn:
-    return Cutter(image_chars=0).turn(turn)
+    """Return a turn without its images, and otherwise as it is: what was cut once must not be cut again."""
+    return replace(turn, prompt=tuple(map(_bare_content, turn.prompt)), steps=tuple(map(_bare_step, turn.steps)))
+
+
+def _bare_step(step: Step) -> Step:
+    if isinstance(step, Media):
+        return _bare_content(step)
+    if not isinstance(step, ToolCall):
+        return step
+    result, agent = step.result, step.agent
+    return replace(
+        step,
+        result=result and replace(result, content=tuple(map(_bare_content, result.content))),
+        agent=agent and replace(agent, turns=tuple(map(_bare, agent.turns))),
+    )
+
+
+def _bare_content(content: Content) -> Content:
+    return _not_shown(content) if isinstance(content, Media) and content.data else content
+
+
+def _not_shown(media: Media) -> Media:
+    return replace(media, data=None, name=f"{media.name} (too large to be shown here)".strip())

@@ -112,8 +112,9 @@ class DiskWatch:
         with suppress(EverturnError):  # somebody else is sweeping: then it will be known later
             report = self._workshop.sweeper.sweep(dry_run=True)
             removes = sum(fate.is_gone for fate in report.fates)
-            self._tried = _Tried(self._clock.now(), report.freed_bytes, removes)
-            self._known = None
+            with self._mutex:  # a view that is being made knows nothing of it, and is not to be kept
+                self._tried = _Tried(self._clock.now(), report.freed_bytes, removes)
+                self._known = None
             self._changed()
 
     def _view(self) -> DiskView:
@@ -153,7 +154,8 @@ class DiskWatch:
         now = self._clock.now()
         with suppress(EverturnError):
             taken = self._logbook.samples.since(now - SAMPLE_S)
-            return max(1.0, taken[-1].at + SAMPLE_S - now) if taken else 0.0
+            # One of the future says that the clock was wrong, then or now.
+            return min(max(1.0, taken[-1].at + SAMPLE_S - now), SAMPLE_S) if taken else 0.0
         return SAMPLE_S
 
 

@@ -39,7 +39,6 @@ class Looker:
         self._looked_at: float | None = None
         self._changed = threading.Condition()
         self._ending = False
-        self._wanted_now = False
         self._thread: threading.Thread | None = None
         self._log = get_logger()
 
@@ -70,12 +69,6 @@ class Looker:
             if not was_watched:
                 self._changed.notify_all()
 
-    def hurry(self) -> None:
-        """Look as soon as may be. Returns at once."""
-        with self._changed:
-            self._wanted_now = True
-            self._changed.notify_all()
-
     def wait(self, timeout_s: float, *, older_s: float) -> None:
         """Wait until the last look is not older than this, or until the time is up.
 
@@ -85,12 +78,6 @@ class Looker:
         """
         with self._changed:
             self._changed.wait_for(lambda: self._ending or self._is_fresh(older_s), timeout_s)
-
-    def note(self) -> None:
-        """Note that a look has just been made, by somebody else."""
-        with self._changed:
-            self._looked_at = self._clock.elapsed()
-            self._changed.notify_all()
 
     def _is_fresh(self, older_s: float) -> bool:
         return self._looked_at is not None and self._clock.elapsed() - self._looked_at <= older_s
@@ -105,18 +92,19 @@ class Looker:
                 self._look()
             except Exception as error:  # noqa: BLE001  # what is known is shown, with its age, and the next one may do
                 self._log.warning("dashboard_not_refreshed", what=self._name, error=type(error).__name__)
-            self.note()
+            with self._changed:
+                self._looked_at = self._clock.elapsed()
+                self._changed.notify_all()
             took_s = self._clock.elapsed() - begun
             self._rest(max(self._pause_s, took_s * (1 / LARGEST_SHARE - 1)))
 
     def _rest(self, seconds: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._ending or self._wanted_now, seconds)
+            self._changed.wait_for(lambda: self._ending, seconds)
 
     def _rest_until_wanted(self) -> bool:
         """Return `False` at the end. Whoever begins to wait for news asks first, and so ends the rest."""
         with self._changed:
-            while not (self._ending or self._wanted_now or self._is_watched() or self._is_wanted()):
+            while not (self._ending or self._is_watched() or self._is_wanted()):
                 self._changed.wait()
-            self._wanted_now = False
             return not self._ending

@@ -20,6 +20,8 @@ QUICK_S = 0.05  # what can be read in this time is read again while the page wai
 SHARE = 4.0  # a session is not read again before so many times the time that it took has passed
 OLD_S = 30.0  # it is read again after this, even if nobody heard of news
 
+_NOT_AGAIN = "it could not be read again"
+
 Read = Callable[[str, str], Told]
 
 
@@ -109,8 +111,8 @@ class Shelf:
         except EverturnError as error:
             if entry.told is None:
                 raise
-            problem = f"it could not be read again: {error.message}"
-            told = replace(entry.told, problems=(*(each for each in entry.told.problems if each != problem), problem))
+            known = (each for each in entry.told.problems if not each.startswith(_NOT_AGAIN))  # it says why each time
+            told = replace(entry.told, problems=(*known, f"{_NOT_AGAIN}: {error.message}"))
         entry.told, entry.version = told, version
         entry.read_at = self._clock.elapsed()
         entry.took_s = entry.read_at - begun

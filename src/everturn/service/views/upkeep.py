@@ -34,14 +34,12 @@ class MirrorState:
         building: How far building it has come, for people; `None`: it is there.
         problem: Why it could not be kept up to date; `None`: it could.
         failing_since: Since when that is so.
-        caught_up_at: When it last was up to date.
         damaged: Journals that cannot be read whole, a sentence for each.
     """
 
     building: str | None = None
     problem: str | None = None
     failing_since: float | None = None
-    caught_up_at: float | None = None
     damaged: tuple[str, ...] = ()
 
 
@@ -134,7 +132,7 @@ class Upkeep:
         self._state = replace(self._state, building=None, problem=why, failing_since=since)
 
     def _note(self) -> None:
-        self._state = MirrorState(caught_up_at=self._clock.now(), damaged=self._state.damaged)
+        self._state = MirrorState(damaged=self._state.damaged)
 
     def look(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer | None:
         """Return the answer to a question, or `None` if there is no mirror yet.

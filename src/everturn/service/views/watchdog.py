@@ -157,10 +157,10 @@ def _fenced_writers(seen: Seen) -> Sign:
     if _most_within(recent, 10 * MINUTE_S) >= CLAIMS_LOST_IN_TEN_MINUTES:
         reason = f"{what}, {CLAIMS_LOST_IN_TEN_MINUTES} or more of them within ten minutes, an hour ago at most."
         return Sign(name, title, "red", len(times), reason, "alarms.md#everturnclaimslostwidely")
-    return Sign(name, title, "amber", len(times), f"{what}, and {_it(times)} stopped.", place)
+    return Sign(name, title, "amber", len(times), f"{what}, and {_was(times)} stopped.", place)
 
 
-def _it(times: Sequence[float]) -> str:
+def _was(times: Sequence[float]) -> str:
     return "was" if len(times) == 1 else "were"
 
 

@@ -90,11 +90,6 @@ def explain(
     return HTMLResponse(page, status, headers=headers)
 
 
-def explain_error(error: EverturnError, path: str = "/api", status: int | None = None) -> Response:
-    """Return a response that says what an error says; its kind tells the status, if that is not given."""
-    return explain(status or status_of(error), error.message, error.hint, path=path)
-
-
 def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what the API's document says of responses that are no successes."""
     return {status: {"model": Trouble, "description": phrase(status)} for status in statuses}

@@ -24,7 +24,7 @@ from everturn.forges import FORGES, Delivery, Forge
 from everturn.forges.payloads import FORM, JSON, content_type_of
 from everturn.logbook.entries import Answer
 from everturn.service.parts import Parts
-from everturn.service.web.problems import explain, explain_error, problems_of
+from everturn.service.web.problems import explain, problems_of
 from everturn.telemetry import get_logger
 
 HELD_BYTES = 128 << 20  # bodies that are being received or understood, all together
@@ -93,7 +93,7 @@ class Reception:
         except Turned as error:
             metrics.webhooks.labels("refused").inc()
             self._log.warning("webhook_refused", forge=forge.name, status=error.status, reason=error.message)
-            return explain_error(error, status=error.status)
+            return explain(error.status, error.message, error.hint)
         except EverturnError as error:
             metrics.webhooks.labels("failed").inc()
             self._log.error("webhook_failed", forge=forge.name, reason=error.message)
