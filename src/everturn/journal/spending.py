@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_LIMITS = {"contextWindow", "maxOutputTokens"}  # of a model: told beside what it has used, and the same in each result
+_LIMITS = {"contextWindow", "maxOutputTokens"}  # of a model, told beside what it has used
 
 
 def spent(
