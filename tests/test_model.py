@@ -52,6 +52,8 @@ def test_work_items_are_values() -> None:
         ({"agent": "fixer", "issue": 1}, "no repository"),
         ({"agent": "fixer", "repo": "", "issue": 1}, "no repository"),
         ({"agent": "fixer", "repo": " \t", "issue": 1}, "no repository"),
+        ({"agent": "fixer", "repo": " /", "issue": 1}, "has no name"),
+        ({"agent": "fixer", "repo": " .git", "issue": 1}, "has no name"),
         ({"repo": "shop", "issue": 1}, "no agent"),
         ({"agent": "", "repo": "shop", "issue": 1}, "no agent"),
         ({"agent": "fix@er", "repo": "shop", "issue": 1}, "'@' or ':'"),

@@ -51,6 +51,7 @@ class WorkItem:
         agent: The agent's name; no `@`, `:`.
         repo: The repository, as git takes it: a URL or a path.
         issue: The issue's number or name; no `#`.
+        task_id: The task, in place of an issue.
 
     Raises:
         Invalid: Something is missing or holds a character that it must not.
@@ -122,6 +123,8 @@ class WorkItem:
                 "the repository's URL has a password in it",
                 hint="leave it out: it would stand in names and logs; let git's credential helper supply it",
             )
+        if self.repo and not repository_name(self.repo).strip():
+            raise Invalid(f"the repository {self.repo!r} has no name", hint="give a URL or a path")
 
 
 def split_key(key: str) -> tuple[str, str, str] | None:
