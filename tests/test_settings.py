@@ -166,6 +166,17 @@ def test_a_file_that_is_no_toml_is_refused(content: bytes, config: Path) -> None
         Settings.load()
 
 
+def test_a_wrong_value_is_told_with_the_variable_that_it_may_come_from(config: Path) -> None:
+    for line, variable in (
+        ("aws_region = 5", "from AWS_REGION or AWS_DEFAULT_REGION"),
+        ("store = 5", "EVERTURN_STORE"),
+    ):
+        config.write_text(f"{line}\n")
+        with pytest.raises(Invalid) as caught:
+            Settings.load()
+        assert variable in caught.value.hint
+
+
 def test_a_file_that_may_not_be_read_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.touch()
 

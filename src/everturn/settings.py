@@ -306,9 +306,10 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(piece) for piece in first["loc"])
+            variables = " or ".join(variables_of(str(first["loc"][0]).lower()))
             raise Invalid(
                 f"the setting {name} is wrong: {first['msg']}",
-                hint=f"see docs/settings.md; it comes from EVERTURN_{str(first['loc'][0]).upper()} or {CONFIG_FILE}",
+                hint=f"see docs/settings.md; it comes from {variables} or {CONFIG_FILE}",
             ) from None
         except SettingsError as error:
             raise Invalid(
@@ -394,8 +395,9 @@ class Settings(BaseSettings):
 
 
 def variables_of(name: str) -> tuple[str, ...]:
-    """Return the variables of the environment that a setting may come from."""
-    alias = Settings.model_fields[name].validation_alias
+    """Return the variables of the environment that a setting of this name, known or not, would come from."""
+    field = Settings.model_fields.get(name)
+    alias = None if field is None else field.validation_alias
     if isinstance(alias, AliasChoices):
         return tuple(dict.fromkeys(str(each).upper() for each in alias.choices))
     return (PREFIX + name.upper(),)
