@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 from pathlib import Path
 
@@ -163,6 +164,38 @@ def test_a_file_that_is_no_toml_is_refused(content: bytes, config: Path) -> None
     config.write_bytes(content)
     with pytest.raises(Invalid, match=r"everturn\.toml cannot be read"):
         Settings.load()
+
+
+def test_a_wrong_value_is_told_with_the_variable_that_it_may_come_from(config: Path) -> None:
+    for line, variable in (
+        ("aws_region = 5", "from AWS_REGION or AWS_DEFAULT_REGION"),
+        ("store = 5", "EVERTURN_STORE"),
+    ):
+        config.write_text(f"{line}\n")
+        with pytest.raises(Invalid) as caught:
+            Settings.load()
+        assert variable in caught.value.hint
+
+
+def test_a_file_that_may_not_be_read_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.touch()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # whoever runs the tests may be root
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(Invalid, match=r"everturn\.toml cannot be read: Permission denied"):
+        Settings.load()
+
+
+def test_a_variable_that_has_to_be_json_and_is_none_is_not_blamed_on_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EVERTURN_REPOSITORIES", "{hunter2")
+    with pytest.raises(Invalid, match=r"a variable cannot be read.*repositories.*JSON") as caught:
+        Settings.load()
+    assert "hunter2" not in str(caught.value)
 
 
 def test_an_empty_file_and_a_folder_of_that_name_say_nothing(config: Path) -> None:

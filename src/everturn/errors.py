@@ -2,7 +2,7 @@
 
     EverturnError
     ├── Invalid       the input or a setting is wrong: mend it, then call again
-    ├── Denied        the store or service refused the credentials: mend them
+    ├── Denied        credentials, a key or a file's permissions do not let us: mend them
     ├── NotFound      what was named is not there
     ├── Conflict      somebody else has it, or has changed it: look, then decide
     │   └── Held      a live worker has it, and until when: wait, or leave it
@@ -38,7 +38,7 @@ class Invalid(EverturnError):
 
 
 class Denied(EverturnError):
-    """The credentials were refused, or there are none."""
+    """Credentials or a key were refused, or there are none; or we may not use a file or a folder of this machine."""
 
 
 class NotFound(EverturnError):

@@ -57,6 +57,7 @@ class WorkItem:
         agent: The agent's name; no `@`, `:`.
         repo: The repository, as git takes it: a URL or a path.
         issue: The issue's number or name; no `#`.
+        task_id: The task, in place of an issue.
 
     Raises:
         Invalid: Something is missing or holds a character that it must not.

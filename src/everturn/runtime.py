@@ -50,6 +50,10 @@ class Runtime:
         handle_signals: Whether SIGTERM, SIGINT and SIGHUP end the runs in progress before they end the program. Only
             what the program has left to its default is handled, and only while there are runs.
 
+    Attributes:
+        settings: The settings.
+        registry: Which session carries which work item, and who holds it: `get`, `drop`, `sweep`, …
+
     Raises:
         Invalid: A setting is wrong, or a URL is not one we know. Nothing was written.
     """

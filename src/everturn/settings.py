@@ -17,6 +17,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -303,9 +304,9 @@ class Settings(BaseSettings):
 
         Raises:
             Invalid: A value has the wrong type, a variable or a key of `everturn.toml` is unknown, the file is not
-                TOML, or there is something wrong with the agents file.
+                TOML or cannot be read, or there is something wrong with the agents file.
         """
-        known = {PREFIX + name.upper() for name, field in cls.model_fields.items() if field.validation_alias is None}
+        known = {variable for name in cls.model_fields for variable in variables_of(name)}
         for name in os.environ:
             if name.startswith(PREFIX) and name not in known | {RUN_MARKER}:
                 raise Invalid(
@@ -316,10 +317,17 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(piece) for piece in first["loc"])
+            variables = " or ".join(variables_of(str(first["loc"][0]).lower()))
             raise Invalid(
                 f"the setting {name} is wrong: {first['msg']}",
-                hint=f"see docs/settings.md; it comes from EVERTURN_{str(first['loc'][0]).upper()} or {CONFIG_FILE}",
+                hint=f"see docs/settings.md; it comes from {variables} or {CONFIG_FILE}",
             ) from None
+        except SettingsError as error:
+            raise Invalid(
+                f"a variable cannot be read: {error}", hint="it has to be JSON; see docs/settings.md"
+            ) from None
+        except OSError as error:
+            raise Invalid(f"{CONFIG_FILE} cannot be read: {error.strerror}", hint="check its permissions") from None
         except ValueError as error:
             raise Invalid(f"{CONFIG_FILE} cannot be read: {error}", hint="it has to be TOML") from None
         settings.session_ages()
@@ -395,6 +403,15 @@ class Settings(BaseSettings):
     def workdirs_path(self) -> Path:
         """Return the folder for caches and workdirs."""
         return (self.workdirs or self.state / "workdirs").absolute()
+
+
+def variables_of(name: str) -> tuple[str, ...]:
+    """Return the variables of the environment that a setting of this name, known or not, would come from."""
+    field = Settings.model_fields.get(name)
+    alias = None if field is None else field.validation_alias
+    if isinstance(alias, AliasChoices):
+        return tuple(dict.fromkeys(str(each).upper() for each in alias.choices))
+    return (PREFIX + name.upper(),)
 
 
 def _read_agents(file: Path) -> dict[str, dict[str, Any]]:

@@ -250,7 +250,7 @@ def test_where_settings_come_from_is_told_and_what_they_are_is_not(
     (tmp_path / "everturn.toml").write_text('worker = "very-secret"\n')
     monkeypatch.setenv("EVERTURN_LOG_LEVEL", "error")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    environment = {"EVERTURN_LOG_LEVEL": "error", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    environment = {"EVERTURN_LOG_LEVEL": "error", "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "WORKER": "another's"}
     settings = Settings.load(store="memory://")
     checks = checks_of_settings(settings, frozenset({"store"}), environment, None, SystemClock(), Ids())
     load, store = (

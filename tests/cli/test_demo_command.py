@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from everturn.demo import DemoOptions, perform
+from everturn.demo.stage import machine_environment
 from everturn.errors import EverturnError
+from everturn.settings import Settings
 from everturn.testing import LoopbackS3
 from polling import children, wait_until
 
@@ -104,6 +106,16 @@ class Thief:
 
 @pytest.mark.cli
 @pytest.mark.slow
+def test_workers_reach_the_store_by_the_proxy_of_this_machine_and_the_model_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "store.example")
+    found = machine_environment(Settings.load(store="s3://bucket"), "http://127.0.0.1:1")
+    assert found["HTTPS_PROXY"] == "http://proxy.example:3128"
+    assert {"127.0.0.1", "store.example"} < set(found["NO_PROXY"].split(","))
+
+
 def test_the_demo_counts_what_is_missing_at_the_end(tmp_path: Path, temporary: Path) -> None:
     thief = Thief(tmp_path / "store", -1)
     report = perform(DemoOptions(store=(tmp_path / "store").as_uri()), thief.tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everturn.errors import Corrupt, Denied, EverturnError, Unavailable
+from everturn.errors import Corrupt, Denied, EverturnError, Invalid, Unavailable
 from everturn.journal.events import Ended, Event, Prompt, TextDelta
 from everturn.journal.file import JournalFile
 from everturn.journal.journal import Journal
 from everturn.journal.lines import line_of
+from everturn.journal.reading import RunRef
 from everturn.journal.shipping import Appender, Shipper
 from everturn.testing import Fault
 from journal.desk import QUICK_S, Desk, delta, shippers
@@ -319,6 +321,38 @@ def test_what_is_written_after_the_end_goes_into_no_other_file(desk: Desk, tmp_p
     with (tmp_path / "other").open("wb", buffering=0):
         journal.write(delta(1))
     assert (tmp_path / "other").read_bytes() == b""
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["Linux", "macOS"])
+def test_what_an_event_is_on_the_disk_by_is_there_on_every_system(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    synced: list[str] = []
+    for name in ("fdatasync", "fsync"):
+        monkeypatch.setattr(os, name, lambda _, name=name: synced.append(name))
+    if not there:
+        monkeypatch.delattr(os, "fdatasync")
+    file = JournalFile(desk.path)
+    file.sync()
+    file.close()
+    assert synced == ["fdatasync" if there else "fsync"]
+
+
+def test_a_journal_that_cannot_be_begun_leaves_no_descriptor_and_for_a_wrong_name_no_file(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Invalid):
+        Journal.open(desk.objects, RunRef("", "run-1"), desk.path, settings=desk.settings)
+    assert not desk.path.exists()
+
+    def refuse(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "dup", refuse)
+    before = len(list(Path("/dev/fd").iterdir()))
+    with pytest.raises(Denied, match="Too many open files"):
+        desk.open()
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_a_journal_leaves_no_thread_and_no_descriptor(desk: Desk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 import anyio
@@ -251,6 +252,14 @@ def code(answer: TestResponse) -> str:
 def listed(answer: TestResponse) -> list[str]:
     assert answer.status_code == 200, answer.data
     return [row.text or "" for row in ET.fromstring(answer.data).iter(f"{NAMESPACE}Key")]
+
+
+def test_names_that_mean_something_in_a_query_are_listed_as_they_are(browser: Browser) -> None:
+    for name in ("a+b", "a&c", "a=d", "é"):
+        quoted = quote(name, safe="")
+        assert browser.ask("PUT", f"/{quoted}/x", b"x", if_none_match="*").status_code == 200
+        assert listed(browser.ask("GET", f"/?list-type=2&prefix={quoted}/")) == [f"{name}/x"]
+        browser.ask("DELETE", f"/{quoted}/x")
 
 
 def test_what_is_allowed_is_done(browser: Browser) -> None:

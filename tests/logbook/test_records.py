@@ -81,6 +81,13 @@ def test_what_is_old_goes_and_what_is_not_done_stays(logbook: Logbook, clock: Ma
     assert [(sweep.number, sweep.state) for sweep in logbook.sweeps.page(9)] == [(2, "done")]
 
 
+def test_sweeps_go_with_age_also_where_none_was_ever_done(logbook: Logbook, clock: ManualClock) -> None:
+    logbook.sweeps.end(logbook.sweeps.begin("daily").result(), "failed", {}).result()
+    clock.advance(2 * DAY_S)
+    assert logbook.prune(DAY_S).result() == 1
+    assert logbook.sweeps.page(9) == []
+
+
 @pytest.mark.parametrize(("days", "answer"), [(7.5, "duplicate"), (8.5, "queued")])
 def test_ids_are_known_for_as_long_as_forges_send_again_whatever_is_set(
     logbook: Logbook, clock: ManualClock, days: float, answer: str

@@ -21,7 +21,7 @@ from everturn.registry import SqliteRegistry
 from everturn.runner.lease import Lease
 from everturn.telemetry import Metrics
 from polling import wait_until
-from runner.stage import WORK, Desk
+from runner.stage import WORK, Desk, finish
 
 TTL_S = 0.15  # heartbeats come in real time, but nothing ends before its clock is turned
 REAL_TTL_S = 1.2
@@ -103,6 +103,22 @@ def let_it_nearly_end(kept: Kept, clock: ManualClock) -> None:
 
 def away() -> None:
     raise Unavailable("the registry is away", hint="wait")
+
+
+def test_a_claim_that_no_thread_can_keep_is_given_up_at_once(
+    registry: Moody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everturn.runner.lease.start_thread", lambda *_: None)
+    with keeping(registry) as kept:
+        assert [type(error) for error in kept.lost] == [Unavailable]
+
+
+def test_a_run_whose_claim_no_thread_can_keep_starts_no_agent(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("everturn.runner.lease.start_thread", lambda *_: None)
+    with pytest.raises(Unavailable, match="no thread to keep the claim"):
+        finish(desk.run())
+    assert desk.agent.starts == []
+    assert desk.record().held_until is None
 
 
 @pytest.mark.slow

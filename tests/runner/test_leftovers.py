@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import pytest
 from claude_agent_sdk import SessionKey, SessionStoreEntry
 
 from everturn import Run, Runtime, TranscriptStore, Unavailable, WorkItem
+from everturn.runner.past import Past
 from runner.stage import Desk, finish
 
 pytestmark = pytest.mark.slow
@@ -166,3 +168,39 @@ def test_a_leftover_that_cannot_be_looked_after_keeps_no_run_from_its_work(desk:
     [left] = (desk.folder / "a" / "runs").glob("[!.]*")
     (left / "care").mkdir()
     assert machines.run("a").resumed
+
+
+@pytest.mark.parametrize("gone", ["store", "session_id", "task_id"])
+def test_a_leftover_whose_notes_do_not_say_all_keeps_no_run_from_its_work(desk: Desk, gone: str) -> None:
+    runtime = desk.runtime(upload_traces=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime._stores, "upload_trace", refuse)
+        finish(desk.run(runtime=runtime))
+    [left] = folders(desk)
+    notes = left / "run.json"
+    notes.write_text(json.dumps({**json.loads(notes.read_text()), gone: None}))
+    run = desk.run()
+    finish(run)
+    assert run.resumed
+    assert folders(desk) == [left]
+
+
+class CountedStore(TranscriptStore):
+    """A store that says when it is closed."""
+
+    closed: ClassVar[list[int]] = []
+
+    async def aclose(self) -> None:
+        self.closed.append(self.epoch)
+        await super().aclose()
+
+
+def test_a_run_that_ends_while_it_looks_after_what_is_left_closes_its_store(
+    desk: Desk, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines.run("a")
+    monkeypatch.setattr(CountedStore, "closed", [])
+    monkeypatch.setattr(Past, "look_after", refuse)
+    with pytest.raises(Unavailable):
+        finish(desk.run(runtime=machines.runtime("a", CountedStore)))
+    assert CountedStore.closed == [2]

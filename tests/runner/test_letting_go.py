@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from claude_agent_sdk import ClaudeSDKClient
+from claude_agent_sdk import ClaudeSDKClient, Message, ResultMessage
 
 from everturn import Run, Unavailable
 from everturn.host.folders import RunFolder
@@ -93,6 +93,48 @@ def test_a_program_that_ends_without_closing_its_run_does_not_make_it_hurry(desk
     run_id = anyio.run(main, backend=backend)
     gc.collect()  # so that it goes now
     assert [path.name for path in desk.store.rglob("*.jsonl.gz")] == [f"{run_id}.jsonl.gz"]
+    assert desk.record().held_until is None
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "one step later"])
+def test_a_program_that_returns_at_the_result_leaves_its_agent_to_go_by_itself(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, later: bool
+) -> None:
+    killed: list[float] = []
+    monkeypatch.setattr(RunFolder, "end_agent", lambda _, timeout_s: killed.append(timeout_s))
+
+    async def main() -> Run:
+        run = desk.run()
+        async for message in run:
+            if isinstance(message, ResultMessage):
+                break
+        if later:
+            await asyncio.sleep(0)
+        return run
+
+    run = asyncio.run(main())
+    gc.collect()  # what was left open, or never awaited, warns now
+    assert killed == []
+    assert (run.stopped, run.missing_entries) == ("cancelled", 0)
+    assert desk.record().held_until is None
+
+
+def test_an_event_loop_that_ends_in_the_moment_in_which_a_run_begins_comes_to_its_end(desk: Desk) -> None:
+    run = desk.run()
+
+    async def main() -> asyncio.Task[Message]:
+        return asyncio.create_task(anext(run))
+
+    assert asyncio.run(main()).cancelled()
+    assert run.session_id is None
+    assert desk.records() == []
+
+
+def test_a_run_lets_go_also_where_no_thread_is_to_be_had(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("everturn.runner.closing.start_thread", lambda *_: None)
+    run = desk.run()
+    assert kinds(finish(run)) == ANSWERED
+    assert run.missing_entries == 0
     assert desk.record().held_until is None
 
 

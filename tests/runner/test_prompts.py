@@ -212,6 +212,15 @@ def test_a_file_that_cannot_be_said_is_refused_at_once(desk: Desk, tmp_path: Pat
     assert not desk.registry_file.exists()
 
 
+@pytest.mark.parametrize("name", ["prompt", "resume_prompt"])
+def test_what_is_no_prompt_is_refused_at_once(desk: Desk, name: str) -> None:
+    with pytest.raises(Invalid, match="prompt is int"):
+        desk.run(**{name: 7})
+    with pytest.raises(Invalid, match="prompt is NoneType"):
+        desk.run(prompt=None)
+    assert not desk.registry_file.exists()
+
+
 def test_a_run_that_is_stopped_does_not_wait_for_a_function(desk: Desk) -> None:
     asked, go = threading.Event(), threading.Event()
 

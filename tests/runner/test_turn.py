@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Self
@@ -91,17 +92,18 @@ class Deaf(Puppet):
 class Held:
     """A turn that was held, and what came of it."""
 
-    def __init__(self, agent: Puppet, *, stop_after: int | None = None) -> None:
+    def __init__(self, agent: Puppet, *, stop_after: int | None = None, grace_s: float = 5.0) -> None:
         self.taken: list[Message] = []
         self.posted: list[Message] = []
         self.agent = agent
         self._stop_after = stop_after
+        self._grace_s = grace_s
+        self.stop = Stop(SystemClock(), grace_s)
 
     def hold(self, backend: str = "asyncio") -> None:
-        anyio.run(self._main, backend=backend)
+        anyio.run(self.run, backend=backend)
 
-    async def _main(self) -> None:
-        self.stop = Stop(SystemClock(), 5.0)
+    async def run(self) -> None:
 
         async def take(message: Message) -> None:
             self.taken.append(message)
@@ -117,7 +119,7 @@ class Held:
             agent,
             self.stop,
             Interruption(self.stop),
-            grace_s=5.0,
+            grace_s=self._grace_s,
             hasten=lambda: self.agent.log.append("hastened"),
             end_agent=lambda: self.agent.log.append("killed"),
             take=take,
@@ -226,3 +228,28 @@ def test_what_goes_wrong_in_letting_go_is_raised_as_it_is_and_hides_nothing() ->
         Held(Clinging(HELLO, result())).hold()
     with pytest.raises(ProcessError, match="out of memory"):
         Held(Clinging(HELLO, ProcessError("out of memory"))).hold()
+
+
+class Slow(Puppet):
+    """An agent that goes only when it is killed. Letting go of it may begin again."""
+
+    async def __aexit__(self, *_: object) -> None:
+        self.log.append("let go of")
+        while "killed" not in self.log:  # noqa: ASYNC110  # it is a list
+            await anyio.sleep(0.01)
+        await super().__aexit__()
+
+
+def test_an_agent_that_does_not_go_is_killed_also_while_the_event_loop_ends() -> None:
+    held = Held(Slow(HELLO, result()), grace_s=0.2)
+
+    async def main() -> None:
+        turn = asyncio.ensure_future(held.run())
+        tasks.add(turn)
+        while "let go of" not in held.agent.log:  # noqa: ASYNC110  # it is a list
+            await asyncio.sleep(0.01)
+
+    tasks: set[asyncio.Future[None]] = set()
+    asyncio.run(main())
+    assert held.stop.reason == "cancelled"
+    assert held.agent.log == ["started", "Go.", "let go of", "let go of", "hastened", "killed", "gone"]

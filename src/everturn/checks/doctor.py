@@ -11,7 +11,7 @@ from everturn.checks import folders, machine, programs, store
 from everturn.checks.findings import Check, Finding, passed
 from everturn.checks.registry import registry
 from everturn.clock import Clock, Ids
-from everturn.settings import CONFIG_FILE, PREFIX, Settings
+from everturn.settings import CONFIG_FILE, Settings, variables_of
 
 
 def checks_of_machine(
@@ -75,7 +75,7 @@ def _sources(settings: Settings, given: frozenset[str], environment: Mapping[str
     """Tell where settings come from. Their values are not shown: they may be secret."""
     groups: dict[str, list[str]] = {}
     for name in sorted(settings.model_fields_set):
-        in_environment = environment.get(PREFIX + name.upper()) or environment.get(name.upper())
+        in_environment = any(environment.get(variable) for variable in variables_of(name))
         source = "options" if name in given else "the environment" if in_environment else CONFIG_FILE
         groups.setdefault(source, []).append(name)
     told = "; ".join(f"{', '.join(names)} from {source}" for source, names in groups.items())

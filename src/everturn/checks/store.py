@@ -64,6 +64,7 @@ AREAS = (
     Area("homes", "notes of where sessions live", _ALL, _NEEDED),
     Area("summaries", "summaries", _ALL),
     Area("catalogs", "catalogs of summaries", _ALL),
+    Area("journal", "journals of runs", _ALL),
     Area("traces", "traces of runs", ("write",)),
     Area("holds", "legal holds", ("read", "list"), ("read", "list")),
 )

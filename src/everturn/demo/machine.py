@@ -33,6 +33,7 @@ class Machine:
     ) -> None:
         self._tell = tell
         self._events: list[Event] = []
+        self._ended = False
         self._changed = threading.Condition()
         for name in ("home", "tmp", "desk"):
             (folder / name).mkdir(parents=True)
@@ -87,7 +88,7 @@ class Machine:
             Unavailable: It ended first, or took too long.
         """
         with self._changed:
-            done = self._changed.wait_for(lambda: wanted(self._events) or not self._reader.is_alive(), timeout_s)
+            done = self._changed.wait_for(lambda: wanted(self._events) or self._ended, timeout_s)
             if not done or not wanted(self._events):
                 raise Unavailable(
                     f"the demo's worker did not get on: {self._last_words()}", hint="run the demo again"
@@ -103,14 +104,17 @@ class Machine:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            event = json.loads(line)
+        try:
+            for line in self._process.stdout:
+                event = json.loads(line)
+                with self._changed:
+                    self._events.append(event)
+                    self._changed.notify_all()
+                self._tell(event)
+        finally:
             with self._changed:
-                self._events.append(event)
+                self._ended = True
                 self._changed.notify_all()
-            self._tell(event)
-        with self._changed:
-            self._changed.notify_all()
 
     def _last_words(self) -> str:
         errors = [event["message"] for event in self._events if event["event"] == "error"]

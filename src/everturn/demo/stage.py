@@ -28,7 +28,8 @@ from everturn.testing import ScriptedModel, cli_environment, compare, make_repos
 
 TURN_TIMEOUT_S = 60.0
 LIVE_TIMEOUT_S = 600.0
-LIVE_VARIABLES = ("ANTHROPIC_", "CLAUDE_CODE_", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT")
+STORE_VARIABLES = ("AWS_", "HTTPS_PROXY", "HTTP_PROXY", "SSL_CERT")
+LIVE_VARIABLES = ("ANTHROPIC_", "CLAUDE_CODE_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,11 @@ def machine_environment(settings: Settings, model_url: str | None) -> dict[str, 
         Invalid: There is no key for the real model.
     """
     inherited = inherited_environment()
-    passed = ("AWS_",) if model_url else ("AWS_", *LIVE_VARIABLES)
+    passed = STORE_VARIABLES if model_url else STORE_VARIABLES + LIVE_VARIABLES
     environment = {name: value for name, value in inherited.items() if name.startswith(passed)}
     environment |= cli_environment(model_url or "", "", path=inherited.get("PATH"))
+    if "NO_PROXY" in inherited:
+        environment["NO_PROXY"] += f",{inherited['NO_PROXY']}"
     if model_url is None:
         if not inherited.get("ANTHROPIC_API_KEY"):
             raise Invalid(

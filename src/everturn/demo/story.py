@@ -21,7 +21,7 @@ FILES = {
     "check.py": "from shapes import PI, area\n\nprint('area(3) is', area(3), 'and should be', PI * 9)\n",
 }
 _MEND = (
-    "sed -i 's/return 2 \\* PI \\* radius/return PI * radius * radius/' shapes.py"
+    "sed -i.old 's/return 2 \\* PI \\* radius/return PI * radius * radius/' shapes.py && rm shapes.py.old"
     " && python3 check.py && git commit -qam 'area: circles are round (#7)' && git log --oneline"
 )
 

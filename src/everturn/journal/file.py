@@ -59,7 +59,7 @@ class JournalFile:
             Unavailable: The disk does not say so.
         """
         try:
-            os.fdatasync(self._file)
+            getattr(os, "fdatasync", os.fsync)(self._file)  # macOS has none
         except OSError as error:
             raise self._failed(error) from None
 

@@ -86,13 +86,17 @@ class Journal:
             metrics: What is counted.
 
         Raises:
-            Denied: The file cannot be made.
+            Denied: The file cannot be made, or the process has too many files open.
             Invalid: The scope or the run id is not a usable name.
         """
         clock, metrics = clock or SystemClock(), metrics or default_metrics()
-        file = JournalFile(path)
         appender = Appender(objects, ref.folder, settings=settings, clock=clock, ids=ids or Ids(), metrics=metrics)
-        shipper = Shipper(file, appender.append, ship_s=settings.journal_ship_s, metrics=metrics)
+        file = JournalFile(path)
+        try:
+            shipper = Shipper(file, appender.append, ship_s=settings.journal_ship_s, metrics=metrics)
+        except BaseException:
+            file.close()
+            raise
         shipper.start()
         return cls(
             ref,

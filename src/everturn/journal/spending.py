@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+_LIMITS = {"contextWindow", "maxOutputTokens"}  # of a model, told beside what it has used
+
 
 def spent(
     cost_usd: float | None, models: dict[str, Any], before_usd: float | None, before: dict[str, Any]
@@ -38,7 +40,7 @@ def _goes_on(
         for said, now in counted
         if type(said) is dict and type(now) is dict
         for what, number in said.items()
-        if _is_number(number) and _is_number(now.get(what, 0))
+        if _is_count(what, number) and _is_count(what, now.get(what, 0))
     )
 
 
@@ -46,14 +48,17 @@ def _less(said: Any, before: Any) -> Any:
     if type(said) is not dict or type(before) is not dict:
         return said
     return {
-        name: value - before[name] if _is_number(value) and _is_number(before.get(name)) else value
+        name: value - before[name] if _is_count(name, value) and _is_count(name, before.get(name)) else value
         for name, value in said.items()
     }
 
 
 def _is_more(said: Any, before: Any) -> bool:
-    return any(_less(said, before).get(what) for what in before) if type(said) is type(before) is dict else True
+    if type(said) is not dict or type(before) is not dict:
+        return True
+    more = _less(said, before)
+    return any(more[what] for what in before if _is_count(what, more.get(what)))
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+def _is_count(name: str, value: Any) -> bool:
+    return type(value) in (int, float) and name not in _LIMITS

@@ -18,7 +18,7 @@ DELETE FROM deliveries WHERE number IN (SELECT number FROM deliveries WHERE done
 """
 _OLD_ACTS = "DELETE FROM acts WHERE number IN (SELECT number FROM acts WHERE at < ? ORDER BY number LIMIT ?)"
 _OLD_SWEEPS = """
-DELETE FROM sweeps WHERE number IN (SELECT number FROM sweeps WHERE begun_at < ? AND number NOT IN
+DELETE FROM sweeps WHERE number IN (SELECT number FROM sweeps WHERE begun_at < ? AND number IS NOT
     (SELECT max(number) FROM sweeps WHERE state = 'done') ORDER BY number LIMIT ?)
 """
 _OLD_SAMPLES = "DELETE FROM samples WHERE at < ?"

@@ -7,7 +7,8 @@ folder on this machine, for the next start here.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -230,9 +231,12 @@ class Closing:
         failed: list[EverturnError] = []
         over = anyio.Event()
         tell = partial(Loop().call, over.set)
-        if start_thread(partial(_carry_out, what, failed, tell), f"everturn-{name}") is None:
-            _carry_out(what, failed, over.set)
+        thread = start_thread(partial(_carry_out, what, failed, tell), f"everturn-{name}")
         with self._interruption.unless_hurried(self._left_s, LEAST_S) as scope:
+            if thread is None:  # there is none to be had, so what needs none is done here
+                with _noting(failed):
+                    await what()
+                over.set()
             await self._until(over, scope)
         if not over.is_set():
             self._log.warning("closing_cut_short", step=name)
@@ -281,13 +285,21 @@ def _fenced(store: TranscriptStore) -> Fenced | None:
 
 def _carry_out(what: Callable[[], Awaitable[None]], failed: list[EverturnError], tell: Callable[[], object]) -> None:
     try:
-        anyio.run(what)
+        with _noting(failed):
+            anyio.run(what)
+    finally:
+        tell()
+
+
+@contextmanager
+def _noting(failed: list[EverturnError]) -> Iterator[None]:
+    """Note an error instead of raising it: whatever it is, the next step has to be taken."""
+    try:
+        yield
     except EverturnError as error:
         failed.append(error)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the next step has to be taken
+    except Exception as error:  # noqa: BLE001  # see above
         failed.append(
             # Not its message: in one that is not ours there may be anything, transcript text as well.
             Unavailable(f"{type(error).__name__} was raised", hint="this should not happen; please report it")
         )
-    finally:
-        tell()

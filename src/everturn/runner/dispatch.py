@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -133,15 +133,15 @@ class Dispatcher:
         if not lease.claim.is_new:
             store = await self._fenced(lease.claim, progress)
             if store is not None:
-                if await salvage(store) and not progress.resumed:
-                    progress.resumed = await store.is_begun(lease.claim.session_id)
+                async with _closed_if_it_fails(store):
+                    if await salvage(store) and not progress.resumed:
+                        progress.resumed = await store.is_begun(lease.claim.session_id)
                 if progress.resumed:
                     return store
+                await store.aclose()
             before = lease.claim.previous
             confirmed = before is not None and before.cwd is not None  # an agent has held it once
             await self.begin_anew(lease, progress, "nothing of it is stored", failed=confirmed)
-            if store is not None:
-                await store.aclose()
         store = await self._fenced(lease.claim, progress)
         assert store is not None
         return store
@@ -168,16 +168,12 @@ class Dispatcher:
         progress.session_id, progress.epoch = claim.session_id, claim.epoch
         name_session(claim.session_id, claim.epoch)
         store = self._stores.claimed(claim.work.key, claim.epoch)
-        try:
+        async with _closed_if_it_fails(store):
             if not claim.is_new and not await store.is_known(claim.session_id):
                 await store.aclose()
                 return None
             project = project_key_for_directory(progress.cwd)
             progress.resumed = await store.take_over(project, claim.session_id, is_new=claim.is_new)
-        except BaseException:
-            with suppress(EverturnError):
-                await store.aclose()
-            raise
         progress.warn(*store.size_warnings)
         return store
 
@@ -199,6 +195,16 @@ def _outcome(claim: Claim) -> str:
     if claim.is_new:
         return "new"
     return "taken_over" if claim.took_over else "resumed"
+
+
+@asynccontextmanager
+async def _closed_if_it_fails(store: TranscriptStore) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(EverturnError):
+            await store.aclose()
+        raise
 
 
 async def in_thread(work: Callable[[], Result]) -> Result:

@@ -75,8 +75,10 @@ class Mailbox:
         error, self._error = self._error, None
         raise error or StopAsyncIteration
 
-    def end(self, error: BaseException | None) -> None:
-        """Say that there are no more."""
+    def end(self, error: BaseException | None = None) -> None:
+        """Say that there are no more. Only the first call does anything."""
+        if self.ended.is_set():
+            return
         self._error = error
         self.ended.set()
         self._notify()
@@ -171,7 +173,7 @@ class Run:
             raise StopAsyncIteration
         if self._mailbox is None:
             self._mailbox = Mailbox()
-            spawn(self._drive(self._mailbox))
+            spawn(self._drive(self._mailbox), self._mailbox.end)
         try:
             return await self._mailbox.get()
         except (anyio.get_cancelled_exc_class(), KeyboardInterrupt):

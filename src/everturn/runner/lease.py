@@ -31,7 +31,7 @@ class Lease:
         claim: The claim.
         asked_at: `clock.elapsed()` before it was asked for.
         clock: Tells how long it lasts.
-        lost: Called once, from any thread, when it is lost or is about to run out.
+        lost: Called once, from any thread, when it is lost, is about to run out, or cannot be kept at all.
         renewed: Called with the new end, in `clock.elapsed()` seconds, at each renewal.
         metrics: Where failures are counted.
     """
@@ -60,6 +60,13 @@ class Lease:
         self._log = get_logger()
         threads = (start_thread(self._beat, "everturn-heartbeat"), start_thread(self._watch, "everturn-lease"))
         self._threads = [thread for thread in threads if thread is not None]
+        if len(self._threads) < len(threads):
+            self._give_up(
+                Unavailable(
+                    f"there is no thread to keep the claim on {claim.work.key} with",
+                    hint="let this user have more processes and threads (ulimit -u), or run fewer at once",
+                )
+            )
 
     @property
     def margin_s(self) -> float:

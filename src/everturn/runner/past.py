@@ -88,7 +88,7 @@ class Past:
         keep = True
         try:
             await in_thread(partial(folder.end_agent, timeout_s=END_AGENTS_S))
-            is_ours = folder.facts.get("store", "").rstrip("/") == self._label
+            is_ours = _store_of(folder) == self._label
             needed = folder.transcript.exists() or not is_ours
             if is_ours and folder.transcript.exists() and folder.facts["session_id"] == self._progress.session_id:
                 healing = await self._salvage(folder, store)
@@ -160,3 +160,10 @@ class Past:
 
     def _is_old(self, folder: RunFolder) -> bool:
         return self._parts.clock.now() - folder.path.stat().st_mtime > KEPT_S
+
+
+def _store_of(folder: RunFolder) -> str | None:
+    """Return the URL of the store that a folder's run used; `None` if its notes do not say all that is needed."""
+    facts = folder.facts
+    url, *names = (facts.get(name) for name in ("store", "task_id", "session_id"))
+    return url.rstrip("/") if isinstance(url, str) and all(isinstance(name, str) for name in names) else None

@@ -42,12 +42,12 @@ class Request:
         """Refuse what cannot be run, before anything is touched.
 
         Raises:
-            Invalid: A prompt is empty or cannot be read, an option is not the caller's to set, or the directory does
-                not exist.
+            Invalid: A prompt is empty, cannot be read or is none, an option is not the caller's to set, or the
+                directory does not exist.
         """
-        for name, prompt in (("prompt", self.prompt), ("resume prompt", self.resume_prompt)):
-            if isinstance(prompt, str | Path):
-                _checked(name, prompt if isinstance(prompt, str) else _read(name, prompt))
+        _check("prompt", self.prompt)
+        if self.resume_prompt is not None:
+            _check("resume prompt", self.resume_prompt)
         refuse_options(self.options)
         Target.parse(self.branch)
         if self.branch is not None and not self.work.repo:
@@ -84,6 +84,13 @@ class Request:
             lambda: (prompt(record),)
         )  # wrapped: trio takes no awaitable out of a thread
         return _checked(name, await said if inspect.isawaitable(said) else said)
+
+
+def _check(name: str, prompt: object) -> None:
+    if isinstance(prompt, str | Path):
+        _checked(name, prompt if isinstance(prompt, str) else _read(name, prompt))
+    elif not callable(prompt):
+        raise Invalid(f"the {name} is {type(prompt).__name__}", hint="give a text, a path, or a function")
 
 
 def _checked(name: str, text: object) -> str:

@@ -35,17 +35,24 @@ class Loop:
             self._call(what)
 
 
-def spawn(work: Coroutine[Any, Any, None]) -> None:
+def spawn(work: Coroutine[Any, Any, None], ended: Callable[[], object] = lambda: None) -> None:
     """Begin a task that belongs to nobody. The work must not raise.
 
     When the event loop ends, the task is cancelled and waited for.
+
+    Args:
+        work: What it does. If the event loop ends in the very moment, none of it, not even to clean up.
+        ended: Called in the event loop when the task has ended, in that case as well.
     """
     if sniffio.current_async_library() == "trio":
         import trio  # noqa: PLC0415  # not installed unless it is in use
 
         async def run() -> None:
-            with suppress(trio.Cancelled):
-                await work
+            try:
+                with suppress(trio.Cancelled):
+                    await work
+            finally:
+                ended()
 
         trio.lowlevel.spawn_system_task(run, context=contextvars.copy_context())
         return
@@ -54,6 +61,7 @@ def spawn(work: Coroutine[Any, Any, None]) -> None:
     task = asyncio.get_running_loop().create_task(work)
     _running.add(task)
     task.add_done_callback(_running.discard)
+    task.add_done_callback(lambda _: ended())
 
 
 def _caller_and_clock() -> tuple[Callable[[Callable[[], object]], object], Callable[[], float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 
 import anyio
@@ -13,7 +13,7 @@ from everturn.agent import Agent, says_not_found
 from everturn.errors import EverturnError
 from everturn.runner.dispatch import in_thread
 from everturn.runner.interruption import Interruption
-from everturn.runner.stopping import Stop
+from everturn.runner.stopping import CANCELLED, Stop
 
 LAST_WORDS_S = 5.0  # to hear why an agent does not listen
 INTERRUPT_S = 5.0  # for the agent to end its turn
@@ -107,21 +107,35 @@ class Turn:
                     await self.post(message)
 
     async def _let_go(self) -> Exception | None:
-        """Let go of the agent, and return what went wrong: a group of tasks would wrap it."""
-        failed: list[Exception] = []
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._end_agent_in_time, failed)
-            try:
-                await self.agent.__aexit__()
-            except Exception as error:  # noqa: BLE001  # it is raised where it does not hide another one
-                failed.append(error)
-            group.cancel_scope.cancel()
-        return failed[0] if failed else None
+        """Let go of the agent, and return what went wrong: a group of tasks would wrap it.
 
-    async def _end_agent_in_time(self, failed: list[Exception]) -> None:
+        An event loop that comes to its end, as that of `asyncio.run`, cancels each of its tasks once, shielded or
+        not. It waits for us, so that is no reason to leave the agent as it is: letting go begins again, which the
+        SDK allows at any point.
+        """
+        failed: list[Exception] = []
+        begun = anyio.current_time()
+        while True:
+            try:
+                await self._leave(begun, failed)
+                return failed[0] if failed else None
+            except anyio.get_cancelled_exc_class():
+                self.stop.request(CANCELLED, again=False)
+
+    async def _leave(self, begun: float, failed: list[Exception]) -> None:
+        # Closed, as Python warns of a coroutine whose task was cancelled before its first step.
+        with closing(self._end_agent_in_time(begun, failed)) as watch:
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: watch)
+                try:
+                    await self.agent.__aexit__()
+                except Exception as error:  # noqa: BLE001  # it is raised where it does not hide another one
+                    failed.append(error)
+                group.cancel_scope.cancel()
+
+    async def _end_agent_in_time(self, begun: float, failed: list[Exception]) -> None:
         """End the agent by force if it takes too long to go by itself."""
         patience_s = (1 - KILL_SHARE) * self.grace_s
-        begun = anyio.current_time()
         while not self.stop.hurry:
             left_s = min(self.stop.left_s - KILL_SHARE * self.grace_s, begun + patience_s - anyio.current_time())
             if left_s <= 0:

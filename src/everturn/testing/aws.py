@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
-from urllib.request import urlopen
+from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 from everturn.testing.certificates import Certificates
 from everturn.testing.s3 import REGION, LoopbackS3
@@ -134,7 +134,9 @@ class LoopbackAws:
         """Connect, and be served once the server is up; nobody listens any more if it has died."""
         context = ssl.create_default_context(cafile=self.authority) if self.authority else None
         try:
-            with urlopen(f"{self.root.url}/_ministack/health", timeout=START_S, context=context):  # noqa: S310
+            # Without a proxy that the environment may name: it would not find our loopback.
+            opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))
+            with opener.open(f"{self.root.url}/_ministack/health", timeout=START_S):
                 return
         except OSError as error:
             how = "did not start" if process.poll() is None else f"ended with status {process.returncode}"

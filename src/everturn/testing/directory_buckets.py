@@ -29,7 +29,7 @@ from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from threading import Lock
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
@@ -191,11 +191,9 @@ class DirectoryBuckets:
     def _everything(self, environ: dict[str, Any], bucket: str, prefix: str) -> tuple[_Reply | None, dict[str, Any]]:
         """Return all objects below a prefix as the server inside lists them, or its refusal."""
         found: dict[str, Any] = {}
-        token = ""
+        query = {"list-type": "2", "encoding-type": "none", "prefix": prefix}
         while True:
-            more = f"&continuation-token={token}" if token else ""
-            query = f"list-type=2&encoding-type=none&prefix={prefix.replace('%', '%25')}{more}"
-            reply = self._inside({**environ, "QUERY_STRING": query}, bucket)
+            reply = self._inside({**environ, "QUERY_STRING": urlencode(query)}, bucket)
             if not reply.status.startswith("200"):
                 return reply, {}
             tree = ET.fromstring(reply.body)  # noqa: S314  # from the server inside
@@ -204,6 +202,7 @@ class DirectoryBuckets:
             token = tree.findtext(f"{_NAMESPACE}NextContinuationToken", "")
             if not token:
                 return None, found
+            query["continuation-token"] = token
 
     def _inside(self, environ: dict[str, Any], bucket: str) -> _Reply:
         """Let the server inside answer, with ETags that are no MD5."""

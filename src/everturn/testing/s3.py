@@ -24,6 +24,7 @@ from everturn.settings import inherited_environment
 
 REGION = "us-east-1"
 
+_NOT_STARTED = 127  # as a shell says it
 _numbers = count(1)  # moto keeps its buckets by process, not by server
 
 
@@ -116,4 +117,8 @@ def main(arguments: list[str]) -> int:
     with LoopbackS3.start() as server:
         for bucket in {urlsplit(word).netloc for word in command if word.startswith("s3://")}:
             server.create_bucket(bucket)
-        return subprocess.call(command, env={**inherited_environment(), **server.environment})
+        try:
+            return subprocess.call(command, env={**inherited_environment(), **server.environment})
+        except OSError as error:
+            print(f"error: {command[0]} cannot be started: {error.strerror}", file=sys.stderr)  # noqa: T201
+            return _NOT_STARTED
