@@ -20,6 +20,7 @@ from threading import Thread
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from everturn.errors import Invalid
 from everturn.settings import inherited_environment
 
 REGION = "us-east-1"
@@ -56,9 +57,16 @@ class LoopbackS3:
 
         Args:
             wrap: A WSGI middleware around the server, to make it misbehave.
+
+        Raises:
+            Invalid: moto's server is not installed.
         """
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415
-        from werkzeug.serving import make_server  # noqa: PLC0415
+        try:
+            from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415
+            from werkzeug.serving import make_server  # noqa: PLC0415
+        except ImportError as error:
+            hint = "pip install 'moto[s3]' flask flask-cors boto3"
+            raise Invalid(f"an S3 server on loopback needs {error.name}", hint=hint) from None
 
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         app: Any = DomainDispatcherApplication(create_backend_app)
@@ -114,6 +122,14 @@ def main(arguments: list[str]) -> int:
     if not command:
         print("usage: python -m everturn.testing -- COMMAND [ARGUMENT ...]", file=sys.stderr)  # noqa: T201
         return 2
+    try:
+        return _run(command)
+    except Invalid as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def _run(command: list[str]) -> int:
     with LoopbackS3.start() as server:
         for bucket in {urlsplit(word).netloc for word in command if word.startswith("s3://")}:
             server.create_bucket(bucket)
