@@ -191,9 +191,10 @@ def test_a_fork_does_not_keep_the_lock(folders: RunFolders) -> None:
 
 def test_children_do_not_inherit_the_lock(folders: RunFolders) -> None:
     folder = folders.open("r1")
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, close_fds=False):
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, close_fds=False) as child:
         folder.forget()
         wait_until(lambda: folders.is_dead("r1"), "the run is dead")
+        assert child.poll() is None
 
 
 def test_notes_add_up(folders: RunFolders) -> None:
