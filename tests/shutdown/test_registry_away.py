@@ -58,12 +58,6 @@ class DynamoBehindProxy:
         self.bring_back = proxy.mend
 
 
-@pytest.fixture(scope="module")
-def dynamo() -> Iterator[Dynamo]:
-    with Dynamo.start() as server:
-        yield server
-
-
 @pytest.fixture(params=["sqlite", "dynamodb"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
