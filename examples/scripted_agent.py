@@ -14,10 +14,11 @@ from everturn.testing import Reply, ScriptedModel, Text, ToolUse, cli_environmen
 
 async def my_agent() -> str:
     options = ClaudeAgentOptions(permission_mode="bypassPermissions", setting_sources=[])
+    answer = ""
     async for message in query(prompt="How many legs has a spider?", options=options):
         if isinstance(message, ResultMessage):
-            return message.result or ""
-    return ""
+            answer = message.result or ""  # read on: whoever leaves here leaves the agent command running
+    return answer
 
 
 def test_my_agent_uses_its_tool() -> None:

@@ -26,7 +26,10 @@ _ABOUT = """From the OpenAPI document of `everturn serve`, which it serves as `/
 def document() -> dict[str, Any]:
     """Return the OpenAPI document of a service that has everything."""
     with tempfile.TemporaryDirectory() as folder:
-        parts = Parts.open(Settings.load(state=Path(folder), serve_port=0))
+        state = Path(folder)
+        # Its own, whatever the environment says: a store in use is none of a reference's business.
+        own = {"store": (state / "store").as_uri(), "registry": f"sqlite://{state}/registry.db"}
+        parts = Parts.open(Settings.load(state=state, serve_port=0, **own))
         try:
             open_transcripts(parts.settings, "reference")
             desk = Desk(parts)

@@ -61,6 +61,7 @@ class Checked:
 
 def check(site: Path) -> Checked:
     """Check all pages of a site."""
+    site = site.resolve()
     pages = {file: _seen(file) for file in sorted(site.rglob("*.html"))}
     problems: list[str] = []
     links = elsewhere = 0
@@ -93,6 +94,8 @@ def _wrong(site: Path, file: Path, target: str, pages: dict[Path, _Seen]) -> lis
     path = unquote(parts.path)
     there = file if not path else (site / path.lstrip("/") if path.startswith("/") else file.parent / path).resolve()
     there = there / "index.html" if there.is_dir() else there
+    if not there.is_relative_to(site):  # it may well be there on this machine, and nowhere else
+        return [f"{target} leads out of the site"]
     if not there.exists():
         return [f"{target} leads nowhere"]
     if parts.fragment and there in pages and unquote(parts.fragment) not in pages[there].anchors:
@@ -102,7 +105,7 @@ def _wrong(site: Path, file: Path, target: str, pages: dict[Path, _Seen]) -> lis
 
 def main(arguments: list[str]) -> int:
     """Check a site, and say what is wrong with it."""
-    checked = check(Path(*arguments).resolve())
+    checked = check(Path(*arguments))
     for problem in checked.problems:
         print(problem, file=sys.stderr)
     followed = f"{checked.links} links within, {checked.elsewhere} to elsewhere"

@@ -33,10 +33,10 @@ def main(arguments: Sequence[str]) -> int:
         app = App(context=context, outdir=str(given.out), analytics_reporting=False)
     try:
         EverturnStack(app, Options.from_context(context))
-    except Wrong as error:
+        app.synth()
+    except (Wrong, RuntimeError) as error:  # the CDK has rules of its own, for names above all
         print(error, file=sys.stderr)
         return 2
-    app.synth()
     return 0
 
 

@@ -47,9 +47,11 @@ def ask(stack: str, region: str | None = None) -> dict[str, str]:
     Raises:
         LookupError: CloudFormation does not know it, or cannot be asked.
     """
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        raise LookupError("boto3 is not installed here; run it with that of .venv-infra, or with --outputs") from None
     try:
         client = boto3.client("cloudformation", region_name=region)
         return read(client.describe_stacks(StackName=stack), stack)
@@ -57,16 +59,18 @@ def ask(stack: str, region: str | None = None) -> dict[str, str]:
         raise LookupError(str(error)) from error
 
 
-def read(document: Mapping[str, Any], stack: str) -> dict[str, str]:
+def read(document: Any, stack: str) -> dict[str, str]:
     """Return the outputs of a stack, from either form that tools write them in.
 
     Raises:
         LookupError: The document does not have the stack.
     """
-    if "Stacks" not in document:
+    if not isinstance(document, Mapping):
+        raise LookupError("there is no object in it")  # noqa: TRY004  # it is a file of somebody else
+    if "Stacks" not in document and stack in document:
         outputs: dict[str, str] = document[stack]
         return outputs
-    for each in document["Stacks"]:
+    for each in document.get("Stacks", []):
         if stack in (each["StackName"], each.get("StackId")):
             return {output["OutputKey"]: output["OutputValue"] for output in each.get("Outputs", [])}
     raise LookupError("it is not there")

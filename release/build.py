@@ -18,7 +18,15 @@ from release import DIST, ROOT
 
 # What lies in folders of their own, and has to be installed with the code.
 DATA = {"py.typed", ".html", ".css", ".js", ".svg"}
-JUNK = ("__pycache__", ".pyc", "/.venv", "/.tools", "/.git/", "/.env/", "/dist/", "/build/", "_cache/")
+JUNK = ("__pycache__", "/cdk.out/", ".pyc", "/.venv", "/.tools", "/.git/", "/.env/", "/dist/", "/build/", "_cache/")
+# The stack agrees with the code of its own release, so it is part of it (docs/aws.md).
+STACK = {
+    "infra/app.py",
+    "infra/cdk.json",
+    "infra/requirements.txt",
+    "infra/settings.py",
+    "infra/everturn_infra/stack.py",
+}
 PAGES = {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "constraints.txt", "PKG-INFO"}
 
 
@@ -93,7 +101,7 @@ def faults_of_sdist(sdist: Path) -> list[str]:
     """Return what is missing in an sdist, and what should not be in it."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = PAGES | {f"src/{name}" for name in source_files()}
+    wanted = PAGES | STACK | {f"src/{name}" for name in source_files()}
     faults = [f"{sdist.name} lacks {name}" for name in sorted(wanted - names)]
     return faults + [f"{sdist.name} has {name}" for name in sorted(names) if any(junk in f"/{name}" for junk in JUNK)]
 

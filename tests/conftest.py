@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,12 @@ hypothesis.settings.load_profile("everturn")
 
 # A test sees only what it sets itself: nobody's credentials, settings or agent configuration.
 KEPT_VARIABLES = {"PATH", "TMPDIR", "LANG", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"}
+
+
+def pytest_collection_finish() -> None:
+    """Leave what thousands of collected tests are made of out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

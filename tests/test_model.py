@@ -69,6 +69,8 @@ def test_work_items_are_values() -> None:
         ({"agent": "fixer", "repo": "sh\0op", "issue": 1}, "cannot be printed"),
         ({"agent": "fixer", "repo": "https://me:secret@example.org/shop", "issue": 1}, "has a password"),
         ({"agent": "fixer", "repo": "https://[x", "issue": 1}, "URL is wrong"),
+        ({"agent": "fixer", "repo": " /", "issue": 1}, "has no name"),
+        ({"agent": "fixer", "repo": " .git", "issue": 1}, "has no name"),
         ({"task_id": "t", "repo": "https://me:secret@example.org/shop"}, "has a password"),
         ({"task_id": "t", "issue": 1}, "both a task and an issue"),
     ],

@@ -189,6 +189,18 @@ def test_aws_variables_are_read_under_their_usual_names(
     assert getattr(Settings.load(**{field: "http://from-the-keyword"}), field) == "http://from-the-keyword"
 
 
+def test_keys_in_the_environment_go_before_a_profile_in_the_file(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text('aws_profile = "wide"\nworker = "from-the-file"\n')
+    assert Settings.load().aws_profile == "wide"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-one-task")
+    assert (Settings.load().aws_profile, Settings.load().worker) == (None, "from-the-file")
+    assert Settings.load(aws_profile="asked-for").aws_profile == "asked-for"
+    monkeypatch.setenv("AWS_PROFILE", "said-beside-them")
+    assert Settings.load().aws_profile == "said-beside-them"
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(pydantic.ValidationError):
         Settings.load().worker = "other"  # type: ignore[misc]

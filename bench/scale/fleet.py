@@ -142,51 +142,37 @@ class Fleet:
 
     def limits(self) -> list[Limit]:
         """Return all limits, in the order in which a fleet with the defaults meets them."""
-        units = f"{TABLE_UNITS:,} units/s"
+        writes, reads = ("PUT", "DELETE"), ("GET", "LIST")
         found = [
-            self._limit(
-                "S3 Standard: writes to a prefix that S3 has not split",
-                f"{PREFIX_WRITES:,}/s",
-                lambda agent: PREFIX_WRITES / _a_second(agent.requests("PUT", "DELETE")),
-            ),
-            self._limit(
-                "S3 Express: writes to a directory bucket",
-                f"{EXPRESS_WRITES:,}/s",
-                lambda agent: EXPRESS_WRITES / _a_second(agent.requests("PUT", "DELETE")),
-            ),
-            self._limit(
-                "S3 Standard: reads of a prefix that S3 has not split",
-                f"{PREFIX_READS:,}/s",
-                lambda agent: PREFIX_READS / _a_second(agent.requests("GET", "LIST")),
-            ),
-            self._limit(
-                "S3 Express: reads of a directory bucket",
-                f"{EXPRESS_READS:,}/s",
-                lambda agent: EXPRESS_READS / _a_second(agent.requests("GET", "LIST")),
-            ),
-            self._limit(
-                "KMS, with SSE-KMS and no bucket key",
-                f"{KMS_REQUESTS:,}/s",
-                lambda agent: KMS_REQUESTS / _a_second(agent.kms_requests()),
-            ),
-            self._limit(
-                "DynamoDB: writes to a table that is new",
-                f"{NEW_TABLE_WRITES:,} units/s",
-                lambda agent: NEW_TABLE_WRITES / _a_second(agent.units("write")),
-            ),
-            self._limit(
-                "DynamoDB: writes to a table", units, lambda agent: TABLE_UNITS / _a_second(agent.units("write"))
-            ),
-            self._limit(
-                "DynamoDB: reads of a table, if each run is a process that sweeps at its start",
-                units,
-                lambda _: sqrt(TABLE_UNITS / (_a_second(self.runs_an_hour) * self.sweep_units)),
-            ),
+            self._limit("S3 Standard: writes to a prefix that S3 has not split", PREFIX_WRITES, "/s", _s3(writes)),
+            self._limit("S3 Express: writes to a directory bucket", EXPRESS_WRITES, "/s", _s3(writes)),
+            self._limit("S3 Standard: reads of a prefix that S3 has not split", PREFIX_READS, "/s", _s3(reads)),
+            self._limit("S3 Express: reads of a directory bucket", EXPRESS_READS, "/s", _s3(reads)),
+            self._limit("KMS, with SSE-KMS and no bucket key", KMS_REQUESTS, "/s", Agent.kms_requests),
+            self._limit("DynamoDB: writes to a table that is new", NEW_TABLE_WRITES, " units/s", _written_units),
+            self._limit("DynamoDB: writes to a table", TABLE_UNITS, " units/s", _written_units),
+            self._sweeping(),
         ]
         return sorted(found, key=lambda limit: limit.agents["eager"])
 
-    def _limit(self, name: str, published: str, count: Callable[[Agent], float]) -> Limit:
-        return Limit(name, published, {each: count(agent) for each, agent in self.agents.items()})
+    def _limit(self, name: str, there_is: int, unit: str, an_hour: Callable[[Agent], float]) -> Limit:
+        """Return a limit that is shared evenly: what there is in a second, by what one agent takes in an hour."""
+        agents = {each: there_is / _a_second(an_hour(agent)) for each, agent in self.agents.items()}
+        return Limit(name, f"{there_is:,}{unit}", agents)
+
+    def _sweeping(self) -> Limit:
+        """Return the one that goes with the square of the agents: each of them reads the rows of all."""
+        most = sqrt(TABLE_UNITS / (_a_second(self.runs_an_hour) * self.sweep_units))
+        name = "DynamoDB: reads of a table, if each run is a process that sweeps at its start"
+        return Limit(name, f"{TABLE_UNITS:,} units/s", dict.fromkeys(self.agents, most))
+
+
+def _s3(kinds: tuple[str, ...]) -> Callable[[Agent], float]:
+    return lambda agent: agent.requests(*kinds)
+
+
+def _written_units(agent: Agent) -> float:
+    return agent.units("write")
 
 
 def _a_second(an_hour: float) -> float:

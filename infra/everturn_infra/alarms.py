@@ -42,7 +42,7 @@ class Alarms(Construct):
                 self._count(group, counted, options.lines_in, "" if number == 0 else str(number + 1))
         self.topic = self._own_topic(options.alarm_email)
         everyone = [*self._topics("All", options.alarm_topics), *([self.topic] if self.topic else [])]
-        woken = self._topics("Page", options.page_topics)
+        woken = self._topics("Page", [arn for arn in options.page_topics if arn not in options.alarm_topics])
         self.alarms = {rule.name: self._alarm(rule) for rule in RULES}
         self.alarms[SWEEPER.name] = self._sweeper_alarm(options.sweep_hours)
         for rule in (*RULES, SWEEPER):

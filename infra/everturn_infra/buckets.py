@@ -184,6 +184,7 @@ class ExpressBucket(Construct):
             ),
         )
         self.bucket.apply_removal_policy(removal(options))
+        self._let_rules_delete()
 
     @property
     def url(self) -> str:
@@ -199,6 +200,18 @@ class ExpressBucket(Construct):
     def grant_key(self, role: iam.Role) -> None:
         """Let a role use the bucket's key, through S3 Express in this region only."""
         _grant_key(role, self.key, "s3express")
+
+    def _let_rules_delete(self) -> None:
+        """Let S3 do what the lifecycle rules say. In a directory bucket it may not otherwise, and does not tell."""
+        statement = iam.PolicyStatement(
+            sid="LifecycleRules",
+            principals=[iam.ServicePrincipal("lifecycle.s3.amazonaws.com")],
+            actions=["s3express:CreateSession"],
+            resources=[self.bucket.attr_arn],
+            conditions={"StringEquals": {"s3express:SessionMode": "ReadWrite"}},
+        )
+        policy = iam.PolicyDocument(statements=[statement])
+        s3express.CfnBucketPolicy(self, "Policy", bucket=self.bucket.ref, policy_document=policy)
 
 
 def _grant_key(role: iam.Role, key: kms.IKey | None, service: str) -> None:

@@ -13,13 +13,6 @@ from everturn_infra.alarms import Alarms
 from everturn_infra.buckets import ExpressBucket, SessionBucket
 from everturn_infra.registry import RegistryTable
 
-_COMPLAINTS = (
-    "fields @timestamp, level, event, task_id, run_id, coalesce(error, reason) as why",
-    'filter level in ["warning", "error"]',
-    "sort @timestamp desc",
-    "limit 50",
-)
-
 
 class FleetDashboard(Construct):
     """A dashboard of what the alarms go by, and of the store and the registry.
@@ -31,6 +24,7 @@ class FleetDashboard(Construct):
         store: Whose size is shown; that of a directory bucket is not.
         registry: Whose load is shown.
         log_groups: Where Everturn's lines are.
+        lines_in: The field that they are in there; none if they stand as they are.
     """
 
     def __init__(
@@ -42,6 +36,7 @@ class FleetDashboard(Construct):
         store: SessionBucket | ExpressBucket,
         registry: RegistryTable,
         log_groups: Sequence[logs.ILogGroup],
+        lines_in: str | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         dashboard = cloudwatch.Dashboard(
@@ -64,11 +59,22 @@ class FleetDashboard(Construct):
             cloudwatch.LogQueryWidget(
                 title="Warnings and errors",
                 log_group_names=[group.log_group_name for group in log_groups],
-                query_lines=list(_COMPLAINTS),
+                query_lines=_complaints(lines_in),
                 width=24,
                 height=8,
             )
         )
+
+
+def _complaints(lines_in: str | None) -> list[str]:
+    line = f"{lines_in}." if lines_in else ""
+    shown = ", ".join(f"{line}{name} as {name}" if line else name for name in ("level", "event", "task_id", "run_id"))
+    return [
+        f"fields @timestamp, {shown}, coalesce({line}error, {line}reason) as why",
+        f'filter {line}level in ["warning", "error"]',
+        "sort @timestamp desc",
+        "limit 50",
+    ]
 
 
 def _registry(registry: RegistryTable) -> list[cloudwatch.IWidget]:

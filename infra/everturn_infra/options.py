@@ -15,6 +15,8 @@ _ROOT = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 _ZONE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*-az[0-9]+")
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _ARN = re.compile(r"arn:aws[a-z-]*:[a-z0-9-]+:[a-z0-9-]*:[0-9]*:.+")
+_TOPIC = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]+(\.fifo)?")
+_KEY = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
 _SERVICE = re.compile(r"[a-z0-9.-]+\.amazonaws\.com(\.cn)?")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _LOG_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
@@ -110,10 +112,11 @@ class Options:
             _check(_is_identity(principal), "worker_principals", principal, "an ARN or an account's id")
         for name in ("alarm_topics", "page_topics"):
             for topic in getattr(self, name):
-                _check(bool(_ARN.fullmatch(topic)), name, topic, "the ARN of an SNS topic")
+                _check(bool(_TOPIC.fullmatch(topic)), name, topic, "the ARN of an SNS topic")
         email, key = self.alarm_email, self.kms_key
         _check(email is None or bool(_EMAIL.fullmatch(email)), "alarm_email", email, "one address")
-        _check(key in (None, "new") or bool(_ARN.fullmatch(key or "")), "kms_key", key, "new, or the ARN of a key")
+        is_key = key in (None, "new") or bool(_KEY.fullmatch(key or ""))
+        _check(is_key, "kms_key", key, "new, or the ARN of a key; an alias is none")
         field = self.lines_in
         _check(field is None or bool(_FIELD.fullmatch(field)), "lines_in", field, "the name of a field")
         hours = self.sweep_hours
@@ -135,6 +138,7 @@ class Options:
         _check(bool(_ZONE.fullmatch(zone)), "express_zone", zone, "the id of a zone, as in use1-az4")
         _check(self.bucket_name is not None, "bucket_name", None, "given with express_zone: the name's beginning")
         _check(not self.versioning, "versioning", True, "false with express_zone, which keeps no versions")
+        _check(self.scoping == "tags", "scoping", self.scoping, "left out with express_zone")
         # A directory bucket has no access logs, and no rights by task, so that there is no session role.
         for name in ("access_logs_bucket", "session_role_name", "worker_principals", "repos"):
             _check(not getattr(self, name), name, getattr(self, name), "left out with express_zone")
@@ -145,6 +149,8 @@ class Options:
             _check(self.alarms or not getattr(self, name), name, getattr(self, name), "left out without alarms")
         group = self.log_group_name
         _check(group is None or not self.log_groups, "log_group_name", group, "left out with log_groups")
+        groups = self.log_groups  # a line that is counted twice is half an alarm's threshold
+        _check(len(set(groups)) == len(groups), "log_groups", groups, "each group once")
 
     @classmethod
     def from_context(cls, context: Mapping[str, Any]) -> Self:
@@ -200,7 +206,16 @@ def _read(field: Field[Any], value: Any) -> Any:
 
 def _items(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        value = json.loads(value) if value.startswith("[") else [item.strip() for item in value.split(",")]
+        value = _split(value)
     is_list = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
     _check(is_list, name, value, "a list of texts")
     return tuple(item for item in value if item)
+
+
+def _split(text: str) -> Any:
+    if not text.startswith("["):
+        return [item.strip() for item in text.split(",")]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text  # which is no list

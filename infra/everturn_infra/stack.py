@@ -73,7 +73,15 @@ class EverturnStack(Stack):
         if alarms.topic:
             self._tell("AlarmTopicArn", alarms.topic.topic_arn, "what hears of all alarms")
         if options.dashboard:
-            FleetDashboard(self, "Fleet", alarms=alarms, store=self.store, registry=self.registry, log_groups=groups)
+            FleetDashboard(
+                self,
+                "Fleet",
+                alarms=alarms,
+                store=self.store,
+                registry=self.registry,
+                log_groups=groups,
+                lines_in=options.lines_in,
+            )
 
     def _log_groups(self) -> list[logs.ILogGroup]:
         names = self.options.log_groups

@@ -38,7 +38,7 @@ STACKS = {
         log_groups=("/ecs/workers", "/ecs/service"),
         lines_in="log_processed",
         alarm_topics=(TOPIC.format("team"),),
-        page_topics=(TOPIC.format("pager"),),
+        page_topics=(TOPIC.format("team"), TOPIC.format("pager")),
         alarm_email="team@acme.example",
         sweep_hours=24,
     ),

@@ -64,7 +64,10 @@ def test_json_has_the_kinds_themselves() -> None:
         ({"alarm_topics": "team"}, "alarm_topics"),
         ({"page_topics": "pager"}, "page_topics"),
         ({"alarm_email": "team"}, "alarm_email"),
+        ({"alarm_topics": "arn:aws:lambda:eu-west-1:123456789012:function:x"}, "alarm_topics"),
         ({"kms_key": "alias/x"}, "kms_key"),
+        ({"kms_key": "arn:aws:kms:eu-west-1:123456789012:alias/x"}, "kms_key"),
+        ({"repos": '["https://git.example/*"'}, "repos"),
         ({"sweep_hours": 25}, "sweep_hours"),
         ({"sweep_hours": 174}, "sweep_hours"),
         ({"retention_days": 0}, "retention_days"),
@@ -80,8 +83,10 @@ def test_json_has_the_kinds_themselves() -> None:
         ({"express_zone": "use1-az4", "bucket_name": "a", "versioning": True}, "versioning"),
         ({"express_zone": "use1-az4", "bucket_name": "a", "access_logs_bucket": "b"}, "access_logs_bucket"),
         ({"express_zone": "use1-az4", "bucket_name": "a", "repos": "https://git.example/*"}, "repos"),
+        ({"express_zone": "use1-az4", "bucket_name": "a", "scoping": "session-policy"}, "scoping"),
         ({"alarms": False, "alarm_email": "team@acme.example"}, "alarm_email"),
         ({"log_groups": "/a", "log_group_name": "/b"}, "log_group_name"),
+        ({"log_groups": "/a, /b, /a"}, "log_groups"),
     ],
 )
 def test_what_cannot_be_used_is_named(given: dict[str, Any], named: str) -> None:
@@ -106,6 +111,13 @@ def test_the_app_says_which_option_is_wrong_in_one_line(tmp_path: Path) -> None:
     done = synthesize(tmp_path, "-c", "scoping=none")
     assert done.returncode == 2
     assert done.stderr == "scoping: 'none' cannot be used; it has to be tags or session-policy\n"
+
+
+def test_what_the_cdk_refuses_is_told_without_its_stack_trace(tmp_path: Path) -> None:
+    done = synthesize(tmp_path, "-c", "bucket_name=Not_A_Bucket")
+    assert done.returncode == 2
+    assert "Invalid S3 bucket name" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_constructs_are_used_as_the_page_says(tmp_path: Path) -> None:

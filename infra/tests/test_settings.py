@@ -49,5 +49,14 @@ def test_as_a_shells_exports(file: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_stack_that_is_not_there_is_told_in_one_line(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert settings.main(["agents", "--outputs", str(file)]) == 2
+    assert capsys.readouterr().err == "the outputs of agents cannot be read: it is not there\n"
+
+
+@pytest.mark.parametrize("text", ["[]", '"everturn"', "{}", "{"])
+def test_a_file_that_has_no_outputs_is_told_in_one_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "outputs.json").write_text(text)
+    assert settings.main(["everturn", "--outputs", str(tmp_path / "outputs.json")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("the outputs of agents cannot be read: ")
+    assert line.startswith("the outputs of everturn cannot be read: ")

@@ -146,6 +146,16 @@ def test_a_directory_bucket_stands_in_for_it_in_one_zone(stacks: Synthesized) ->
     assert not template.all("AWS::S3::Bucket")
 
 
+def test_the_rules_of_a_directory_bucket_may_delete_which_they_could_not_by_themselves(stacks: Synthesized) -> None:
+    policy = stacks.template("express").properties("AWS::S3Express::BucketPolicy")
+    assert text(policy["Bucket"]) == "<SessionsBucket>"
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert (statement["Effect"], statement["Action"]) == ("Allow", "s3express:CreateSession")
+    assert statement["Principal"] == {"Service": "lifecycle.s3.amazonaws.com"}
+    assert statement["Condition"] == {"StringEquals": {"s3express:SessionMode": "ReadWrite"}}
+    assert resources(statement) == {"<SessionsBucket>"}
+
+
 def test_a_directory_bucket_has_no_rights_by_task_so_there_is_no_role_for_them(stacks: Synthesized) -> None:
     template = stacks.template("express")
     assert len(template.all("AWS::IAM::Role")) == 1
@@ -339,6 +349,14 @@ def test_the_dashboard_shows_the_alarms_and_all_that_is_counted(stacks: Synthesi
     assert {metric[0] for metric in drawn} == {"Everturn/<StackName>", "AWS/DynamoDB", "AWS/S3"}
     (query,) = (each["properties"]["query"] for each in widgets if each["type"] == "log")
     assert query.startswith("SOURCE '<LogGroup>'")
+
+
+@pytest.mark.parametrize(("name", "line"), [("plain", ""), ("full", "log_processed.")])
+def test_the_dashboard_looks_for_complaints_where_the_lines_are(stacks: Synthesized, name: str, line: str) -> None:
+    body = text(stacks.template(name).properties("AWS::CloudWatch::Dashboard")["DashboardBody"])
+    (query,) = (each["properties"]["query"] for each in json.loads(body)["widgets"] if each["type"] == "log")
+    assert f'filter {line}level in ["warning", "error"]' in query
+    assert f"coalesce({line}error, {line}reason) as why" in query
 
 
 def test_alarms_and_dashboard_can_be_left_out(stacks: Synthesized) -> None:

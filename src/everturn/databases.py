@@ -20,6 +20,10 @@ BUSY_PAUSE_S = 0.05
 
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA")
 _REFUSED = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")
+_NO_PLACE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+    errno.ENAMETOOLONG,
+)
 
 Result = TypeVar("Result")
 
@@ -88,7 +92,7 @@ def connect(path: Path, mode: str, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3
         timeout_s: How long to wait for others, in seconds.
     """
     return sqlite3.connect(
-        f"file:{quote(str(path))}?mode={mode}",
+        f"file://{quote(bytes(path.absolute()))}?mode={mode}",
         uri=True,
         timeout=timeout_s,
         isolation_level=None,
@@ -147,7 +151,7 @@ def is_full(error: BaseException | None) -> bool:
 
 def is_refusal(error: BaseException) -> bool:
     """Tell whether an error says that the file or its folder may not be used."""
-    return _name(error).startswith(_REFUSED) or getattr(error, "errno", None) is not None
+    return _name(error).startswith(_REFUSED) or getattr(error, "errno", None) in _NO_PLACE
 
 
 def _name(error: BaseException | None) -> str:

@@ -41,6 +41,12 @@ def repository_name(repo: str) -> str:
     return repo.rstrip("/").removesuffix("/.git").removesuffix(".git").rstrip("/") or repo
 
 
+def shown_url(url: str) -> str:
+    """Return a URL as a message may show it: without what stands before an `@`, and what options are set to."""
+    place, mark, options = re.sub(r"//.*@", "//…@", url, flags=re.DOTALL).partition("?")
+    return place + mark + re.sub(r"=[^&]*", "=…", options)
+
+
 @dataclass(frozen=True, slots=True)
 class WorkItem:
     """A piece of work that one conversation belongs to.
@@ -122,6 +128,8 @@ class WorkItem:
                 "the repository's URL has a password in it",
                 hint="leave it out: it would stand in names and logs; let git's credential helper supply it",
             )
+        if self.repo.strip() and not repository_name(self.repo).strip():
+            raise Invalid(f"the repository {self.repo!r} has no name", hint="give a URL or a path")
 
 
 def split_key(key: str) -> tuple[str, str, str] | None:

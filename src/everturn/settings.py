@@ -59,6 +59,17 @@ def _alias(name: str) -> AliasChoices:
     return AliasChoices(name.lower(), name)
 
 
+class _ConfigFile(TomlConfigSettingsSource):
+    """`everturn.toml`. Keys in the environment go before a profile in the file, as both say whose credentials to use:
+    a worker that was handed one task's would else go on with those of its folder."""
+
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        if os.environ.get("AWS_ACCESS_KEY_ID"):
+            return {name: value for name, value in found.items() if name.lower() != "aws_profile"}
+        return found
+
+
 class Settings(BaseSettings):
     """All settings of a process, as one value. Read it once, hand it down."""
 
@@ -281,7 +292,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Keywords go before the environment, the environment before the file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, _ConfigFile(settings_cls)
 
     @classmethod
     def load(cls, **given: Any) -> Settings:

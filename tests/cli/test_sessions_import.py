@@ -115,11 +115,13 @@ def test_a_selection_goes_into_a_task_and_refusals_are_told_by_the_exit_code(
 def test_what_makes_no_sense_is_one_line_and_exit_code_2(sessions: Console, tmp_path: Path) -> None:
     folder = write(tmp_path / "projects" / PROJECT / f"{SESSION}.jsonl", said(1)).parents[1]
     command = ("import", "--store", (tmp_path / "store").as_uri())
+    (tmp_path / "empty").write_text("\n")
     for arguments, words in (
         (("--from", "redis://127.0.0.1:1/0", folder), "--from and a path"),
         (("--from", folder, "--skip-malformed"), "--skip-malformed is for --from URL"),
         (("--from", "ftp://x"), "cannot be imported from ftp"),
         (("--from", f"@{tmp_path}/none"), "cannot be read"),
+        (("--from", f"@{tmp_path}/empty"), "there is nothing in"),
         (("--from", "postgresql://127.0.0.1:1/x"), "does not answer"),
     ):
         assert sessions(*command, *arguments, code=2) == ""

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from claude_agent_sdk import InMemorySessionStore, get_session_messages_from_store, project_key_for_directory
 
+from everturn.conversations import wording
 from everturn.conversations.conversation import Conversation, Media, Notice, Text, Thinking, ToolCall, Usage, as_data
 from everturn.conversations.reading import claims_in, read_conversation
 from everturn.conversations.threads import sort_out
@@ -191,6 +192,13 @@ def test_cost_is_what_the_agent_command_noted_and_partial_if_a_process_died_firs
     assert (nothing.cost_usd, nothing.cost_is_partial) == (None, False)
 
 
+@pytest.mark.parametrize("cost_usd", [pytest.param(10**400, id="huge"), -1, float("inf"), float("nan"), "1", None])
+def test_a_cost_that_nobody_can_have_spent_is_passed_over(cost_usd: Any) -> None:
+    before, after = {"type": "cost-state", "totalCostUSD": 2}, {"type": "cost-state", "totalCostUSD": cost_usd}
+    assert wording.cost(talk(before, after)) == "$2.00"
+    assert wording.cost(talk(after)) == "not noted"
+
+
 def test_all_entries_are_counted_by_type() -> None:
     entries, agents = tap()
     found = read_conversation(entries, agents)
@@ -270,6 +278,13 @@ def test_a_second_answer_to_a_call_does_not_hide_the_first() -> None:
     assert turn.calls[0].result is not None
     assert turn.calls[0].result.text == "first"
     assert turn.steps[1:] == (Notice("tool_result", "second"),)
+
+
+def test_a_page_of_tags_that_nobody_closes_is_read_at_once() -> None:
+    page = "<p>" * 50_000  # which took half a minute, when each tag was looked for up to the end
+    assert prompts(talk(said("a", None, page))) == [page]
+    [turn] = talk(said("a", None, f"<command-name>/x</command-name>{page}")).turns
+    assert (turn.origin, turn.prompt) == ("command", (Text("/x"),))
 
 
 def test_a_prompt_that_was_said_while_the_agent_was_at_work_is_shown() -> None:

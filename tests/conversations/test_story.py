@@ -289,6 +289,17 @@ def test_what_the_conversation_had_cost_before_is_counted_once() -> None:
     assert story.conversation().cost_usd == 0.75
 
 
+def test_numbers_that_nobody_can_have_spent_are_passed_over() -> None:
+    used = {"m": {"inputTokens": 10**400}}
+    events = [
+        started(FIRST),
+        Resumed(SESSION, SECOND, took_over=False, cost_usd=0.25, model_usage={"m": {"inputTokens": 0.5}}),
+    ]
+    for cost_usd, models in ((10**400, None), (0.5, used)):
+        result = Result("success", False, "x", 1, 10, 5, cost_usd=cost_usd, model_usage=models)
+        assert run_of(*events, result).conversation.cost_usd is None
+
+
 def test_the_cost_is_at_least_that_if_a_run_died_before_it_was_noted() -> None:
     died = [*killed(), Assistant("x", "m9", "m", usage={"input_tokens": 5})]
     paid = [*resumed()[:-1], Result("success", False, "x", 1, 10, 5, cost_usd=0.5), Ended("completed")]

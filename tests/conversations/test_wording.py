@@ -35,7 +35,14 @@ def test_text_keeps_its_words_and_loses_what_controls(raw: str, shown: str) -> N
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0, "0.0 s"), (59.94, "59.9 s"), (65, "1 min 05 s"), (3599, "59 min 59 s"), (7260, "2 h 01 min")],
+    [
+        (0, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (65, "1 min 05 s"),
+        (3599, "59 min 59 s"),
+        (7260, "2 h 01 min"),
+    ],
 )
 def test_durations_are_told_in_words(seconds: float, shown: str) -> None:
     assert wording.duration(seconds) == shown

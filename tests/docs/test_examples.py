@@ -68,7 +68,15 @@ def test_scripted_agent_passes(tmp_path: Path) -> None:
     assert run("scripted_agent.py", environment=environment, cwd=tmp_path) == "passed\n"
 
 
+def test_without_a_key_starts_a_command_whose_agent_knows_what_the_tutorials_ask(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    command = (sys.executable, str(EXAMPLES / "store_in_sdk.py"), (tmp_path / "store").as_uri(), "task-42")
+    first = run("without_a_key.py", *command, "Remember the word heron.", environment=environment, cwd=tmp_path)
+    second = run("without_a_key.py", *command, "Which word was it?", environment=environment, cwd=tmp_path)
+    assert (first, second) == ("I shall remember: heron.\n", "The word was heron.\n")
+
+
 def test_every_example_is_run_here_or_in_test_readers() -> None:
-    here = {"store_in_sdk.py", "durable_run.py", "scripted_agent.py"}
+    here = {"store_in_sdk.py", "durable_run.py", "scripted_agent.py", "without_a_key.py"}
     readers = {"read_plain.py", "read_with_duckdb.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == here | readers

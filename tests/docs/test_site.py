@@ -65,6 +65,7 @@ BROKEN = {
     '<a href="gone.html">a</a>': "gone.html leads nowhere",
     '<a href="#gone">a</a>': "#gone: there is no such place in the page",
     '<img src="gone.svg" alt="a">': "gone.svg leads nowhere",
+    '<a href="../site.html">a</a>': "../site.html leads out of the site",
     '<img src="there.svg">': "the image there.svg has no words for those who cannot see it",
     '<script src="https://elsewhere.example/a.js"></script>': (
         "https://elsewhere.example/a.js is fetched from another machine"
@@ -74,10 +75,13 @@ BROKEN = {
 
 @pytest.mark.parametrize("html", BROKEN)
 def test_what_is_broken_is_named(tmp_path: Path, html: str) -> None:
-    (tmp_path / "there.html").write_text('<h1 id="place">There</h1>', encoding="utf-8")
-    (tmp_path / "there.svg").touch()
-    (tmp_path / "page.html").write_text(html, encoding="utf-8")
-    assert check(tmp_path).problems == [f"page.html: {BROKEN[html]}"]
+    site = tmp_path / "site"
+    site.mkdir()
+    for file in (site / "there.html", tmp_path / "site.html"):
+        file.write_text('<h1 id="place">There</h1>', encoding="utf-8")
+    (site / "there.svg").touch()
+    (site / "page.html").write_text(html, encoding="utf-8")
+    assert check(site).problems == [f"page.html: {BROKEN[html]}"]
 
 
 def test_what_leads_somewhere_is_no_problem(tmp_path: Path) -> None:

@@ -60,24 +60,24 @@ def test_hidden_lines_run_before_and_after(tmp_path: Path) -> None:
 
 
 def test_a_block_in_a_list_is_found_without_its_indentation(tmp_path: Path) -> None:
-    (block,) = blocks(tmp_path, "1. Do:\n\n    <!-- snippet: slow\n    a\n    -->\n\n    ```sh\n    b\n    ```\n")
+    (block,) = blocks(tmp_path, "1. Do:\n\n    <!-- snippet:\n    a\n    -->\n\n    ```sh\n    b\n    ```\n")
     assert (block.text, block.words.before) == ("b\n", "a")
 
 
 def test_what_the_page_says_holds_for_every_block_that_says_nothing_else(tmp_path: Path) -> None:
     first, second = blocks(
         tmp_path,
-        "<!-- snippets: session=one model=works slow -->\n```sh\na\n```\n"
+        "<!-- snippets: session=one model=works like -->\n```sh\na\n```\n"
         "<!-- snippet: session=two -->\n```sh\nb\n```\n",
     )
     assert (first.session, second.session) == ("one", "two")
-    assert "slow" in second.words.flags
+    assert "like" in second.words.flags
     assert [session.name for session in sessions_of([first, second])] == ["page.md one", "page.md two"]
 
 
 @pytest.mark.parametrize(
     "text",
-    ["<!-- snippet: sessoin=one -->\n```sh\na\n```\n", "<!-- snippet: slow -->\nNo block.\n\n```sh\na\n```\n"],
+    ["<!-- snippet: sessoin=one -->\n```sh\na\n```\n", "<!-- snippet: like -->\nNo block.\n\n```sh\na\n```\n"],
 )
 def test_a_comment_that_does_nothing_is_a_mistake(tmp_path: Path, text: str) -> None:
     with pytest.raises(Unclear):
@@ -85,7 +85,7 @@ def test_a_comment_that_does_nothing_is_a_mistake(tmp_path: Path, text: str) -> 
 
 
 def test_blocks_inside_blocks_are_none(tmp_path: Path) -> None:
-    (block,) = blocks(tmp_path, "<!-- snippet: figure -->\n````md\n<!-- snippet: slow -->\n```sh\na\n```\n````\n")
+    (block,) = blocks(tmp_path, "<!-- snippet: figure -->\n````md\n<!-- snippet: like -->\n```sh\na\n```\n````\n")
     assert block.kind == "figure"
 
 

@@ -21,7 +21,7 @@ def parameters() -> Iterator[Any]:
     for page in PAGES:
         try:
             for session in sessions_of(blocks_of(page, ROOT)):
-                yield pytest.param(session, id=session.name, marks=[pytest.mark.slow] if session.slow else [])
+                yield pytest.param(session, id=session.name, marks=[pytest.mark.slow] if session.runs else [])
         except Unclear as unclear:
             yield pytest.param(unclear, id=str(page.relative_to(ROOT)))
 

@@ -224,6 +224,25 @@ def test_a_client_that_says_nothing_keeps_nobody_waiting(make_server: MakeServer
     wait_until(answers, "the server answers again")
 
 
+def test_a_machine_without_threads_for_a_client_answers_the_next_one(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = make_server()
+    path = server.config()[SOCKET]
+
+    def start_none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_none)
+        for _ in range(AT_ONCE + 1):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(20)
+                connection.connect(path)
+                assert connection.recv(1) == b""
+    assert ask(server)["password"] == SECRET
+
+
 def test_a_source_that_takes_long_keeps_others_from_nothing(make_server: MakeServer) -> None:
     go_on = threading.Event()
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from everturn.errors import Denied, EverturnError, NotFound, Unavailable
-from everturn.git.runner import NOWHERE, SSH, Git
+from everturn.errors import Denied, EverturnError, Invalid, NotFound, Unavailable
+from everturn.git.runner import NOWHERE, SSH, Git, with_config
 from everturn.settings import inherited_environment
 from polling import is_alive, wait_until
 
@@ -93,6 +93,18 @@ def test_an_error_that_is_no_utf8_can_be_shown(tmp_path: Path) -> None:
     environment = with_fake_git(tmp_path, r"printf 'fatal: a\377b\n' >&2; exit 128")
     with pytest.raises(Unavailable, match="fatal: a\ufffdb"):
         Git(environment, 30).run(["log"], tmp_path)
+
+
+def test_what_a_remote_says_of_a_full_disk_is_shown_without_what_controls_a_terminal(tmp_path: Path) -> None:
+    environment = with_fake_git(tmp_path, r"printf 'remote: \033[2JNo space left on device\n' >&2; exit 128")
+    with pytest.raises(Unavailable, match=r"remote: \\x1b\[2JNo space left on device"):
+        Git(environment, 30).run(["fetch"], tmp_path)
+
+
+@pytest.mark.parametrize("count", ["x", "-1", "1.5", "9" * 5000])
+def test_an_environment_whose_configuration_cannot_be_counted_is_refused(count: str) -> None:
+    with pytest.raises(Invalid, match="GIT_CONFIG_COUNT"):
+        with_config({}, {"GIT_CONFIG_COUNT": count})
 
 
 def test_a_command_that_takes_too_long_is_killed_with_everything_it_started(tmp_path: Path) -> None:

@@ -15,10 +15,8 @@ import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 
-from everturn.clock import SystemClock
 from everturn.errors import Conflict, Fenced, NotFound
 from everturn.host.agents import (
-    Agents,
     Marker,
     end_agents_of_run,
     end_old_agents,
@@ -102,11 +100,12 @@ def test_only_processes_of_the_session_with_a_lower_epoch_are_old() -> None:
         marked(f"r:{OTHER}:1") as another,
         marked("whatever") as odd,
         marked(f"r:{SESSION}:x") as odder,
+        marked(f"r:{SESSION}:{'1' * 5000}") as oddest,
     ):
         assert marker_of(old.pid) == Marker("r", SESSION, 1)
-        assert [marker_of(process.pid) for process in (odd, odder)] == [None, None]
+        assert [marker_of(process.pid) for process in (odd, odder, oddest)] == [None, None, None]
         assert end_old_agents(SESSION, 2, timeout_s=5) == [old.pid]
-        assert all(process.is_running() for process in (same, another, odd, odder))
+        assert all(process.is_running() for process in (same, another, odd, odder, oddest))
 
 
 @pytest.mark.slow
@@ -126,7 +125,7 @@ def test_what_does_not_end_is_a_conflict() -> None:
         assert set(found) == {old.pid}
         with pytest.raises(Conflict, match=f"is still there: process {old.pid}"):
             # Not a moment is given to it.
-            Agents(SystemClock(), Metrics(CollectorRegistry())).end_old(SESSION, 2, timeout_s=-1)
+            end_old_agents(SESSION, 2, timeout_s=-1, metrics=Metrics(CollectorRegistry()))
 
 
 def test_a_run_that_was_started_by_the_old_agent_itself_is_refused() -> None:

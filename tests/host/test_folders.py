@@ -15,6 +15,7 @@ import pytest
 from disks import mounted
 from everturn.clock import ManualClock, SystemClock
 from everturn.errors import Conflict, Invalid, Unavailable
+from everturn.git.deleting import remove
 from everturn.host import guard
 from everturn.host.folders import RunFolder, RunFolders
 from host.stage import LOOP, RUN, SESSION, Stage
@@ -245,6 +246,24 @@ def test_a_process_that_got_the_guards_id_is_no_agent(folders: RunFolders, root:
         assert (agent.is_alive, agent.find()) == (False, {})
         folder.end_agent(timeout_s=1)
     folder.close()
+
+
+def test_folders_without_end_in_a_transcript_are_told_in_one_sentence(folders: RunFolders, tmp_path: Path) -> None:
+    deepest = tmp_path / "config" / "projects" / "p" / SESSION
+    deepest.mkdir(parents=True)
+    inside = os.open(deepest, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("a", dir_fd=inside)  # no path is as long
+        outer, inside = inside, os.open("a", os.O_RDONLY, dir_fd=inside)
+        os.close(outer)
+    os.close(inside)
+    folder = folders.open("r1")
+    facts = {"pid": 0, "started": "", "cli_pid": None, "config_dir": str(tmp_path / "config"), "cwd": "/"}
+    guard.write_json(str(folder.path / "agent.json"), {**facts, "temporary": "/tmp", "session_id": SESSION})
+    with pytest.raises(Unavailable, match="folders lie too deep"):
+        folder.end_agent(5)
+    folder.close()
+    remove(tmp_path / "config")  # which pytest could not
 
 
 def test_a_half_written_note_is_no_note(folders: RunFolders) -> None:

@@ -11,6 +11,7 @@ import pytest
 from everturn.housekeeping import disk
 from everturn.housekeeping.disk import Size, Space, measure, newest_change, space_of, usage
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
+from everturn.workdirs.root import MEASURED
 from housekeeping.ground import HOUR_S, Ground, as_json
 from polling import wait_until
 
@@ -131,13 +132,13 @@ def test_ignored_files_in_a_folder_that_is_not_tracked_count(ground: Ground) -> 
     assert record.ignored_bytes == taken
 
 
-def test_a_workdir_in_use_is_not_noted_except_by_who_has_it(ground: Ground) -> None:
+def test_a_workdir_in_use_is_not_noted(ground: Ground) -> None:
     run = ground.workdirs.open(ground.work())
     assert ground.measurer.workdir(run.name) is None
     assert ground.record(run.name).size_bytes is None
-    assert ground.measurer.workdir(run.name, is_held=True) == ground.record(run.name)
-    assert ground.record(run.name).size_bytes
     run.close()
+    assert ground.measurer.workdir(run.name) == ground.record(run.name)
+    assert ground.record(run.name).size_bytes
 
 
 def test_what_cannot_be_looked_at_has_no_known_ignored_size(ground: Ground) -> None:
@@ -244,6 +245,6 @@ def test_a_root_that_is_not_there_takes_no_room(ground: Ground) -> None:
 
 def test_notes_that_are_damaged_count_as_none(ground: Ground) -> None:
     workdir = ground.open()
-    (ground.root.path / disk.NOTES).write_text('{"quarantine": [], "trash_bytes": "x"}')
+    (ground.root.path / MEASURED).write_text('{"quarantine": [], "trash_bytes": "x"}')
     WorkdirRecord.file(ground.root, workdir.name).write_text("{")
     assert usage(ground.root).quarantine_bytes == usage(ground.root).trash_bytes == 0

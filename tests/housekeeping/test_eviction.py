@@ -89,7 +89,8 @@ def test_a_run_unsaved_work_and_quarantine_stay_even_if_there_is_too_little_room
     found = ground.evictor(quota_bytes=0, free_bytes=0).evict()
     assert sorted(told(found.fates)) == sorted((name, "kept") for name in (unsaved.name, run.name, unsaved.cache))
     assert found.missing_bytes > 0
-    assert found.reasons[0] == "2 workdirs are in use, or have unsaved work"
+    assert found.reasons[0] == "workdirs in use, or with unsaved work: 2"
+    assert found.reasons[1] == "caches that are needed: 1"
     assert "in quarantine" in found.reasons[2]
     assert '"event": "workdirs_need_room"' in caplog.text
     assert (run.path / "build" / "out.bin").exists()

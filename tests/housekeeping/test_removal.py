@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from everturn.clock import Ids
 from everturn.errors import NotFound
 from everturn.housekeeping.removal import Fate, processes_in
 from everturn.settings import inherited_environment
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
+from everturn.workdirs.root import Root
 from housekeeping.ground import DAY_S, Ground, as_json
 from polling import wait_until
 
@@ -202,6 +205,35 @@ def test_a_workdir_whose_cache_is_missing_stays_or_is_quarantined(ground: Ground
     assert ground.removal("push").remove(workdir.name, "reset").action == "quarantined"
 
 
+def test_a_root_without_its_folders_for_a_while_removes_all_the_same(ground: Ground) -> None:
+    workdir = ground.open()
+    for name in ("trash", "unfinished"):
+        shutil.rmtree(ground.root.path / name)
+    assert ground.removal().remove(workdir.name, "reset").action == "removed"
+    assert ground.names("trees") == []
+
+
+class Rigid(Root):
+    """A root on a disk that nothing can be moved on."""
+
+    def discard(self, path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+
+def test_what_cannot_be_moved_stays_and_says_so(ground: Ground) -> None:
+    workdir = ground.open(days_ago=1)
+    (ground.root.quarantine / "x-1").mkdir()
+    ground.root = Rigid(ground.root.path, ground.clock, Ids())
+    removal = ground.removal()
+    fates = [removal.remove(workdir.name, "reset", force=True), removal.remove_quarantined("x-1", force=True)]
+    assert [fate.action for fate in fates] == ["kept", "kept"]
+    assert {fate.reasons for fate in fates} == {("it cannot be moved: Read-only file system",)}
+    ground.clock.advance(DAY_S)
+    fate = next(fate for fate in ground.sweeper().sweep().fates if fate.name == "quarantine/x-1")
+    assert (fate.kind, fate.action) == ("leftover", "kept")
+    assert "Read-only file system" in fate.reasons[0]
+
+
 def test_nothing_can_be_lost_in_a_workdir_that_was_still_being_made(ground: Ground) -> None:
     workdir = ground.open()
     workdir.but(is_settled=False).write(ground.root)
@@ -226,13 +258,13 @@ def test_a_workdir_is_kept_if_it_is_wanted_again_by_then(ground: Ground) -> None
     assert (fate.action, fate.reasons) == ("kept", (f"{workdir.name} is wanted",))
 
 
-@pytest.mark.parametrize("name", ["no-such", "../root/trees", "", ".", "a/b", "-x", "Ä", "x\n"])
+@pytest.mark.parametrize("name", ["no-such", "../root/trees", "", ".", "a/b", "-x", "Ä", "x\n", "x" * 300])
 def test_a_name_that_is_none_of_ours_is_not_found(ground: Ground, name: str) -> None:
     ground.open()
     with pytest.raises(NotFound, match="there is no workdir"):
         ground.removal().remove(name, "reset", force=True)
     with pytest.raises(NotFound, match="there is no cache"):
-        ground.removal().remove_cache(name, "reset", force=True)
+        ground.removal().remove_cache(name, "evicted")
 
 
 def test_what_became_of_it_can_be_written_as_json(ground: Ground) -> None:
@@ -355,7 +387,7 @@ def test_a_cache_that_nobody_borrows_from_goes(ground: Ground) -> None:
 def test_a_cache_stays_while_a_workdir_is_noted_that_borrows_from_it(ground: Ground) -> None:
     workdir = ground.open(days_ago=1)
     shutil.rmtree(ground.tree(workdir))
-    fate = ground.removal().remove_cache(workdir.cache, "evicted", force=True)
+    fate = ground.removal().remove_cache(workdir.cache, "evicted")
     assert (fate.action, fate.reasons) == ("kept", (f"it is borrowed from by the workdir {workdir.name}",))
 
 
@@ -392,15 +424,6 @@ def test_a_cache_stays_for_a_month_with_what_was_pushed_from_workdirs(ground: Gr
     assert ground.removal().remove_cache(workdir.cache, "evicted").action == "removed"
 
 
-def test_force_removes_a_cache_with_what_it_keeps(ground: Ground) -> None:
-    workdir = ground.open()
-    commit(ground, workdir)
-    ground.agent(workdir, "push", "--quiet", "origin", "HEAD:refs/heads/feature")
-    ground.agent(workdir, "fetch", "--quiet", "origin")
-    ground.removal().remove(workdir.name, "expired")
-    assert ground.removal().remove_cache(workdir.cache, "reset", force=True).action == "removed"
-
-
 def test_a_cache_that_was_used_a_moment_ago_stays(ground: Ground) -> None:
     workdir = ground.open()
     forgotten(ground, workdir)
@@ -411,6 +434,6 @@ def test_a_cache_that_somebody_is_at_work_on_stays(ground: Ground) -> None:
     workdir = ground.open(days_ago=1)
     forgotten(ground, workdir)
     with ground.root.locked_cache(workdir.cache, 0):
-        fate = ground.removal().remove_cache(workdir.cache, "evicted", force=True)
+        fate = ground.removal().remove_cache(workdir.cache, "evicted")
     assert (fate.action, "another process" in fate.reasons[0]) == ("kept", True)
     assert ground.names("caches") != []

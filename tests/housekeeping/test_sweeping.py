@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from everturn.errors import Conflict, Unavailable
+from everturn.clock import Ids
+from everturn.errors import Conflict, Denied, Unavailable
 from everturn.housekeeping.removal import Fate
-from everturn.housekeeping.sweeping import NOTE, SWEEP_LOCK, Report
+from everturn.housekeeping.sweeping import SWEEP_LOCK, Report
 from everturn.model import SessionRecord
 from everturn.registry import SqliteRegistry
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.root import MARKER
+from everturn.workdirs.root import MARKER, SWEPT, Root
 from housekeeping.ground import DAY_S, HOUR_S, Ground, as_json
 from polling import wait_until
 
@@ -81,7 +82,7 @@ def test_a_dry_run_says_what_a_sweep_would_do_and_does_nothing(ground: Ground) -
     assert fate_of(report, ghost.name).action == "dropped"
     assert ground.names("trees") == [old.name]
     assert ground.names("records") == [f"{each.name}.{kind}" for each in (old, ghost) for kind in ("index", "json")]
-    assert not (ground.root.path / NOTE).exists()
+    assert not (ground.root.path / SWEPT).exists()
     assert ground.sweeper().sweep().fates[0].action == "removed"
 
 
@@ -232,6 +233,8 @@ def test_what_a_dead_process_was_making_goes_after_an_hour(ground: Ground) -> No
     os.utime(left / "tree" / "new", (ground.clock.now(), ground.clock.now()))
     assert fate_of(ground.sweeper().sweep(), "0123").action == "kept"
     ground.clock.advance(HOUR_S + 60)
+    assert fate_of(ground.sweeper().sweep(dry_run=True), "0123").action == "removed"
+    assert ground.names("unfinished/0123") == ["tree"]  # whatever a look left there would make it young again
     assert fate_of(ground.sweeper().sweep(), "0123").action == "removed"
     assert ground.names("unfinished") == ground.names("trash") == []
 
@@ -280,9 +283,11 @@ def test_trash_that_cannot_be_deleted_is_reported(ground: Ground, monkeypatch: p
     workdir = ground.open()
     ground.root.discard(ground.tree(workdir))
     monkeypatch.setattr(ground.root, "empty_trash", lambda: None)
-    kept = [fate for fate in ground.sweeper().sweep().kept if fate.kind == "trash"]
-    assert [fate.reasons for fate in kept] == [("it cannot be deleted",)]
-    assert kept[0].size_bytes
+    report = ground.sweeper().sweep()
+    [fate] = [fate for fate in report.fates if fate.kind == "trash"]
+    assert (fate.action, fate.reasons) == ("kept", ("it cannot be deleted",))
+    assert fate.size_bytes
+    assert report.freed_bytes == 0
 
 
 def test_what_lies_in_quarantine_is_reported_with_its_size_and_never_removed(ground: Ground) -> None:
@@ -313,6 +318,16 @@ def test_a_root_that_is_not_there_is_an_empty_report_and_stays_away(ground: Grou
     assert ground.sweeper().sweep().fates == ()
     ground.sweeper().begin_if_due()
     assert not ground.root.path.exists()
+
+
+def test_a_root_that_may_not_be_looked_at_is_told_and_stops_no_run(
+    ground: Ground, caplog: pytest.LogCaptureFixture
+) -> None:
+    ground.root = Root(ground.folder / ("long" * 100), ground.clock, Ids())
+    ground.sweeper().begin_if_due()
+    assert "cannot look at" in json.loads(caplog.messages[-1])["error"]
+    with pytest.raises(Denied, match="File name too long"):
+        ground.sweeper().sweep()
 
 
 def test_a_folder_without_our_marker_is_not_swept(ground: Ground) -> None:
@@ -355,7 +370,7 @@ def test_a_sweep_is_noted_counted_and_logged(ground: Ground, caplog: pytest.LogC
     ground.open(days_ago=9)
     with caplog.at_level("INFO", "everturn"):
         report = ground.sweeper().sweep()
-    noted = json.loads((ground.root.path / NOTE).read_text())
+    noted = json.loads((ground.root.path / SWEPT).read_text())
     assert noted["ended_at"] == ground.clock.now()
     [line] = [json.loads(record.message) for record in caplog.records if '"workdirs_swept"' in record.message]
     assert (line["removed"], line["kept"], line["freed_bytes"]) == (2, 0, report.freed_bytes)

@@ -47,7 +47,11 @@ class S3Adapter:
     def put(self, folder: str, body: bytes, ms: int | None = None) -> str:
         """Write anything as a part."""
         number = next(self._clock)
-        key = f"{self._prefix}{folder}/part-{ms or number:013d}-{number % 0xFFFFFF:06x}.jsonl"
+        return self.put_at(f"{folder}/part-{ms or number:013d}-{number % 0xFFFFFF:06x}.jsonl", body)
+
+    def put_at(self, name: str, body: bytes) -> str:
+        """Write any object below the prefix."""
+        key = f"{self._prefix}{name}"
         self._client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/x-ndjson")
         return key
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from redis.exceptions import MovedError
+from redis.exceptions import MovedError, NoPermissionError
 
 from everturn import Settings
 from everturn.errors import Conflict, Denied, EverturnError, Invalid, NotFound, Unavailable
@@ -140,6 +140,15 @@ def test_a_prefix_is_a_folder_and_nothing_beside_it_is_looked_at(on_s3: S3Adapte
         found("s3://no-such-bucket-anywhere/x")
 
 
+def test_an_empty_object_that_stands_for_a_folder_is_no_part_of_a_session(on_s3: S3Adapter) -> None:
+    on_s3.append(PROJECT, SESSION, [said(1)])
+    for folder in (PROJECT, f"{PROJECT}/{SESSION}", f"{PROJECT}/{SESSION}/subagents"):
+        on_s3.put_at(f"{folder}/", b"")
+    objects = memory()
+    assert results(bring(on_s3.url, objects)) == [("imported", 1)]
+    assert loaded(objects) == [said(1)]
+
+
 def test_a_source_may_be_elsewhere_and_the_stores_own_encryption_is_not_asked_of_it(
     on_s3: S3Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,18 +238,29 @@ def test_reading_needs_no_more_than_these_commands(on_redis: RedisAdapter, redis
     on_redis.client.execute_command("ACL", "SETUSER", "reader", "-lrange")
     (refusal,) = bring(reader, memory())
     assert "refuses these credentials" in refusal.message
+    assert "reader" not in refusal.message
     on_redis.client.execute_command("ACL", "DELUSER", "reader")
 
 
-def test_a_node_of_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (MovedError("3999 127.0.0.1:6381"), Invalid, "one node of a cluster"),
+        (NoPermissionError("User reader has no permissions to run it"), Denied, "credentials: this user has no"),
+    ],
+)
+def test_what_other_servers_answer_is_a_refusal_that_names_nobody(
+    answer: Exception, kind: type[EverturnError], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open_source("redis://127.0.0.1/0", Settings.load()) as source:
 
-        def moved(**_: Any) -> Any:
-            raise MovedError("3999 127.0.0.1:6381")
+        def answered(**_: Any) -> Any:
+            raise answer
 
-        monkeypatch.setattr(source._client, "scan_iter", moved)  # type: ignore[attr-defined]
-        with pytest.raises(Invalid, match="one node of a cluster"):
+        monkeypatch.setattr(source._client, "scan_iter", answered)  # type: ignore[attr-defined]
+        with pytest.raises(kind, match=words) as refused:
             source.names()
+    assert "reader" not in str(refused.value)
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------------------------
@@ -292,9 +312,10 @@ def test_whoever_may_not_read_is_denied_and_needs_no_more_than_that(
         assert_refused(url, Denied, "permission denied")
         on_postgres.connection.execute("GRANT SELECT ON claude_session_store TO reader")
         assert found(url) == [(PROJECT, SESSION)]
-        with pytest.raises(Denied, match="authentication failed") as refused:
+        with pytest.raises(Denied, match="authentication failed for this user") as refused:
             found(url.replace("secret-1", "secret-2"))
         assert "secret" not in str(refused.value)
+        assert "reader" not in str(refused.value)
     finally:
         on_postgres.connection.execute("DROP OWNED BY reader; DROP ROLE reader")
 

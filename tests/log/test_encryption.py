@@ -16,7 +16,7 @@ from everturn.clock import Ids, ManualClock
 from everturn.errors import Corrupt, Denied, Invalid, Unavailable
 from everturn.log.encryption import Key, KeyFile, Keys, SealedObjects
 from everturn.log.objects import BlockingObjects, run
-from everturn.log.reader import read
+from everturn.log.reader import log_exists, read
 from everturn.log.writer import LogWriter
 from log.bench import FOLDER, Recorder
 
@@ -71,6 +71,22 @@ def test_nothing_of_an_entry_is_legible_in_the_store(inner: BlockingObjects) -> 
     assert b"write_id" not in data
     with pytest.raises(zstd.ZstdError):
         zstd.decompress(data)
+
+
+@pytest.mark.parametrize(("letter", "most"), [("k", 100), ("鍵", 33), ("\U0001f511", 16)])
+def test_a_fence_is_told_by_its_size_however_long_the_names_in_it(
+    inner: BlockingObjects, letter: str, most: int
+) -> None:
+    with pytest.raises(Invalid, match="no name for a key"):
+        Key(letter * (most + 1), OLD.secret)
+    objects = sealed(inner, Key(letter * most, OLD.secret))
+    writer = LogWriter(
+        objects, FOLDER, clock=ManualClock(), ids=Ids(), observer=Recorder(), epoch=1 << 52, writer="鍵" * 400
+    )
+    run(writer.open())
+    assert not run(log_exists(objects, FOLDER))
+    append(objects, "a")
+    assert run(log_exists(objects, FOLDER))
 
 
 def test_the_log_works_over_an_encrypted_store(inner: BlockingObjects) -> None:
@@ -158,7 +174,7 @@ def line(key: Key) -> str:
 
 def test_the_first_key_of_a_file_is_written_with_and_all_are_read_with(tmp_path: Path) -> None:
     path = tmp_path / "keys"
-    path.write_text("# ours\n" + line(NEW) + "\n" + line(OLD))
+    path.write_text("# ours\n  # and theirs\n" + line(NEW) + "\n" + line(OLD))
     keys = KeyFile(path)
     assert keys(None) == NEW
     assert keys("old") == OLD

@@ -8,7 +8,7 @@ import pytest
 
 from everturn.errors import Corrupt, Fenced, Unavailable
 from everturn.log.objects import run
-from everturn.log.writer import LogWriter
+from everturn.log.writer import PASSES_BEFORE_LOOKING, LogWriter
 from everturn.testing.faults import Fault
 from log.bench import DAY_S, FOLDER, Bench
 
@@ -97,14 +97,17 @@ def test_a_lost_write_of_an_older_epoch_that_took_no_effect_never_does(bench: Be
     assert bench.entries() == []
 
 
+@pytest.mark.parametrize("newer", [2, 1])  # or given a second time
 @pytest.mark.parametrize("retried", [True, False])
-def test_a_writer_whose_lost_write_took_effect_long_ago_is_fenced_all_the_same(bench: Bench, retried: bool) -> None:
+def test_a_writer_whose_lost_write_took_effect_long_ago_is_fenced_all_the_same(
+    bench: Bench, retried: bool, newer: int
+) -> None:
     old = bench.opened(1)
     bench.fault(Fault("lose_reply", "create"), Fault("fail", "create", times=None, after=1))
     with pytest.raises(Unavailable):
         append(old, "a")
     bench.objects.faults.clear()
-    bench.opened(2)
+    bench.opened(newer)
     bench.clock.advance(DAY_S)
     if retried:
         assert append(old, "a") == 2  # it is in: to say so is the truth
@@ -158,6 +161,52 @@ def test_opening_with_the_same_epoch_again_goes_on(bench: Bench) -> None:
     append(bench.opened(3), "a")
     append(bench.opened(3), "b")
     assert bench.entries() == ["a", "b"]
+
+
+def test_of_two_claims_with_the_same_epoch_the_one_that_opened_last_goes_on(bench: Bench) -> None:
+    old = bench.opened(3)
+    append(old, "a")
+    new = bench.opened(3)  # by a registry that was restored from an older copy
+    for _ in range(2):
+        with pytest.raises(Fenced, match="with epoch 3"):
+            append(old, "late")
+    append(new, "b")
+    assert bench.entries() == ["a", "b"]
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_claim_is_fenced_by_an_equal_one_far_behind_its_tail(bench: Bench, compacted: bool) -> None:
+    old = bench.opened(3)
+    guest = bench.writer()
+    for number in range(PASSES_BEFORE_LOOKING + 1):
+        append(guest, number)
+    bench.opened(3)
+    append(guest, "last")
+    if compacted:
+        bench.compact(1, PASSES_BEFORE_LOOKING + 3)
+    with pytest.raises(Fenced):
+        append(old, "late")
+    assert bench.entries() == [*range(PASSES_BEFORE_LOOKING + 1), "last"]
+
+
+def test_a_claim_that_looks_whether_it_was_taken_over_finds_an_equal_one(bench: Bench) -> None:
+    old = bench.opened(3)
+    run(old.check())
+    bench.opened(3)
+    with pytest.raises(Fenced):
+        run(old.check())
+
+
+def test_a_claim_that_could_not_read_what_it_fenced_opens_the_log_again(bench: Bench) -> None:
+    writer = bench.writer(3)
+    bench.fault(Fault("fail", "listing", times=None, after=1))
+    with pytest.raises(Unavailable):
+        run(writer.open())
+    bench.objects.faults.clear()
+    bench.clock.advance(DAY_S)
+    run(writer.open())
+    append(writer, "a")
+    assert bench.entries() == ["a"]
 
 
 def test_opening_does_not_trust_a_listing_that_is_older_than_its_fence(bench: Bench) -> None:

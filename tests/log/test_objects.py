@@ -169,3 +169,23 @@ def test_a_listing_that_took_too_long_is_not_believed() -> None:
     objects = BlockingObjects(MemoryStore(), "memory://", SuspendingClock())
     with pytest.raises(Unavailable, match="out of date"):
         run(objects.listing("folder"))
+
+
+def test_every_request_but_a_create_is_made_again_if_it_could_not_be_prepared() -> None:
+    failures: list[Exception] = []
+
+    def prepare() -> None:
+        if failures:
+            raise failures.pop()
+
+    objects = BlockingObjects(MemoryStore(), "memory://", ManualClock(), prepare=prepare)
+    for act in (
+        lambda: objects.listing(""),
+        lambda: objects.list_folders(""),
+        lambda: objects.get("key"),
+        lambda: objects.put("key", b""),
+        lambda: objects.delete(["key"]),
+    ):
+        failures.append(Unavailable("no credentials yet", hint="wait"))
+        run(act())
+    assert failures == []

@@ -36,7 +36,7 @@ from everturn.log.roles import (
     SessionRole,
     tag_value,
 )
-from everturn.log.stores import connect, locate
+from everturn.log.stores import connect, locate, role_of
 from everturn.settings import Settings
 from polling import wait_until
 
@@ -185,6 +185,13 @@ def test_a_policy_is_as_short_as_sts_takes_it_unless_names_are_very_long() -> No
 def test_a_prefix_that_means_something_else_to_iam_is_refused(prefix: str) -> None:
     with pytest.raises(Invalid, match="session policy cannot tell apart"):
         role(prefix=prefix)
+
+
+@pytest.mark.parametrize("bucket", ["*", "agents-*", "${aws:username}", "key:secret@agents", ""])
+def test_a_bucket_that_means_something_else_to_iam_is_refused_and_not_shown(bucket: str) -> None:
+    with pytest.raises(Invalid, match="no name of a bucket") as refused:
+        role_of(f"s3://{bucket}/agents", Settings.load(session_role=ROLE))
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

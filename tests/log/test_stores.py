@@ -15,7 +15,7 @@ from obstore.store import MemoryStore
 from everturn.clock import Clock, ManualClock
 from everturn.errors import Corrupt, Denied, Invalid, NotFound, Unavailable
 from everturn.log.objects import BlockingObjects, run
-from everturn.log.stores import admit, connect, locate
+from everturn.log.stores import admit, connect, locate, role_of
 from everturn.settings import Settings
 from everturn.testing import LoopbackS3
 from everturn.testing.faults import Fault, FaultyObjects
@@ -62,6 +62,10 @@ def memory() -> FaultyObjects:
         "s3://name:password@bucket/prefix",
         "s3://bucket:9000/prefix",
         "s3://[bucket/prefix",
+        "s3://name:password@[bucket/prefix",
+        "s3://name:password@bucket\u2100/prefix",
+        "s3://name:password@bucket/prefix?x=1",
+        "https://bucket.example/prefix?signature=password",
         "file://host/folder",
         "file:folder",
         "file:///folder?x=1",
@@ -74,6 +78,14 @@ def test_urls_that_name_no_store_are_refused(url: str) -> None:
     with pytest.raises(Invalid) as refusal:
         connect(url, Settings.load())
     assert refusal.value.hint
+    assert "password" not in refusal.value.message
+
+
+@pytest.mark.parametrize("url", ["https://name:password@host/folder", "file:///folder?signature=password"])
+def test_a_store_without_roles_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        role_of(url, Settings.load(session_role="arn:aws:iam::123456789012:role/sessions"))
+    assert "password" not in refusal.value.message
 
 
 def test_a_file_is_no_folder_for_a_store(tmp_path: Path) -> None:
@@ -183,6 +195,16 @@ def test_a_store_that_overwrites_is_refused_and_left_as_it_was(memory: FaultyObj
     with pytest.raises(Invalid, match="overwrites"):
         run(admit(Careless(memory), "scope", "memory://"))
     assert keys(memory) == []
+
+
+def test_why_a_store_is_refused_is_told_though_its_probe_cannot_be_taken_back(memory: FaultyObjects) -> None:
+    denied = Denied("not allowed", hint="ask")
+    memory.faults += [
+        Fault("fail", "create", keys="format.json", error=denied),
+        Fault("fail", "delete", error=denied),
+    ]
+    with pytest.raises(Denied, match="is no store yet"):
+        run(admit(memory, "scope", "memory://"))
 
 
 # --- S3, for real ---

@@ -67,6 +67,7 @@ def test_what_stands_about_chroma_in_the_environment_and_a_file_is_of_no_account
         (None, "no list of vectors"),
         ([], "0 vectors for 2 texts"),
         ([[1.0], ["x"]], "no list of vectors"),
+        ([[1.0], [10**400]], "no list of vectors"),
         ([[1.0], [1.0, 2.0]], "more than one length"),
         ([[], []], "empty"),
         ([[1.0], [float("nan")]], "finite"),

@@ -10,6 +10,8 @@ import pytest
 from everturn.clock import Ids, ManualClock
 from everturn.errors import NotFound
 from everturn.journal.events import Prompt
+from everturn.journal.reading import RunRef
+from everturn.mirrors.base import Batch
 from everturn.mirrors.feed import MirrorFeed
 from everturn.mirrors.keeping import catch_up, rebuild
 from everturn.mirrors.sqlite import SqliteMirror
@@ -52,6 +54,22 @@ def test_events_are_in_the_mirror_soon_after_they_are_written(ground: Ground, fe
     as_file(file, lines[4:])
     feed.wake()
     assert [partial for *_, partial in matches(wait_for(ground, len(lines)), "needle")] == [0, 0, 0]
+
+
+def test_a_run_that_cannot_be_folded_does_not_keep_the_others_out(ground: Ground) -> None:
+    class Picky(SqliteMirror):
+        def fold(self, batch: Batch) -> bool:
+            if batch.ref == REF:
+                raise ValueError("not this one")
+            return super().fold(batch)
+
+    feed = MirrorFeed(Picky(ground.mirror().path.parent, LABEL), metrics=ground.metrics, pause_s=0.02, retry_s=0.02)
+    file, lines = ground.folder / "journal.jsonl", lines_of_events(a_run())
+    as_file(file, lines)
+    feed.note(REF, file)
+    feed.note(RunRef("task:other", "run-2"), file)
+    wait_for(ground, len(lines))
+    feed.close(CLOSE_S)
 
 
 def test_a_line_that_is_not_whole_waits_for_the_rest_of_it(ground: Ground, feed: MirrorFeed) -> None:

@@ -350,7 +350,8 @@ def test_a_field_of_a_wrong_type_spoils_its_event_only(ground: Ground, junk: Lin
 def test_values_that_databases_refuse_are_no_trouble(ground: Ground) -> None:
     call = ToolUse("c", "Read", {"file_path": "/desk/\ud800", "deep": 1 << 80, "inf": float("inf")}, "msg", "m")
     odd = Result("success", False, "\udfff", 1, 1, 1, cost_usd=float("inf"), usage={"input_tokens": 1 << 70})
-    mirror = fold(ground, started(), Prompt("lone \ud800 \x00 surrogate", resumed=False), call, odd)
+    huge = replace(odd, cost_usd=10**400, model_usage={"m": {"costUSD": 10**400}})
+    mirror = fold(ground, started(), Prompt("lone \ud800 \x00 surrogate", resumed=False), call, odd, huge)
     assert matches(mirror, "surrogate")
     assert rows(mirror, "SELECT path FROM files") == [("?",)]
     assert rows(mirror, "SELECT cost_usd, input_tokens FROM runs") == [(None, 0)]

@@ -15,7 +15,19 @@ from everturn.model import Claim
 from everturn.registry import DynamoDbRegistry, Registry, open_registry
 from everturn.registry.table import client_maker
 from everturn.settings import Settings
-from registry.dynamo import ACTS, BROKEN, SLOW, THROTTLED, Dynamo, DynamoPlace, Trouble, asked, hang_up, refusing
+from registry.dynamo import (
+    ACTS,
+    BROKEN,
+    SLOW,
+    THROTTLED,
+    Dynamo,
+    DynamoPlace,
+    Trouble,
+    asked,
+    hang_up,
+    lose_answer,
+    refusing,
+)
 from registry.places import START_S, TTL_S, WORK, claim, holder
 
 
@@ -79,6 +91,23 @@ def test_a_table_that_was_just_made_need_not_be_known_everywhere(place: DynamoPl
     made = claim(place.connect())
     assert place.connect().renew(made, TTL_S).until > 0
     assert asked(place).count("UpdateTimeToLive") == 1
+
+
+def test_a_table_that_was_made_without_an_answer_is_finished(place: DynamoPlace) -> None:
+    place.dynamo.on["CreateTable"] = [lose_answer]
+    place.table += "-made"
+    place.connect().create_table()
+    assert asked(place).count("UpdateTimeToLive") == 1
+    assert claim(place.connect()).is_new
+
+
+def test_a_table_whose_ttl_cannot_be_set_is_there_and_whoever_made_it_is_told(place: DynamoPlace) -> None:
+    place.dynamo.on["UpdateTimeToLive"] = [refusing("400 Bad Request", "AccessDeniedException", "not authorized")]
+    place.table += "-made"
+    with pytest.raises(Denied, match=f"the table {place.table} is made") as caught:
+        place.connect().create_table()
+    assert "TTL on the attribute expires_at" in caught.value.hint
+    assert claim(place.connect()).is_new
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -58,6 +60,16 @@ def test_a_url_that_is_no_registry_is_invalid(url: str) -> None:
     with pytest.raises(Invalid, match="cannot make a registry") as caught:
         open_registry(url)
     assert "sqlite:///" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "url", ["postgres://me:hush@host/db", "postgres://me:hu/sh@host/db", "postgres://host/db?password=hush"]
+)
+def test_a_url_that_is_no_registry_is_shown_without_its_password(url: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        open_registry(url)
+    assert "postgres://" in str(caught.value)
+    assert not re.search("hu|sh", caught.value.message)
 
 
 CLAIM = Claim(WORK, "s", 1, is_new=False)
@@ -229,9 +241,26 @@ def test_the_database_of_another_program_is_left_alone(path: Path) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("CREATE TABLE bookmarks (url TEXT)")
     connection.close()
+    before = path.read_bytes()
     with pytest.raises(Invalid, match="database of another program"):
         claim(SqliteRegistry(path))
-    assert tables(path) == {"bookmarks"}
+    assert path.read_bytes() == before
+
+
+def test_a_file_may_have_any_name(path: Path) -> None:
+    odd = Path(f"/{path.parent}/{os.fsdecode(b'?%41#' + bytes([255]))}.db")  # it begins with two slashes
+    registry = SqliteRegistry(odd)
+    assert claim(registry).is_new
+    assert registry.get(WORK) is not None
+    assert odd.exists()
+
+
+@pytest.mark.parametrize(
+    "look", [lambda found: found.records(), lambda found: found.get(WORK), lambda found: found.find("session-a")]
+)
+def test_whoever_looks_into_a_registry_that_cannot_be_there_is_told_so(look: Callable[[Registry], object]) -> None:
+    with pytest.raises(Denied, match="File name too long"):
+        look(SqliteRegistry(Path("/" + "a" * 300)))
 
 
 def test_a_table_that_lacks_something_is_corrupt(path: Path) -> None:
@@ -404,13 +433,6 @@ def version_of(path: Path) -> int:
     return int(version)
 
 
-def tables(path: Path) -> set[str]:
-    connection = sqlite3.connect(path)
-    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    connection.close()
-    return found
-
-
 FORK_IN_MID_TRANSACTION = """
 import os, sys, threading
 from pathlib import Path
@@ -456,10 +478,10 @@ def test_a_child_forked_in_the_middle_of_a_transaction_of_another_thread_can_use
 
 def test_a_folder_that_cannot_be_made_is_denied(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Denied, match="cannot make a folder"):
+    with pytest.raises(Denied, match="cannot use the registry"):
         claim(SqliteRegistry(tmp_path / "file" / "state" / "registry.db"))
 
 
 def test_a_folder_on_a_disk_that_cannot_be_written_is_denied(tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "ro"), pytest.raises(Denied, match="cannot make a folder"):
+    with mounted(tmp_path / "disk", "ro"), pytest.raises(Denied, match="cannot use the registry"):
         claim(SqliteRegistry(tmp_path / "disk" / "state" / "registry.db"))

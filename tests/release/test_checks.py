@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
-from release.build import faults_of_wheel, source_files
+from release.build import PAGES, STACK, faults_of_sdist, faults_of_wheel, source_files
 from release.contents import refused, verdict
 
 
@@ -54,3 +55,15 @@ def test_a_wheel_without_a_page_or_with_junk_is_found(tmp_path: Path) -> None:
         for name in (source_files() - {gone}) | {"tests/test_it.py", "everturn-0.dist-info/licenses/LICENSE"}:
             archive.writestr(name, "")
     assert faults_of_wheel(wheel) == [f"{wheel.name} lacks {gone}", f"{wheel.name} has tests/test_it.py"]
+
+
+def test_an_sdist_without_the_stack_or_with_its_output_is_found(tmp_path: Path) -> None:
+    sdist = tmp_path / "everturn-0.tar.gz"
+    names = (PAGES | STACK | {f"src/{name}" for name in source_files()}) - {"infra/app.py"}
+    with tarfile.open(sdist, "w:gz") as archive:
+        for name in names | {"infra/cdk.out/everturn.template.json"}:
+            archive.addfile(tarfile.TarInfo(f"everturn-0/{name}"))
+    assert faults_of_sdist(sdist) == [
+        f"{sdist.name} lacks infra/app.py",
+        f"{sdist.name} has infra/cdk.out/everturn.template.json",
+    ]

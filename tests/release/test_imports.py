@@ -22,6 +22,7 @@ NEVER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", NEVER)
 def test_an_import_brings_nothing_that_can_wait(program: str) -> None:
     # Only what comes after the SDK is ours to answer for.

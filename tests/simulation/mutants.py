@@ -22,7 +22,7 @@ from simulation import world
 from simulation.actors import Protocol
 from simulation.oracle import Violation
 from simulation.scenario import play
-from simulation.themes import CLEARING, DEAF, DOZERS, LATE_CLAIMS, MIXED, SLEEPERS, Theme
+from simulation.themes import CLEARING, DEAF, DOZERS, LATE_CLAIMS, MIXED, RESTORED, SLEEPERS, Theme
 from simulation.world import SimObjects
 
 # --- Writers --------------------------------------------------------------------------------------------------------
@@ -138,15 +138,22 @@ class NeverSearches(LogWriter):
 class IgnoresFences(LogWriter):
     """Goes past newer claims."""
 
-    def _is_overtaken_by(self, epoch: int, kind: str, *, opening: bool = False) -> bool:
-        return kind == "truncate" and super()._is_overtaken_by(epoch, kind, opening=opening)
+    def _is_overtaken_by(self, epoch: int, kind: str, wanted: Kind) -> bool:
+        return kind == "truncate" and super()._is_overtaken_by(epoch, kind, wanted)
+
+
+class IgnoresEqualClaims(LogWriter):
+    """Goes past claims of the same epoch."""
+
+    def _is_overtaken_by(self, epoch: int, kind: str, wanted: Kind) -> bool:
+        return (kind, epoch) != ("fence", self._epoch) and super()._is_overtaken_by(epoch, kind, wanted)
 
 
 class IgnoresTruncations(LogWriter):
     """Goes past a deletion."""
 
-    def _is_overtaken_by(self, epoch: int, kind: str, *, opening: bool = False) -> bool:
-        return self._yields and epoch > self._epoch
+    def _is_overtaken_by(self, epoch: int, kind: str, wanted: Kind) -> bool:
+        return kind != "truncate" and super()._is_overtaken_by(epoch, kind, wanted)
 
 
 class TruncatesBlindly(LogWriter):
@@ -292,6 +299,7 @@ MUTANTS = [
     _writer("no fence", NoFence, LATE_CLAIMS),
     _writer("load before fence", LoadsFirst, LATE_CLAIMS),
     _writer("fences are ignored", IgnoresFences),
+    _writer("fences of the same epoch are ignored", IgnoresEqualClaims, RESTORED),
     _writer("no look after a stall", NeverLooks, SLEEPERS),
     _writer("a taken number counts as ours", TakenIsOurs),
     _writer("an unknown outcome takes the next number", UnknownIsFailed),

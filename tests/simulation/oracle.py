@@ -17,7 +17,8 @@ one by one, and the batches of one writer stand in the order in which it was giv
 two truncations, however often its writer tried.
 
 *I4.* When a claim of epoch *e* has loaded, no part with entries of an epoch from 1 to *e* - 1 is taken into the
-canonical log any more, and none stands there that the load did not return.
+canonical log any more, and none stands there that the load did not return. Where two claims have the same epoch, no
+part with entries of the one whose fence came first stands behind the fence of the other.
 
 *I5.* After every effect of anybody at the store, what a perfect reader would find there is the canonical state:
 every number from the last truncation on is in a segment or in its canonical part, and segments hold what their
@@ -141,6 +142,7 @@ class Oracle:
         self._lives = [_Life(1)]
         self._batches: dict[int, Batch] = {}
         self._loaded = 0
+        self._openers: dict[int, str] = {}
         self._segments: dict[Span, bytes] = {}
         self._rotten = False
         self._cleared = 0
@@ -302,6 +304,9 @@ class Oracle:
         life = self._lives[-1]
         if header.kind == "fence":
             life.claims.add(header.epoch)
+            self._openers[header.epoch] = header.writer
+        elif header.kind == "data" and self._openers.get(header.epoch, who) != who and not self._rotten:
+            raise Violation("I4", f"{who} wrote behind the fence of {self._openers[header.epoch]}, an equal claim")
         elif header.kind == "data" and header.epoch and len(self._lives) > 1 and header.epoch not in life.claims:
             raise Violation("deletion", f"{who} opened the log before it was deleted, and wrote to it afterwards")
 

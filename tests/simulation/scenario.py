@@ -98,13 +98,15 @@ class Scenario:
         actor.live(self._crew.guest(actor), delay_s)
 
     def _claim(self, delay_s: float) -> None:
-        """Let a worker claim the next epoch when it comes, and stall, now and then, before it opens the log."""
+        """Let a worker claim the next epoch, or that of the last claim again, when it comes, and stall, now and then,
+        before it opens the log."""
         self.world.later(delay_s, self._claim_now)
 
     def _claim_now(self) -> None:
-        self._epoch += 1
         actor = self._actor("claim", self._succeed(self._claim))
         rng = self.world.rng
+        repeats = self._theme.repeats and self._epoch and rng.random() < self._theme.repeats
+        self._epoch += not repeats
         stall_s = rng.uniform(0, 600) if rng.random() < self._theme.stalls else rng.uniform(0, 0.2)
         actor.live(self._crew.claimed(actor, self._epoch), stall_s)
 

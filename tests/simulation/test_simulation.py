@@ -9,7 +9,7 @@ import pytest
 from simulation.__main__ import play_some
 from simulation.actors import Protocol
 from simulation.scenario import Scenario, play
-from simulation.themes import CLEARING, DEAF, DOZERS, LATE_CLAIMS, SLEEPERS, Theme
+from simulation.themes import CLEARING, DEAF, DOZERS, LATE_CLAIMS, RESTORED, SLEEPERS, Theme
 
 INTERESTING = (
     "acknowledged",
@@ -49,6 +49,13 @@ def test_no_promise_is_broken_and_the_interesting_things_happen() -> None:
     assert total.operations > 30_000
 
 
+def test_of_equal_claims_the_one_that_opened_last_writes() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(1, 9):
+        counts += play(seed, theme=RESTORED).counts
+    assert counts["writers fenced"] > 5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [1_000, 2_000, 3_000, 4_000])
 def test_no_promise_is_broken_in_a_longer_run(first: int) -> None:
@@ -56,7 +63,7 @@ def test_no_promise_is_broken_in_a_longer_run(first: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("theme", [LATE_CLAIMS, SLEEPERS, DOZERS, DEAF, CLEARING])
+@pytest.mark.parametrize("theme", [LATE_CLAIMS, SLEEPERS, DOZERS, DEAF, CLEARING, RESTORED])
 def test_the_unbroken_protocol_passes_the_seeds_that_mutants_fail(theme: Theme) -> None:
     counts: Counter[str] = Counter()
     for seed in range(1, 501):

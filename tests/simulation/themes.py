@@ -32,6 +32,7 @@ class Theme:
         often_long: See `Tempo`. Drawn once for all actors.
         spread_s: Within what time the actors come.
         stalls: How often a worker stalls between its claim and its first request.
+        repeats: How often a claim gets the epoch of the one before it, from a registry that has forgotten that one.
         deletes: How many times a deleter deletes.
         deletes_after_s: How long a deleter waits at most.
         compacts_every_s: How long a compactor waits at most.
@@ -49,6 +50,7 @@ class Theme:
     often_long: tuple[float, ...] = (0.0, 0.05, 0.15, 0.3)
     spread_s: tuple[float, ...] = (1.0, 60.0, 2000.0)
     stalls: float = 0.3
+    repeats: float = 0.0
     deletes: tuple[int, ...] = (1, 2, 3)
     deletes_after_s: tuple[float, ...] = (5.0, 100.0, 1000.0)
     compacts_every_s: float = 120.0
@@ -121,5 +123,12 @@ CLEARING = Theme(  # a log that is compacted all the time, and deleted meanwhile
     deletes_after_s=(5.0, 20.0),
     compacts_every_s=2.0,
     strengths=(0.0, 0.0, 0.1, 1.0),
+)
+RESTORED = Theme(  # claims of the same epoch
+    guests=(0, 1),
+    claims=(3, 4, 5),
+    deleters=(0, 0, 1),
+    thinks_s=(0.5, 3.0),
+    repeats=0.6,
 )
 THEMES = (MIXED, MIXED, LATE_CLAIMS, SLEEPERS, DOZERS, DEAF, CLEARING)

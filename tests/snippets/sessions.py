@@ -28,8 +28,9 @@ class Session:
     blocks: Sequence[Block]
 
     @property
-    def slow(self) -> bool:
-        return any("slow" in block.words.flags for block in self.blocks)
+    def runs(self) -> bool:
+        """Whether a program is run; otherwise the blocks are only looked at."""
+        return not all(block.kind in {"check", "figure", "not run"} for block in self.blocks)
 
     def run(self, server: LoopbackS3, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Run all blocks, or check them.
@@ -37,7 +38,7 @@ class Session:
         Raises:
             AssertionError: A block does not do what the page says.
         """
-        if all(block.kind in {"check", "figure", "not run"} for block in self.blocks):
+        if not self.runs:
             for block in self.blocks:
                 if block.kind == "check":
                     check(block, folder, monkeypatch)

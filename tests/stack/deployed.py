@@ -34,8 +34,8 @@ def synthesize(folder: Path, **options: str) -> str:
         [INFRA_PYTHON, REPOSITORY / "infra" / "app.py", "--out", folder, *context],
         env={
             "PATH": f"{INFRA_PYTHON.parent}:{os.environ['PATH']}",
-            "HOME": str(INFRA_PYTHON.parents[1]),
-        },  # which caches the CDK
+            "HOME": str(INFRA_PYTHON.parents[1]),  # the CDK keeps a cache there
+        },
         check=True,
         timeout=DEPLOY_S,
     )

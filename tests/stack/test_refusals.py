@@ -164,9 +164,8 @@ def test_nothing_outside_of_the_root_can_be_reached(stack: Deployed, as_worker: 
 
 def test_a_request_that_came_without_tls_is_refused(stack: Deployed, service: Variables) -> None:
     def as_a_proxy_says(request: Any, **_: Any) -> None:
-        request.headers["X-Forwarded-Proto"] = (
-            "http"  # the server takes a proxy's word for it, as it has only TLS here
-        )
+        # The server takes a proxy's word for it, as it has only TLS here.
+        request.headers["X-Forwarded-Proto"] = "http"
 
     client = stack.client("s3", service)
     gate = {"Bucket": stack.bucket, "Key": f"{stack.root}/format.json"}
@@ -201,3 +200,15 @@ def test_who_has_no_role_reaches_nothing(stack: Deployed) -> None:
     gate = {"Bucket": stack.bucket, "Key": f"{stack.root}/format.json"}
     assert not allowed(stack.client("s3", who).get_object, **gate)
     assert not allowed(stack.client("dynamodb", who).scan, TableName=stack.table)
+
+
+@pytest.mark.parametrize("tag", ["", "é", "4", "42.", "42:x", "42 ", "=42", "42="])
+def test_a_tag_that_is_nearly_another_tasks_reaches_nothing_of_it(stack: Deployed, as_service: Any, tag: str) -> None:
+    key = key_in(stack, "sessions", OURS, f"near-{tag.encode().hex()}.json")
+    assert create(as_service, stack, key)
+    who = stack.task(tag)
+    client, table = stack.client("s3", who), stack.client("dynamodb", who)
+    assert not allowed(client.get_object, Bucket=stack.bucket, Key=key)
+    assert not allowed(client.list_objects_v2, Bucket=stack.bucket, Prefix=key.rpartition("/")[0])
+    assert not allowed(client.list_objects_v2, Bucket=stack.bucket)
+    assert not allowed(table.get_item, TableName=stack.table, Key={"work": {"S": f"task:{OURS}"}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -16,6 +17,7 @@ from everturn import Denied, Settings, TranscriptStore, WorkItem
 from everturn.cli import main
 from everturn.errors import Held
 from everturn.log.names import escape
+from everturn.log.stores import connect
 from everturn.model import Holder
 from everturn.registry import open_registry
 from everturn.testing import ModelRequest, Reply, ScriptedModel, ToolUse, kill_machine
@@ -91,6 +93,29 @@ def test_a_store_and_a_row_for_one_task(stack: Deployed, monkeypatch: pytest.Mon
         assert work.key in {record.work_key for record in registry.records()}
 
 
+def test_what_a_task_deletes_at_once_is_gone_for_readers_and_the_service_takes_it_away(
+    stack: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(monkeypatch, stack.task("deletes"))
+    settings = Settings.load()
+
+    async def delete(*, finishes: bool) -> None:
+        objects = connect(settings.store_url(), settings)
+        async with TranscriptStore(objects, scope="task:deletes", settings=settings) as store:
+            if finishes:
+                await store.delete(KEY)
+            else:
+                await store.append(KEY, [{"type": "user", "uuid": "1"}])
+                with pytest.raises(Denied):
+                    await store.delete(KEY)
+            assert await store.load(KEY) is None
+
+    anyio.run(partial(delete, finishes=False))
+    assert parts_of(stack, "deletes") > 1
+    become(monkeypatch, stack.service())
+    anyio.run(partial(delete, finishes=True))
+
+
 def test_the_service_looks_after_sessions(
     stack: Deployed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,7 +189,8 @@ def test_the_service_sweeps_the_table(stack: Deployed, tmp_path: Path) -> None:
             assert child.stdout is not None
             address = json.loads(child.stdout.readline())["address"]
             with httpx.Client(base_url=address, trust_env=False) as client:
-                wait_until(lambda: "everturn_sweeps_total" in client.get("/metrics").text, "a sweep")
+                done = 'everturn_sweeps_total{outcome="done"} 1.0'  # it is there from the beginning, as 0.0
+                wait_until(lambda: done in client.get("/metrics").text, "a sweep")
             child.terminate()
             _, complaints = child.communicate(timeout=30)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import anyio
@@ -144,6 +145,22 @@ def test_what_others_have_written_in_between_is_merged_too(objects: FaultyObject
 
     anyio.run(main)
     assert segments(objects)[0].last == 10
+
+
+def test_a_part_that_is_too_large_to_keep_is_fetched_and_the_others_are_not(
+    objects: FaultyObjects, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compactor, "HELD_BYTES", 10_000)
+    noise = random.Random(1).randbytes(20_000).hex()
+
+    async def main() -> None:
+        async with store_on(objects, metrics, 10) as store:
+            for number in range(10):
+                await store.append(KEY, [entry(number) | ({"noise": noise} if number == 5 else {})])
+            wait_until(lambda: segments(objects), "a segment")
+            assert objects.counts["get"] == 1
+
+    anyio.run(main)
 
 
 def test_of_large_parts_only_so_much_is_kept(

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from claude_agent_sdk import SessionKey
 
-from everturn import Denied, Settings, TranscriptStore
+from everturn import Corrupt, Denied, Settings, TranscriptStore
 from everturn.log.encryption import Key
 
 KEY: SessionKey = {"project_key": "-home-a", "session_id": "7df19cb2-f002-4f12-a0f4-5b4be6b08923"}
@@ -69,5 +69,22 @@ def test_a_damaged_summary_is_made_anew_though_it_was_encrypted(tmp_path: Path) 
         path.write_bytes(path.read_bytes()[:-1])
         (summary,) = await store.list_session_summaries(KEY["project_key"])
         assert "secret plan" in str(summary)
+
+    anyio.run(main)
+
+
+def test_a_session_of_which_a_part_cannot_be_decrypted_can_be_deleted(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path / "keys", bytes(32))
+    url = (tmp_path / "store").as_uri()
+
+    async def main() -> None:
+        async with TranscriptStore.open(url, scope="task-1", settings=settings) as store:
+            await store.append(KEY, [PROMPT])
+            (part,) = (tmp_path / "store" / "sessions").rglob("*.zst")
+            part.write_bytes(part.read_bytes()[:-1])
+            with pytest.raises(Corrupt, match=part.name):
+                await store.load(KEY)
+            await store.delete(KEY)
+            assert await store.load(KEY) is None
 
     anyio.run(main)

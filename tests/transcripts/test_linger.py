@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,26 @@ def test_frames_that_come_together_share_one_object(objects: FaultyObjects) -> N
         assert objects.counts["create"] == 1
         assert store.unstored_entries == 0
         assert await store.load(KEY) == entries(1, 20)
+
+    anyio.run(main)
+
+
+def test_a_program_that_ends_while_the_store_is_away_waits_for_one_log_only(
+    objects: FaultyObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_exit: list[Callable[[], None]] = []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+
+    async def main() -> None:
+        store = store_on(objects)
+        for number in range(3):
+            await append_each(store, 1, 1, {**KEY, "subpath": f"subagents/agent-{number}"})
+        objects.faults.append(Fault("fail", "create", times=None))
+        at_exit[0]()
+        assert store.observer.failed_appends == 1
+        objects.faults.clear()
+        at_exit[0]()
+        assert store.unstored_entries == 0
 
     anyio.run(main)
 

@@ -234,6 +234,21 @@ def test_two_first_writers_under_two_project_keys_agree_on_one_home() -> None:
     in_loop(main)
 
 
+def test_a_session_that_was_begun_anew_elsewhere_is_deleted_there() -> None:
+    objects = memory()
+
+    async def main() -> None:
+        store, other = store_on(objects, any_cwd=True), store_on(objects, any_cwd=True)
+        await store.append(KEY, [entry(1)])
+        assert await other.load(KEY) == [entry(1)]
+        await store.delete(KEY)
+        await store.append(ELSEWHERE, [entry(2)])
+        await other.delete(KEY)
+        assert await store_on(objects, any_cwd=True).load(KEY) is None
+
+    in_loop(main)
+
+
 def test_a_session_that_was_deleted_and_written_again_has_a_new_home() -> None:
     objects = memory()
 

@@ -9,9 +9,11 @@ import anyio
 import pytest
 from claude_agent_sdk import get_session_messages_from_store, list_sessions_from_store
 
-from everturn import Fenced, Settings, TranscriptStore
+from everturn import Corrupt, Fenced, Settings, TranscriptStore
+from everturn.log.frames import assemble, compress
 from everturn.log.objects import run
 from everturn.transcripts.session_logs import Target
+from everturn.transcripts.sizes import LARGE_ENTRY_BYTES
 from support import StorePlace
 from transcripts.desk import BACKENDS, KEY, SUB, entry, in_loop, memory, store_on
 
@@ -185,6 +187,21 @@ def test_whoever_takes_over_a_session_that_is_too_large_for_the_agent_is_warned(
         (warning,) = store.size_warnings
         assert "entry 1 has 10.0 MB" in warning
         assert warning in caplog.text
+
+    in_loop(main)
+
+
+@pytest.mark.parametrize("size_bytes", [100, LARGE_ENTRY_BYTES + 1])
+def test_whoever_takes_over_a_damaged_session_is_told_which_object_it_is(size_bytes: int) -> None:
+    objects = memory()
+    key = f"sessions/task-1/{KEY['project_key']}/{KEY['session_id']}/main/0000000001.jsonl.zst"
+    header = {"v": 1, "kind": "data", "epoch": 0, "writer": "", "write_id": "0" * 16, "count": 1, "seq": 1}
+    run(objects.put(key, assemble({**header, "size": size_bytes}, compress(b"short"))))
+
+    async def main() -> None:
+        store = store_on(objects, any_cwd=True, epoch=1)
+        with pytest.raises(Corrupt, match=key):
+            await store.take_over(KEY["project_key"], KEY["session_id"])
 
     in_loop(main)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -184,19 +185,62 @@ def test_an_append_that_fails_is_counted_once_wherever_it_got_stuck(bench: Bench
     anyio.run(main)
 
 
+def test_of_the_summaries_that_are_behind_one_is_tried_while_the_store_is_away(bench: Bench) -> None:
+    async def main() -> None:
+        store = bench.store()
+        sessions = {f"{number}7df19cb2" for number in range(3)}
+        for session_id in sessions:
+            await store.append({**KEY, "session_id": session_id}, [entry(1)])
+        bench.objects.faults.append(Fault("fail", "put", keys="summaries/*", times=None))
+        before = bench.objects.counts["put"]
+        await store.flush()
+        assert bench.objects.counts["put"] == before + 1
+        bench.objects.faults.clear()
+        await store.flush()
+        summaries = run(bench.objects.listing("summaries"))
+        assert {item.key.rsplit("/", 1)[-1].removesuffix(".json") for item in summaries} == sessions
+
+    anyio.run(main)
+
+
 # --- Claims ------------------------------------------------------------------------------------------------------
 
 
-def test_an_older_claim_cannot_begin_a_sub_transcript_after_a_takeover(bench: Bench) -> None:
+@pytest.mark.parametrize("newer", [2, 1])
+def test_an_older_claim_cannot_begin_a_sub_transcript_after_a_takeover(bench: Bench, newer: int) -> None:
     async def main() -> None:
         zombie = bench.store(any_cwd=True, epoch=1)
         await zombie.take_over(KEY["project_key"], KEY["session_id"])
-        await bench.store(any_cwd=True, epoch=2).take_over(KEY["project_key"], KEY["session_id"])
+        await bench.store(any_cwd=True, epoch=newer).take_over(KEY["project_key"], KEY["session_id"])
         with pytest.raises(Fenced):
             await zombie.append(SUB, [entry(1)])
         assert await bench.store().load(SUB) is None
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault("fail", "listing", keys=MAIN, times=None), id="look whether it is still ours"),
+        pytest.param(Fault("fail", "create", keys="*/sub/*", times=None), id="fence"),
+        pytest.param(Fault("fail", "listing", keys="*/sub/*", times=None, after=1), id="read"),
+    ],
+)
+def test_an_append_that_cannot_even_open_its_log_is_counted_with_its_entries(
+    bench: Bench, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        store = bench.store(any_cwd=True, epoch=1)
+        await begin(store)
+        bench.objects.faults.append(fault)
+        with pytest.raises(Unavailable):
+            await store.append(SUB, [entry(1), entry(2)])
+        assert store.observer.failed_appends == 1
+
+    anyio.run(main)
+    (line,) = [line for line in caplog.messages if "append_failed" in line]
+    assert re.search(r"entries\W+2\b", line)
 
 
 def test_only_what_was_said_makes_a_conversation_to_resume(bench: Bench) -> None:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from everturn import Settings, TranscriptStore
-from everturn.errors import Denied
+from everturn.errors import Denied, Invalid
 from everturn.log.objects import BlockingObjects, Objects
 from everturn.log.stores import connect
 from everturn.testing import Fault, FaultyObjects
@@ -101,6 +101,11 @@ def test_files_with_other_names_are_skipped_in_a_folder_and_refused_by_name(proj
 def test_a_folder_without_sessions_is_refused(tmp_path: Path) -> None:
     ((), (refusal,)) = find_sessions([tmp_path])
     assert (refusal.status, refusal.message.startswith("there are no sessions in")) == ("refused", True)
+
+
+def test_a_place_that_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
+    ((), (refusal,)) = find_sessions([tmp_path / ("x" * 300)])  # as one that is not ours to look at
+    assert (refusal.status, "cannot be looked at: File name too long" in refusal.message) == ("refused", True)
 
 
 # --- Bringing them in -----------------------------------------------------------------------------------------------
@@ -306,6 +311,11 @@ def test_a_link_and_a_folder_are_refused(projects: Path) -> None:
     objects = memory()
     assert "is a symbolic link" in bring(objects, link).message
     assert "cannot be read" in bring(objects, folder).message
+
+
+def test_a_file_that_cannot_even_be_looked_at_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="cannot be read: File name too long"):
+        read_transcript(tmp_path / ("long" * 100))
 
 
 def test_a_torn_end_may_be_left_out_for_a_repair(projects: Path) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from obstore.store import MemoryStore
 
 from everturn.clock import Ids, ManualClock
 from everturn.errors import Conflict, Corrupt, Denied, EverturnError, Invalid, Unavailable
 from everturn.log.encryption import Key, SealedObjects
 from everturn.log.format import decode
 from everturn.log.names import Span, part
-from everturn.log.objects import run
+from everturn.log.objects import BlockingObjects, run
 from everturn.log.writer import LogWriter
 from everturn.testing import Fault, FaultyObjects
 from everturn.transcripts.holds import lift_hold, place_hold
@@ -272,6 +273,32 @@ def test_a_home_that_is_damaged_is_written_anew_and_a_copy_is_kept(shelf: Shelf)
     assert json.loads(shelf.get(HOME)) == {"v": 1, "project_key": REF.project_key}
     assert [shelf.get(f"damaged/task-1/{name}") for name in shelf.names("damaged/task-1")] == [b"{"]
     assert shelf.found() == []
+
+
+class Overtaken(BlockingObjects):
+    """A store in which somebody else is the first to say where the session lives."""
+
+    home = ""
+
+    async def create(self, key: str, data: bytes) -> bool:
+        if key == HOME:
+            await self.put(HOME, json.dumps({"v": 1, "project_key": self.home}).encode())
+        return await super().create(key, data)
+
+
+@pytest.mark.parametrize("home", [REF.project_key, "-home-b"])
+def test_a_home_that_somebody_else_was_first_to_write_is_never_taken_for_ours(home: str) -> None:
+    store = Overtaken(MemoryStore(), "memory://", ManualClock())
+    store.home = home
+    shelf = Shelf(store)
+    shelf.lay([said(1)])
+    shelf.put(HOME, b"{")
+    if home == REF.project_key:
+        shelf.repair()
+    else:
+        with pytest.raises(Conflict, match="somebody else says where session"):
+            shelf.repair()
+    assert json.loads(shelf.get(HOME))["project_key"] == home
 
 
 # --- Encrypted, or on hold ------------------------------------------------------------------------------------------

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from claude_agent_sdk import SessionKey
 
-from everturn import Conflict, Corrupt, Fenced, Settings, TranscriptStore
+from everturn import Conflict, Corrupt, Denied, EverturnError, Fenced, Settings, TranscriptStore
 from everturn.clock import Ids, ManualClock
 from everturn.journal.events import BeganAnew, Event, Started, TextDelta
 from everturn.journal.journal import Journal
 from everturn.journal.leftovers import LeftJournal
 from everturn.journal.reading import Journals, RunJournal, RunRef
 from everturn.log.objects import run
+from everturn.log.reader import list_spans, read_part
 from everturn.log.stores import connect
+from everturn.testing import Fault, FaultyObjects
 from everturn.transcripts.archive import Archive, SessionRef
 from everturn.transcripts.holds import place_hold
 from everturn.transcripts.layout import Layout
@@ -57,6 +60,12 @@ class Shelf:
     def read(self, run_id: str) -> RunJournal:
         return run(Journals(self.objects, "").read(RunRef(SCOPE, run_id)))
 
+    def left(self, run_id: str) -> list[Any]:
+        """Return the entries that lie in parts, whether readers are shown them or not."""
+        folder = RunRef(SCOPE, run_id).folder
+        parts = [run(read_part(self.objects, folder, span)) for span in run(list_spans(self.objects, folder))]
+        return [entry for part in parts if part is not None for entry in part.entries()]
+
     def delete(self, session_id: str) -> None:
         run(self.upkeep.delete(SessionRef(SCOPE, PROJECT, session_id)))
 
@@ -81,6 +90,32 @@ def test_a_sessions_journals_and_traces_go_with_it_and_no_others(shelf: Shelf) -
     assert [bool(shelf.read(run_id).events) for run_id in "abc"] == [False, True, False]
     assert [shelf.read(run_id).deleted for run_id in "abc"] == [True, False, True]
     assert shelf.traces() == ["b"]
+
+
+@pytest.mark.parametrize("error", [None, Denied("may not", hint="ask")], ids=["broken off", "denied"])
+def test_a_deletion_that_cannot_take_a_trace_away_is_done_again_and_leaves_none(
+    shelf: Shelf, error: EverturnError | None
+) -> None:
+    shelf.journal("a", started("a", GONE), TextDelta("m", 0, "secret"))
+    faulty = FaultyObjects(shelf.objects, Fault("fail", "delete", "traces/*", error=error))
+    upkeep = Upkeep(Archive(faulty, ""), shelf.settings, ManualClock(), Ids(2))
+    with pytest.raises(EverturnError):
+        run(upkeep.delete(SessionRef(SCOPE, PROJECT, GONE)))
+    assert shelf.read("a").events, "while the journal is there, the trace is found by it"
+    run(upkeep.delete(SessionRef(SCOPE, PROJECT, GONE)))
+    assert (shelf.read("a").deleted, shelf.traces()) == (True, [])
+
+
+def test_a_deletion_that_has_left_something_of_a_journal_is_done_again_and_leaves_nothing(shelf: Shelf) -> None:
+    shelf.journal("a", started("a", GONE), TextDelta("m", 0, "secret"))
+    faulty = FaultyObjects(shelf.objects, Fault("fail", "put", "journal/*"))
+    upkeep = Upkeep(Archive(faulty, ""), shelf.settings, ManualClock(), Ids(2))
+    with pytest.raises(EverturnError):
+        run(upkeep.delete(SessionRef(SCOPE, PROJECT, GONE)))
+    assert shelf.read("a").deleted
+    assert shelf.left("a") != []
+    run(upkeep.delete(SessionRef(SCOPE, PROJECT, GONE)))
+    assert shelf.left("a") == []
 
 
 def test_a_session_under_a_hold_keeps_its_journals(shelf: Shelf) -> None:

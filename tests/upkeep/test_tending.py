@@ -11,10 +11,10 @@ import pytest
 from claude_agent_sdk import SessionKey
 from obstore.store import MemoryStore
 
-from everturn import Conflict, NotFound, Settings, TranscriptStore, Unavailable
+from everturn import Conflict, Invalid, NotFound, Settings, TranscriptStore, Unavailable
 from everturn.clock import Ids, ManualClock
 from everturn.log.compaction import compact
-from everturn.log.objects import BlockingObjects, Item, Stored, run
+from everturn.log.objects import BlockingObjects, Item, Objects, Stored, run
 from everturn.testing import Fault, FaultyObjects
 from everturn.transcripts.archive import Archive, SessionRef
 from everturn.transcripts.holds import held, hold_on, lift_hold, place_hold
@@ -224,7 +224,7 @@ def test_one_sub_transcript_is_deleted_alone(objects: TimedObjects, upkeep: Upke
 # --- Holds ---------------------------------------------------------------------------------------------------------
 
 
-def hold(objects: TimedObjects) -> None:
+def hold(objects: Objects) -> None:
     run(place_hold(objects, "task-1", SESSION, "case 12", by="ada", now_s=1_700_000_000))
 
 
@@ -249,6 +249,17 @@ def test_a_hold_is_placed_once_and_lifted_once(objects: TimedObjects) -> None:
     assert run(hold_on(objects, "task-1", SESSION)) is None
     with pytest.raises(NotFound, match="no hold"):
         run(lift_hold(objects, "task-1", SESSION))
+
+
+def test_a_hold_that_the_store_was_too_busy_for_is_not_taken_for_one(objects: TimedObjects) -> None:
+    with pytest.raises(Unavailable, match="busy"):
+        hold(FaultyObjects(objects, Fault("busy")))
+    assert run(held(objects, "task-1")) == set()
+
+
+def test_a_hold_whose_reason_is_no_unicode_is_refused(objects: TimedObjects) -> None:
+    with pytest.raises(Invalid, match="Unicode"):
+        run(place_hold(objects, "task-1", SESSION, "case \udcff", by="ada", now_s=0))
 
 
 def test_when_the_hold_is_lifted_the_session_can_be_deleted(objects: TimedObjects, upkeep: Upkeep) -> None:

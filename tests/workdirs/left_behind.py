@@ -121,8 +121,8 @@ class LeftBehind:
         self.git.run(["fetch", "--quiet", "--tags", "origin"], self.cache)
 
     @contextmanager
-    def shadow(self, **rules: tuple[str, ...]) -> Iterator[Shadow]:
-        with Shadow.of(self.git, self.tree, self.cache / "objects", self.ours, **rules) as shadow:  # type: ignore[arg-type]
+    def shadow(self) -> Iterator[Shadow]:
+        with Shadow.of(self.git, self.tree, self.cache / "objects", self.ours) as shadow:
             yield shadow
 
     def trap(self) -> Trap:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from everturn.workdirs.inspection import Unsaved, inspect
+from everturn.workdirs.inspection import Unsaved
 from workdirs.left_behind import LeftBehind, all_files, names
 
 pytestmark = pytest.mark.slow
@@ -263,12 +263,6 @@ def test_an_untracked_file_is_seen(left: LeftBehind, leave: Callable[[LeftBehind
     found = left.look()
     assert (found.changed, found.untracked, found.tips, found.damage) == (0, 1, (), None)
     assert found.reasons() == ["1 untracked file or folder"]
-
-
-def test_what_our_own_rules_ignore_is_not_unsaved(left: LeftBehind) -> None:
-    left.write(".claude/settings.local.json")
-    with left.shadow(excludes=("settings.local.json",)) as shadow:
-        assert not inspect(shadow, left.cache)
 
 
 def test_a_folder_that_cannot_be_read_counts_as_unsaved(left: LeftBehind) -> None:

@@ -7,16 +7,18 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from everturn.errors import Conflict, EverturnError, NotFound, Unavailable
-from everturn.git.runner import Git
+from everturn.git.runner import Git, with_config
+from everturn.git.shadow import Shadow
 from everturn.settings import inherited_environment
 from everturn.workdirs import rescue
 from everturn.workdirs.inspection import Unsaved, inspect
-from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantine
+from everturn.workdirs.rescue import keep_pushed, push_rescue, quarantine
 from workdirs.left_behind import FILES, LeftBehind, all_files, names
 
 pytestmark = pytest.mark.slow
@@ -27,7 +29,7 @@ BASE = "refs/everturn/rescue/shop-1/t1"
 def push(left: LeftBehind, url: str = "") -> list[str]:
     with left.shadow() as shadow:
         found = inspect(shadow, left.cache)
-        return push_rescue(shadow, Remote(url or str(left.remote)), "shop-1", "t1", found)
+        return push_rescue(shadow, url or str(left.remote), "shop-1", "t1", found)
 
 
 def content(left: LeftBehind, ref: str) -> dict[str, str]:
@@ -153,7 +155,7 @@ def test_commits_stashes_and_tags_are_pushed_each_once(left: LeftBehind) -> None
     left.agent("tag", "-a", "-m", "One", "v1")
     with left.shadow() as shadow:
         found = inspect(shadow, left.cache)
-        refs = push_rescue(shadow, Remote(str(left.remote)), "shop-1", "t1", found)
+        refs = push_rescue(shadow, str(left.remote), "shop-1", "t1", found)
     pushed = [left.agent("rev-parse", ref, at=left.remote) for ref in refs]
     assert sorted(pushed) == sorted({commit for _, commit in found.tips})
     assert len(pushed) == 4
@@ -231,9 +233,14 @@ def test_a_commit_that_lacks_an_object_is_not_taken_for_pushed(left: LeftBehind)
 
 def test_what_the_remote_needs_to_know_is_told_to_git_where_it_talks_to_it(left: LeftBehind) -> None:
     left.write("new.txt")
-    remote = Remote("shop:", {"GIT_TRACE": str(left.folder / "trace")}, {f"url.{left.remote}.insteadOf": "shop:"})
-    with left.shadow() as shadow:
-        push_rescue(shadow, remote, "shop-1", "t1", inspect(shadow, left.cache))
+
+    def told(base: Mapping[str, str]) -> dict[str, str]:
+        trace = {"GIT_TRACE": str(left.folder / "trace")}
+        return {**with_config({f"url.{left.remote}.insteadOf": "shop:"}, base), **trace}
+
+    git = Git(inherited_environment(), 20, credentials=told)
+    with Shadow.of(git, left.tree, left.cache / "objects", left.ours) as shadow:
+        push_rescue(shadow, "shop:", "shop-1", "t1", inspect(shadow, left.cache))
     trace = (left.folder / "trace").read_text()
     assert "git push" in trace
     assert "git ls-remote" in trace

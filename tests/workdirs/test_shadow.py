@@ -13,7 +13,7 @@ import pytest
 from everturn.git.shadow import Shadow
 from everturn.settings import inherited_environment
 from everturn.workdirs.inspection import Unsaved, inspect
-from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue
+from everturn.workdirs.rescue import keep_pushed, push_rescue
 from workdirs.left_behind import LeftBehind, Trap, names
 
 HOOKS = (
@@ -175,7 +175,7 @@ def test_nothing_that_an_agent_has_configured_runs(left: LeftBehind) -> None:
         assert (found.changed, found.untracked, found.stash, found.damage) == (1, 2, 1, None)
         assert found.pushed_only == (("refs/heads/topic", pushed),)
         keep_pushed(left.git, shadow, left.cache, "shop-1", found.pushed_only)
-        refs = push_rescue(shadow, Remote(str(left.remote)), "shop-1", "now", found)
+        refs = push_rescue(shadow, str(left.remote), "shop-1", "now", found)
     assert len(refs) == 3
     assert not trap.ran
 
@@ -200,7 +200,7 @@ def test_nothing_that_was_configured_in_a_repository_inside_runs(left: LeftBehin
     assert left.look().nested == (place,)
     with left.shadow() as shadow:
         found = Unsaved(untracked=1)  # as if nobody had looked inside
-        push_rescue(shadow, Remote(str(left.remote)), "shop-1", "now", found)
+        push_rescue(shadow, str(left.remote), "shop-1", "now", found)
     assert not trap.ran
 
 

@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from everturn.clock import ManualClock
 from everturn.errors import Held, NotFound, Unavailable
+from everturn.git.runner import GaveUp, Git
 from everturn.model import RepositoryOptions, WorkItem
 from everturn.settings import inherited_environment
 from everturn.workdirs import workdirs as opening
@@ -205,6 +208,29 @@ def test_unsaved_work_can_be_pushed_instead(yard: Yard, origin: Origin) -> None:
     assert again.outcome == "reused"
     assert clean(path)
     assert not yard.quarantined()
+
+
+class StoppedAtPush(Git):
+    """Is stopped in the middle of a push."""
+
+    stop = threading.Event()
+
+    def run(self, arguments: Sequence[str], *given: Any, **more: Any) -> str:
+        if arguments[0] == "push":
+            self.stop.set()
+            raise GaveUp("git push was stopped", hint="run it again")
+        return super().run(arguments, *given, **more)
+
+
+def test_a_push_that_is_stopped_leaves_the_workdir_as_it_is(yard: Yard, origin: Origin) -> None:
+    yard.git = StoppedAtPush(inherited_environment(), timeout_s=60)
+    workdirs = yard.workdirs(how="push")
+    path = opened(workdirs, work(origin), "main")
+    (path / "new.txt").write_text("precious\n")
+    with pytest.raises(Unavailable, match="stopped"):
+        workdirs.open(work(origin), "main", keep=False, stop=StoppedAtPush.stop)
+    assert (path / "new.txt").read_text() == "precious\n"
+    assert yard.quarantined() == []
 
 
 def test_what_was_pushed_is_kept_in_the_cache_when_the_remote_has_forgotten_it(yard: Yard, origin: Origin) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from everturn.errors import Conflict, Invalid, NotFound, Unavailable
+from everturn.errors import Conflict, Denied, Invalid, NotFound, Unavailable
 from everturn.model import WorkItem
 from everturn.workdirs import Workdir, located
+from everturn.workdirs.records import WorkdirRecord
+from everturn.workdirs.root import MARKER, MEASURED, SWEPT
 from workdirs.yard import Origin, Yard, git, opened, work
 
 # --- What is refused ------------------------------------------------------------------------------------------------
@@ -23,6 +25,17 @@ def test_a_folder_of_somebody_else_is_left_alone(yard: Yard, origin: Origin) -> 
     with pytest.raises(Conflict, match="holds files that are not ours"):
         yard.workdirs().open(work(origin))
     assert [item.name for item in yard.root.path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_of_ours_goes_on_though_the_machine_lost_its_power(yard: Yard, origin: Origin) -> None:
+    opened(yard.workdirs(), work(origin))
+    marker = yard.root.path / MARKER
+    said = marker.read_text()
+    marker.write_text("")
+    for name in (SWEPT, MEASURED, f".{SWEPT}.0123"):
+        (yard.root.path / name).write_text("{}")
+    opened(yard.workdirs(), work(origin))
+    assert marker.read_text() == said
 
 
 def test_a_folder_of_a_newer_release_is_left_alone(yard: Yard, origin: Origin) -> None:
@@ -101,6 +114,17 @@ def test_checking_makes_nothing(yard: Yard, origin: Origin, tmp_path: Path) -> N
     with pytest.raises(NotFound):
         yard.workdirs().check(WorkItem("fixer", str(tmp_path / "nowhere"), 7))
     assert not yard.root.path.exists()
+
+
+def test_a_place_that_cannot_be_looked_at_is_refused_in_one_sentence(origin: Origin, tmp_path: Path) -> None:
+    workdirs = Yard(tmp_path / ("long" * 100)).workdirs()
+    workdirs.check(work(origin))
+    with pytest.raises(Denied, match="File name too long"):
+        workdirs.open(work(origin))
+    root = Yard(tmp_path / ("long" * 100)).root
+    for look in (lambda: root.is_there, lambda: list(WorkdirRecord.all(root))):
+        with pytest.raises(Denied, match="cannot look at"):
+            look()
 
 
 @pytest.mark.parametrize("repo", ["no/such/repo", "empty"])

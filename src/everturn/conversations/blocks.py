@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from everturn.conversations.threads import text_of
 from everturn.conversations.turns import INTERRUPTED
 from everturn.journal.events import (
     Assistant,
@@ -168,7 +169,7 @@ class Blocks:
             begun = raw.get("content_block")
             if isinstance(begun, dict) and begun.get("type") in _TOOLS:
                 block = self._begin((event.message_id, index, "tool"), recorded)
-                block.call_id, block.name = _text(begun.get("id")), _text(begun.get("name"))
+                block.call_id, block.name = text_of(begun.get("id")), text_of(begun.get("name"))
         elif kind == "content_block_stop" and isinstance(index, int):
             self._end(event.message_id, index)
         elif kind == "message_delta":
@@ -245,7 +246,3 @@ def _in_order(pieces: list[str], whole: str) -> bool:
             return False
         place += len(piece)
     return True
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -12,6 +12,7 @@ from everturn.conversations.page import to_html
 from everturn.errors import Invalid
 from everturn.log.entries import encode
 from everturn.log.names import escape
+from everturn.transcripts.marks import METADATA, type_of
 
 LINES_AT_ONCE = 500
 
@@ -71,12 +72,8 @@ def agent_files(found: StoredSession) -> Iterator[tuple[str, Iterator[bytes]]]:
                 f"the sub-transcript {subpath!r} has no name that a file can have",
                 hint="export without --subagents, or read it with everturn sessions show --subagents",
             )
-        notes = [entry for entry in entries if _is_metadata(entry)]
-        yield f"{folder}/{subpath}.jsonl", json_lines([entry for entry in entries if not _is_metadata(entry)])
+        notes = [entry for entry in entries if type_of(entry) == METADATA]
+        yield f"{folder}/{subpath}.jsonl", json_lines([entry for entry in entries if type_of(entry) != METADATA])
         if notes:
             told = {name: value for name, value in notes[-1].items() if name != "type"}
             yield f"{folder}/{subpath}.meta.json", json_lines([told])
-
-
-def _is_metadata(entry: Any) -> bool:
-    return isinstance(entry, dict) and entry.get("type") == "agent_metadata"

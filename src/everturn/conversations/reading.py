@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from everturn.conversations.conversation import Branch, Conversation, Usage, moment
-from everturn.conversations.threads import Entry, Threads, sort_out
+from everturn.conversations.threads import Entry, Threads, sort_out, text_of
 from everturn.conversations.turns import Taken, TurnReader, add_usage, count
 from everturn.log.reader import Log
+from everturn.transcripts.marks import METADATA, type_of
 
 MAX_AGENTS_DEEP = 20
 KNOWN_TYPES = {
     "agent-color",
     "agent-name",
     "agent-setting",
-    "agent_metadata",
+    METADATA,
     "ai-title",
     "assistant",
     "atis-latch",
@@ -80,7 +81,8 @@ class _Reader:
         self._by_call: dict[str, str] = {}
         self._by_agent: dict[str, str] = {}
         for subpath, entries in agents.items():
-            self._by_call[_text(_metadata(entries).get("toolUseId"))] = subpath
+            if call_id := text_of(_metadata(entries).get("toolUseId")):
+                self._by_call[call_id] = subpath
             self._by_agent[subpath.rsplit("/", 1)[-1].removeprefix("agent-")] = subpath
         self._depth = 0
 
@@ -95,7 +97,7 @@ class _Reader:
 
     def find_agent(self, call_id: str, agent_id: str) -> Conversation | None:
         """Return what the subagent said that a call has started, if its transcript is there and not taken yet."""
-        subpath = self._by_call.get(call_id or " ") or self._by_agent.get(agent_id or " ")
+        subpath = self._by_call.get(call_id) or (self._by_agent.get(agent_id) if agent_id else None)
         if subpath not in self._waiting or self._depth >= MAX_AGENTS_DEEP:
             return None
         return self._agent(subpath)
@@ -118,7 +120,7 @@ class _Reader:
         times = [entry["timestamp"] for entry in objects if moment(entry.get("timestamp"))]
         times.sort(key=lambda text: moment(text) or 0)
         return Conversation(
-            name=_text(metadata.get("description")) or _text(metadata.get("agentType")),
+            name=text_of(metadata.get("description")) or text_of(metadata.get("agentType")),
             subpath=subpath,
             turns=turns,
             branches=branches,
@@ -161,7 +163,8 @@ def _usage(objects: Sequence[Entry], *, of_agent: bool) -> Usage:
 def _cost(objects: Sequence[Entry]) -> float | None:
     """Return the cost that was noted last: it is the sum of what came before."""
     costs = [entry.get("totalCostUSD") for entry in objects if entry.get("type") == "cost-state"]
-    return next((cost for cost in reversed(costs) if isinstance(cost, int | float) and 0 <= cost < math.inf), None)
+    known = (cost for cost in reversed(costs) if isinstance(cost, int | float) and 0 <= cost <= sys.float_info.max)
+    return next(map(float, known), None)
 
 
 def _spent_more(found: Conversation, entries: Sequence[Any]) -> bool:
@@ -175,14 +178,9 @@ def _spent_more(found: Conversation, entries: Sequence[Any]) -> bool:
 
 def _metadata(entries: Sequence[Any]) -> Entry:
     """Return the note that says what a subagent was called on for; it is written anew as things change."""
-    notes = (each for each in reversed(entries) if isinstance(each, dict) and each.get("type") == "agent_metadata")
-    return next(notes, {})
+    return next((each for each in reversed(entries) if type_of(each) == METADATA), {})
 
 
 def _type_of(entry: Any) -> str:
     kind = entry.get("type") if isinstance(entry, dict) else None
     return kind if isinstance(kind, str) else "(no type)"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from everturn.conversations.blocks import Block, Blocks, Told, is_interruption
-from everturn.conversations.threads import Entry
+from everturn.conversations.threads import Entry, text_of
 from everturn.conversations.turns import NO_MODEL, as_json
 from everturn.journal.events import (
     Assistant,
@@ -48,7 +48,7 @@ class Retelling:
         self._ready: list[Entry] = []
         self._made = 0
         self._last_words = ""
-        self._is_agents = False
+        self._has_prompt = False
         self._before: Resumed | None = None
         self._readers: dict[type[Event], Callable[[Any, Recorded], None]] = {
             Assistant: self._assistant,
@@ -114,7 +114,7 @@ class Retelling:
             self._entry(at, "assistant", message=message, isApiErrorMessage=event.error is not None)
         else:
             self._said(event, at, *([_text_block(event.text)] if event.text else []))
-        self._last_words = _string(event.text)
+        self._last_words = text_of(event.text)
 
     def _tool_use(self, event: ToolUse, at: Recorded) -> None:
         self._said(event, at, {"type": "tool_use", "id": event.call_id, "name": event.name, "input": event.input})
@@ -130,14 +130,14 @@ class Retelling:
 
     def _user(self, event: User, at: Recorded) -> None:
         """Tell what else was said to the model. Only a prompt begins a turn of the agent; a subagent has none."""
-        text, origin = _string(event.text), event.origin if isinstance(event.origin, dict) else {}
+        text, origin = text_of(event.text), event.origin if isinstance(event.origin, dict) else {}
         if not text:
             return
         if is_interruption(event) or text.startswith(_OUTPUTS):
             self._entry(at, "user", message=_message([_text_block(text)]))
         elif event.parent is not None:
-            self._entry(at, "user", message=_message([_text_block(text)]), isMeta=self._is_agents)
-            self._is_agents = True
+            self._entry(at, "user", message=_message([_text_block(text)]), isMeta=self._has_prompt)
+            self._has_prompt = True
         elif origin.get("kind") == "task-notification" or text.lstrip().startswith("<task-notification>"):
             self._note(at, "notification", text)
         else:
@@ -156,7 +156,7 @@ class Retelling:
 
     def _rate_limit(self, event: RateLimit, at: Recorded) -> None:
         if event.status != "allowed":
-            self._note(at, "rate limit", _string(event.status), is_error=event.status == "rejected")
+            self._note(at, "rate limit", text_of(event.status), is_error=event.status == "rejected")
 
     def _system(self, event: System, at: Recorded) -> None:
         if event.subtype == "compact_boundary":
@@ -172,12 +172,15 @@ class Retelling:
         cost_usd, models = event.cost_usd, event.model_usage
         if self._before is not None:
             before = self._before
-            cost_usd, models = spent(cost_usd, models or {}, before.cost_usd, before.model_usage or {})
+            try:
+                cost_usd, models = spent(cost_usd, models or {}, before.cost_usd, before.model_usage or {})
+            except OverflowError:  # a line may hold numbers that nobody can have spent
+                cost_usd, models = None, None
         self._entry(at, "cost-state", totalCostUSD=cost_usd, modelUsage=models)
         if event.is_error:
             errors = [str(each) for each in event.errors or []]
             said = [event.text] if event.text and event.text != self._last_words else []
-            self._note(at, "result", ": ".join([_string(event.subtype), *said, *errors]), is_error=True)
+            self._note(at, "result", ": ".join([text_of(event.subtype), *said, *errors]), is_error=True)
 
     def _note(self, at: Recorded, about: str, text: str, *, is_error: bool = False) -> None:
         self._entry(at, "system", **_note(about, text, is_error=is_error))
@@ -222,7 +225,3 @@ def _message(blocks: list[Any]) -> Entry:
 
 def _text_block(text: str) -> Entry:
     return {"type": "text", "text": text}
-
-
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""

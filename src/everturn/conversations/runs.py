@@ -141,11 +141,9 @@ class Runs:
             if key in scopes:
                 return Named(key)
         refs = {ref for scope in scopes for ref in await self.runs(scope)}
-        found = sorted(ref for ref in refs if ref.run_id.startswith(word))
-        if len(found) > 1 and word not in {ref.run_id for ref in found}:
-            raise _ambiguous(word, found)
-        if found:
-            return Named(found[0].scope, found[0].run_id)
+        ref = _the_one(word, refs)
+        if ref is not None:
+            return Named(ref.scope, ref.run_id)
         return Named(await self._scope_of_session(word, scopes))
 
     async def runs(self, scope: str) -> list[RunRef]:
@@ -153,18 +151,16 @@ class Runs:
         return sorted({*await self.journals.runs(scope), *(ref for ref in self.local.runs() if ref.scope == scope)})
 
     async def choose(self, scope: str, beginning: str) -> RunRef:
-        """Return the run of a work item whose id begins so.
+        """Return the run of a work item whose id is this, or else begins so.
 
         Raises:
             NotFound: There is none.
             Conflict: There are several.
         """
-        found = [ref for ref in await self.runs(scope) if beginning and ref.run_id.startswith(beginning)]
-        if not found:
+        ref = _the_one(beginning, await self.runs(scope))
+        if ref is None:
             raise NotFound(f"{scope} has no run {beginning}", hint=_HINT)
-        if len(found) > 1:
-            raise _ambiguous(beginning, found)
-        return found[0]
+        return ref
 
     async def read(self, ref: RunRef) -> RunJournal:
         """Read a journal, with what is only on this machine.
@@ -217,6 +213,15 @@ def _without_repetition(begin: tuple[Recorded, ...], end: tuple[Recorded, ...]) 
     return (*begin, *(event for event in end if event.seq > last))
 
 
-def _ambiguous(word: str, found: list[RunRef]) -> Conflict:
-    names = ", ".join(f"{ref.run_id} ({ref.scope})" for ref in found[:5])
-    return Conflict(f"{word} stands for {len(found)} runs: {names}", hint="give more of the id")
+def _the_one(word: str, refs: Iterable[RunRef]) -> RunRef | None:
+    """Return the run whose id is this or, if there is none, the one whose id begins so; `None`: there is neither.
+
+    Raises:
+        Conflict: There are several.
+    """
+    beginning = sorted(ref for ref in refs if word and ref.run_id.startswith(word))
+    found = [ref for ref in beginning if ref.run_id == word] or beginning
+    if len(found) > 1:
+        names = ", ".join(f"{ref.run_id} ({ref.scope})" for ref in found[:5])
+        raise Conflict(f"{word} stands for {len(found)} runs: {names}", hint="give more of the id, or the work item")
+    return found[0] if found else None

@@ -16,6 +16,7 @@ from everturn.conversations.turns import Taken
 from everturn.journal.events import BeganAnew, Ended, Event, Prompt, Resumed, Shutdown, Started, ToolUse
 from everturn.journal.lines import Recorded
 from everturn.journal.reading import RunJournal, RunRef
+from everturn.transcripts.marks import METADATA
 
 End = Literal["ended", "died", "silent", "open"]
 
@@ -279,7 +280,7 @@ def description_of(call: ToolUse) -> str:
 
 def metadata(call_id: str, description: str) -> Entry:
     """Return the entry that says which call began a subagent, and what for."""
-    return {"type": "agent_metadata", "toolUseId": call_id, "description": description}
+    return {"type": METADATA, "toolUseId": call_id, "description": description}
 
 
 def _before(missing: Iterable[tuple[int, int]]) -> Iterable[tuple[int, tuple[int, int]]]:

@@ -66,7 +66,7 @@ def sort_out(entries: Sequence[Any], *, of_agent: bool) -> Threads:
         if not isinstance(entry, dict) or not (isinstance(entry.get("uuid"), str) or entry.get("type") in SPOKEN):
             continue
         if entry.get("isSidechain") and not of_agent:
-            threads.sidechains.setdefault(_text(entry, "agentId"), []).append(entry)
+            threads.sidechains.setdefault(text_of(entry.get("agentId")), []).append(entry)
         else:
             nodes[index] = Node(index, entry)
     threads.broken_links = _link(nodes)
@@ -84,6 +84,11 @@ def blocks(entry: Entry, kind: str) -> Iterator[dict[str, Any]]:
     for block in content if isinstance(content, list) else ():
         if isinstance(block, dict) and block.get("type") == kind:
             yield block
+
+
+def text_of(value: Any) -> str:
+    """Return a value that should be text; nothing if it is something else, as entries may hold anything anywhere."""
+    return value if isinstance(value, str) else ""
 
 
 def message_id(entry: Entry) -> str | None:
@@ -158,8 +163,3 @@ def _forks(nodes: dict[int, Node], reached: set[int]) -> list[Fork]:
         root_of[node.index] = root
         forks.setdefault(root, Fork(parent, [])).nodes.append(node)
     return [fork for fork in forks.values() if any(node.spoken for node in fork.nodes)]
-
-
-def _text(entry: Entry, name: str) -> str:
-    value = entry.get(name)
-    return value if isinstance(value, str) else ""

@@ -24,7 +24,7 @@ from everturn.conversations.conversation import (
     Usage,
     moment,
 )
-from everturn.conversations.threads import Entry, Node
+from everturn.conversations.threads import Entry, Node, text_of
 from everturn.log.entries import encode
 
 FindAgent = Callable[[str, str], Conversation | None]
@@ -34,7 +34,7 @@ STOPPED = ("interrupted", "user-rejected")
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 INTERRUPTED = "[Request interrupted by user"
 _OUTPUT = re.compile(r"\s*<(local-command|bash)-std(out|err)>")
-_TAG = re.compile(r"<([a-z][a-z-]*)>(.*?)</\1>", re.DOTALL)
+_TAG = re.compile(r"<(/?)([a-z][a-z-]*)>")
 _NAMES = ("displayPath", "filename", "path", "name")
 
 
@@ -158,22 +158,22 @@ class TurnReader:
         add_usage(draft.usages, entry)
 
     def _system(self, node: Node) -> None:
-        subtype = _text(node.entry.get("subtype")) or "system"
+        subtype = text_of(node.entry.get("subtype")) or "system"
         if subtype == "compact_boundary":
             self._begin(node, "compaction", ())
-        elif text := _text(node.entry.get("content")):
+        elif text := text_of(node.entry.get("content")):
             self._note(subtype, text, is_error=node.entry.get("level") == "error")
 
     def _beside(self, node: Node) -> None:
         attachment = node.entry.get("attachment")
         if not isinstance(attachment, dict):
             return
-        what = _text(attachment.get("type")) or "attachment"
+        what = text_of(attachment.get("type")) or "attachment"
         if what == "queued_command":
             said = [self._content(block) for block in _as_blocks(attachment.get("prompt"))]
             self._here().steps.append(Notice("prompt", "\n".join(_shown(each) for each in said)))
             return
-        name = next((value for each in _NAMES if (value := _text(attachment.get(each)))), "")
+        name = next((value for each in _NAMES if (value := text_of(attachment.get(each)))), "")
         self._here().attachments.append(Attachment(what, name))
 
     # --- Pieces of them -------------------------------------------------------------------------------------------
@@ -205,10 +205,13 @@ class TurnReader:
     def _step(self, block: Any, entry: Entry, draft: _Draft) -> None:
         kind = block.get("type") if isinstance(block, dict) else None
         if kind in ("thinking", "redacted_thinking"):
-            draft.steps.append(Thinking(_text(block.get("thinking"))))
+            draft.steps.append(Thinking(text_of(block.get("thinking"))))
         elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
             call = ToolCall(
-                _text(block.get("id")), _text(block.get("name")), block.get("input"), at=_text(entry.get("timestamp"))
+                text_of(block.get("id")),
+                text_of(block.get("name")),
+                block.get("input"),
+                at=text_of(entry.get("timestamp")),
             )
             self._calls.setdefault(call.call_id, (draft, len(draft.steps)))
             draft.steps.append(replace(call, agent=self._find_agent(call.call_id, "")))
@@ -225,13 +228,13 @@ class TurnReader:
             content=tuple(self._content(each) for each in _as_blocks(block.get("content"))),
             is_error=block.get("is_error") is True,
             interrupted=stopped,
-            at=_text(entry.get("timestamp")) or None,
+            at=text_of(entry.get("timestamp")) or None,
             patch=_patch(details.get("structuredPatch")),
         )
-        draft, place = self._calls.get(_text(block.get("tool_use_id")), (self._here(), -1))
+        draft, place = self._calls.get(text_of(block.get("tool_use_id")), (self._here(), -1))
         call = draft.steps[place] if place >= 0 else None
         if isinstance(call, ToolCall) and call.result is None:
-            agent = call.agent or self._find_agent(call.call_id, _text(details.get("agentId")))
+            agent = call.agent or self._find_agent(call.call_id, text_of(details.get("agentId")))
             draft.steps[place] = replace(call, result=result, agent=agent)
         else:
             self.unknown["tool_result without a call"] += 1
@@ -242,13 +245,13 @@ class TurnReader:
     def _content(self, block: Any) -> Content:
         if isinstance(block, str):
             return Text(block)
-        kind = _text(block.get("type")) if isinstance(block, dict) else ""
+        kind = text_of(block.get("type")) if isinstance(block, dict) else ""
         if kind == "text" and isinstance(block.get("text"), str):
             return Text(block["text"])
         source = block.get("source") if kind else None
         if isinstance(source, dict):
-            name = _text(block.get("title")) or _text(source.get("url")) or _text(source.get("file_id"))
-            return Media(kind, _text(source.get("media_type")), _text(source.get("data")) or None, name)
+            name = text_of(block.get("title")) or text_of(source.get("url")) or text_of(source.get("file_id"))
+            return Media(kind, text_of(source.get("media_type")), text_of(source.get("data")) or None, name)
         self.unknown[kind or "(no type)"] += 1
         return Text(as_json(block))
 
@@ -259,7 +262,7 @@ def add_usage(usages: dict[str, Usage], entry: Entry) -> None:
     raw = message.get("usage")
     if not isinstance(raw, dict) or message.get("model") == NO_MODEL:
         return
-    name = _text(message.get("id")) or _text(entry.get("uuid"))
+    name = text_of(message.get("id")) or text_of(entry.get("uuid"))
     known = usages.get(name, Usage())
     before = (known.input_tokens, known.output_tokens, known.cache_read_tokens, known.cache_write_tokens)
     usages[name] = Usage(*(max(was, count(raw.get(each))) for was, each in zip(before, _TOKENS, strict=True)))
@@ -302,8 +305,23 @@ def _origin(entry: Entry, text: str, said: tuple[Content, ...]) -> tuple[Origin,
 
 
 def _tags(text: str) -> dict[str, str]:
-    """Return what stands between tags that are the whole of a text."""
-    return {name: inner.strip() for name, inner in _TAG.findall(text)} if text.lstrip().startswith("<") else {}
+    """Return what stands between the outermost tags of a text that begins with one.
+
+    In one go, however many tags there are that nobody closes: somebody may have said a whole page of HTML.
+    """
+    if not text.lstrip().startswith("<"):
+        return {}
+    tags = list(_TAG.finditer(text))
+    last_end = {tag[2]: tag.start() for tag in tags if tag[1]}
+    found: dict[str, str] = {}
+    place = 0
+    for tag in tags:
+        name = tag[2]
+        if not tag[1] and tag.start() >= place and tag.end() <= last_end.get(name, -1):
+            end = text.index(f"</{name}>", tag.end())
+            found[name] = text[tag.end() : end].strip()
+            place = end + len(f"</{name}>")
+    return found
 
 
 def _first_tag(text: str) -> str:
@@ -338,7 +356,3 @@ def _as_blocks(content: Any) -> list[Any]:
 
 def _shown(content: Content) -> str:
     return content.text if isinstance(content, Text) else f"[{content.what}]"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -192,7 +192,7 @@ def day(text: str | None) -> str:
 
 def duration(seconds: float) -> str:
     """Return a duration in words."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from everturn.clock import Clock, Ids
-from everturn.git.credential_server import CredentialServer
+from everturn.git.credential_server import CredentialServer, address_of
 from everturn.git.credentials import Credentials
 from everturn.git.identity import Identity, default_identity, environment
 from everturn.git.runner import with_config
@@ -121,8 +121,10 @@ def _remove_dead_sockets(folder: Path) -> None:
 
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)  # a worker that stands still, with a full queue, is there as well
         try:
-            client.connect(str(path))
+            with address_of(path) as address:
+                client.connect(address)
         except ConnectionRefusedError:
             return False
         except OSError:  # whatever it is, it is not for us to say that nobody is there

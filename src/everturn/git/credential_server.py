@@ -147,7 +147,11 @@ class CredentialServer:
             connection.close()
             return
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._answer, connection, key), daemon=True).start()
+        try:
+            threading.Thread(target=context.run, args=(self._answer, connection, key), daemon=True).start()
+        except RuntimeError:  # no more threads for now: this client is hung up on, the next one may be heard
+            connection.close()
+            self._slots.release()
 
     def _answer(self, connection: socket.socket, key: str) -> None:
         try:
@@ -264,7 +268,7 @@ class _Listener:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._wake, self._woken = socket.socketpair()
         try:
-            with _address(path) as address:
+            with address_of(path) as address:
                 self._socket.bind(address)
             self._socket.listen(AT_ONCE)  # at once: a socket at which nobody listens may be taken for a dead one
             path.chmod(0o600)
@@ -304,8 +308,12 @@ class _Listener:
 
 
 @contextmanager
-def _address(path: Path) -> Iterator[str]:
-    """Yield an address for a socket that may be made at a path, however long that is."""
+def address_of(path: Path) -> Iterator[str]:
+    """Yield an address for the socket at a path, there or still to be made, however long the path is.
+
+    Raises:
+        OSError: Its folder cannot be opened.
+    """
     if len(os.fsencode(path)) <= ADDRESS_LIMIT_BYTES:
         yield str(path)
         return

@@ -87,7 +87,10 @@ class Place(NamedTuple):
         scheme, host = match["scheme"].lower(), match["host"].lower()
         port = int(match["port"] or _PORTS[scheme])
         path = (match["path"] or "").removesuffix("/").split("/")[1:]
-        components = tuple(unquote(each, errors="strict") if each.isascii() else each for each in path)
+        try:
+            components = tuple(unquote(each, errors="strict") if each.isascii() else each for each in path)
+        except UnicodeDecodeError:
+            raise _unclear(url) from None
         if any(each in ("", ".", "..") or _AMBIGUOUS.search(each) for each in components) or set("?#") & set(url):
             raise _unclear(url)
         if scheme == "http" and not _LOOPBACK.fullmatch(host):
@@ -273,7 +276,8 @@ def _place(url: str) -> Place | None:
 
 
 def _unclear(url: str) -> Invalid:
-    shown = re.sub(r"//[^/]*@", "//…@", url)  # a password may stand before the host
+    shown = re.sub(r"//.*@", "//…@", url, flags=re.DOTALL)  # a password may stand before the host, slashes in it too
+    shown = re.sub(r"[?#].*", "…", shown, flags=re.DOTALL)  # and a token behind the path
     return Invalid(
         f"{shown!r} is no URL to keep git credentials for", hint="use https://host or https://host/path, nothing else"
     )

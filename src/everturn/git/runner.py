@@ -7,6 +7,7 @@ without a terminal to ask on, and in a process group of its own that is killed a
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -68,6 +69,7 @@ _STARVED = (
     "Too many open files",
     "died of signal 9",
 )
+_COUNT = re.compile(r"[0-9]{1,9}")
 _KILLED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # by somebody; not by what it has read
 
 
@@ -210,8 +212,14 @@ def with_config(config: Mapping[str, str], environment: Mapping[str, str]) -> di
     """Return an environment in which git has this configuration, behind what the environment gives it already.
 
     What comes later goes before what comes first, and all of it before every file.
+
+    Raises:
+        Invalid: What the environment gives it cannot be counted; git itself would refuse it.
     """
-    count = int(environment.get("GIT_CONFIG_COUNT") or 0)
+    said = environment.get("GIT_CONFIG_COUNT") or "0"
+    if not _COUNT.fullmatch(said):
+        raise Invalid(f"GIT_CONFIG_COUNT is {said[:20]!r}, which is no count", hint="set it to a number, or unset it")
+    count = int(said)
     made = {**environment, "GIT_CONFIG_COUNT": str(count + len(config))}
     for number, (key, value) in enumerate(config.items(), count):
         made[f"GIT_CONFIG_KEY_{number}"] = key
@@ -246,7 +254,7 @@ def _shortage(command: str, complaint: str) -> GaveUp | None:
     if said is None:
         return None
     what = "room on its disk" if any(sign in said for sign in _FULL) else "memory, processes or open files"
-    return GaveUp(f"git {command} failed: {said}", hint=f"the machine is short of {what}")
+    return GaveUp(f"git {command} failed: {readable(said)}", hint=f"the machine is short of {what}")
 
 
 def _failure(command: str, complaint: str) -> EverturnError:

@@ -106,19 +106,6 @@ class Refs:
     operation: str | None = None
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What all shadows of one workdir share.
-
-    Attributes:
-        excludes: See `Shadow.of`.
-        sha256: See `Shadow.of`.
-    """
-
-    excludes: tuple[str, ...] = ()
-    sha256: bool = False
-
-
 class Shadow:
     """A git folder of ours for a tree. Made by `of`, `linked` and `module`.
 
@@ -132,7 +119,7 @@ class Shadow:
     """
 
     def __init__(  # the one place that knows all of it
-        self, git: Git, path: Path, *, tree: Path, git_dir: Path, borrowed: Sequence[Path], rules: Rules
+        self, git: Git, path: Path, *, tree: Path, git_dir: Path, borrowed: Sequence[Path], sha256: bool
     ) -> None:
         self.path = path
         self.tree = tree
@@ -142,21 +129,12 @@ class Shadow:
         self.damage: str | None = None
         self._git = git
         self._borrowed = borrowed
-        self._rules = rules
+        self._sha256 = sha256
         self._count = 0
 
     @classmethod
     @contextlib.contextmanager
-    def of(
-        cls,
-        git: Git,
-        tree: Path,
-        objects: Path,
-        folder: Path,
-        *,
-        excludes: Sequence[str] = (),
-        sha256: bool = False,
-    ) -> Iterator[Self]:
+    def of(cls, git: Git, tree: Path, objects: Path, folder: Path, *, sha256: bool = False) -> Iterator[Self]:
         """Give a shadow of a workdir.
 
         Args:
@@ -164,15 +142,13 @@ class Shadow:
             tree: The workdir.
             objects: The `objects` of the cache that it borrows from.
             folder: Where the shadow is made; a folder that no agent works in, on a disk with some room.
-            excludes: What is ignored beside what the tree's `.gitignore` files name, in the same words.
             sha256: Whether the repository's object ids are of that kind.
 
         Raises:
             Unavailable: The machine has no room for it, or too many open files.
         """
         with _temporary(folder) as made:
-            rules = Rules(tuple(excludes), sha256=sha256)
-            shadow = cls(git, made, tree=tree, git_dir=tree / ".git", borrowed=(objects,), rules=rules)
+            shadow = cls(git, made, tree=tree, git_dir=tree / ".git", borrowed=(objects,), sha256=sha256)
             shadow._fill(shadow.git_dir)
             yield shadow
 
@@ -204,7 +180,7 @@ class Shadow:
     @contextlib.contextmanager
     def _another(self, tree: Path, git_dir: Path, borrowed: Sequence[Path]) -> Iterator[Self]:
         with _temporary(self.path) as made:
-            yield type(self)(self._git, made, tree=tree, git_dir=git_dir, borrowed=borrowed, rules=self._rules)
+            yield type(self)(self._git, made, tree=tree, git_dir=git_dir, borrowed=borrowed, sha256=self._sha256)
 
     def run(
         self,
@@ -212,6 +188,7 @@ class Shadow:
         stop: threading.Event | None = None,
         text: str | None = None,
         *,
+        online: bool = False,
         extra: Mapping[str, str] | None = None,
         config: Mapping[str, str] | None = None,
     ) -> str:
@@ -221,6 +198,7 @@ class Shadow:
             arguments: See `Git.run`. Nothing that works in submodules: git would obey their configuration.
             stop: Once it is set, git is killed within a moment.
             text: What it reads.
+            online: Whether it may talk to a remote, with our credentials.
             extra: Variables on top of the others.
             config: Configuration that goes before ours.
 
@@ -235,7 +213,7 @@ class Shadow:
             "XDG_CONFIG_HOME": str(self.path),  # in the user's own, an agent could have ignored everything
             **(extra or {}),
         }
-        return self._git.run(arguments, self.tree, stop, config=config, extra=variables, text=text)
+        return self._git.run(arguments, self.tree, stop, online=online, config=config, extra=variables, text=text)
 
     def copy_index(self) -> Path:
         """Return a copy of the index, for `GIT_INDEX_FILE`, that may be changed."""
@@ -262,7 +240,7 @@ class Shadow:
             self.shallow = _read_ids(common / "shallow")
             self._write(common)
             for name in ("index", *_shared_indexes(self.git_dir)):
-                _copy_index(self.git_dir / name, self.path / name, "sha256" if self._rules.sha256 else "sha1")
+                _copy_index(self.git_dir / name, self.path / name, "sha256" if self._sha256 else "sha1")
         except Damaged as damaged:
             self.damage = str(damaged)
         except (OSError, ValueError) as error:
@@ -274,10 +252,9 @@ class Shadow:
     def _write(self, common: Path) -> None:
         for name in ("info", "objects/info", "objects/pack", "refs"):
             (self.path / name).mkdir(parents=True)
-        text = _CONFIG.format(version=int(self._rules.sha256))
-        (self.path / "config").write_text(text + "\tobjectFormat = sha256\n" * self._rules.sha256)
+        text = _CONFIG.format(version=int(self._sha256))
+        (self.path / "config").write_text(text + "\tobjectFormat = sha256\n" * self._sha256)
         (self.path / "HEAD").write_text(f"{self.refs.head or 'ref: refs/heads/unborn'}\n")
-        (self.path / "info" / "exclude").write_text("".join(f"{line}\n" for line in self._rules.excludes))
         # The cache goes first: what both have is taken from where no agent writes.
         places = (*self._borrowed, common / "objects")
         unique = dict.fromkeys(os.fsencode(place.absolute()) for place in places)

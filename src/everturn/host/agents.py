@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from everturn.telemetry import Metrics, default_metrics, get_logger
 
 PAUSE_S = 0.01
 _PREFIX = f"{RUN_MARKER}=".encode()
+_EPOCH = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ def marker_of(pid: int) -> Marker | None:
     for pair in guard.environment_of(pid):
         if pair.startswith(_PREFIX):
             pieces = pair.removeprefix(_PREFIX).decode(errors="replace").split(":")
-            if len(pieces) not in (3, 4) or not pieces[2].isdecimal():
-                return None
+            if len(pieces) not in (3, 4) or not _EPOCH.fullmatch(pieces[2]):
+                return None  # whatever an agent has written there
             return Marker(pieces[0], pieces[1], int(pieces[2]), *pieces[3:])
     return None
 
@@ -140,12 +142,7 @@ class Agents:
 
         if not guard.IS_LINUX:
             return []
-        own = marker_of(os.getpid())
-        if own is not None and is_old(own):
-            raise Conflict(
-                f"this process was started by the agent of session {session_id} that it would have to end",
-                hint="start the run outside of the agent",
-            )
+        _refuse_to_end_ourselves(is_old, f"session {session_id}", "start the run outside of the agent")
         if confirm is not None and find_processes(is_old):
             confirm()
         ended, left = end_processes(lambda: find_processes(is_old), self._clock, timeout_s=timeout_s)
@@ -214,22 +211,26 @@ def end_agents_of_run(run_id: str, *, timeout_s: float, clock: Clock | None = No
     Raises:
         Conflict: One of them is still there after that time, or has started this very process.
     """
+
+    def is_of_run(marker: Marker) -> bool:
+        return marker.run_id == run_id
+
     if not guard.IS_LINUX:
         return []
-    own = marker_of(os.getpid())
-    if own is not None and own.run_id == run_id:
-        raise Conflict(
-            f"this process was started by the agent of run {run_id} that it would have to end",
-            hint="start it outside of the agent",
-        )
-    ended, left = end_processes(
-        lambda: find_processes(lambda marker: marker.run_id == run_id), clock or SystemClock(), timeout_s=timeout_s
-    )
+    _refuse_to_end_ourselves(is_of_run, f"run {run_id}", "start it outside of the agent")
+    ended, left = end_processes(lambda: find_processes(is_of_run), clock or SystemClock(), timeout_s=timeout_s)
     if left:
         raise Conflict(
-            f"the agent of run {run_id} is still there: process {min(left)}", hint="end it, then run again"
+            f"the agent of run {run_id} is still there: process {min(left)}",
+            hint="end it, as its owner or as root, then run again",
         )
     return sorted(ended)
+
+
+def _refuse_to_end_ourselves(wanted: Callable[[Marker], bool], whose: str, hint: str) -> None:
+    own = marker_of(os.getpid())
+    if own is not None and wanted(own):
+        raise Conflict(f"this process was started by the agent of {whose} that it would have to end", hint=hint)
 
 
 def find_cli(options_cli_path: str | Path | None) -> Path:

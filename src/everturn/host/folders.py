@@ -229,6 +229,7 @@ class RunFolder:
 
         Raises:
             Conflict: Something is still there after that time.
+            Unavailable: The agent is gone, and its transcript could not be kept.
         """
         _, left = end_processes(self._find_processes, self._clock, timeout_s=timeout_s)
         if left:
@@ -270,8 +271,14 @@ class RunFolder:
         if agent is None:
             return
         if not agent.kept:
-            with _told(self.path):
-                guard.keep_transcript(str(agent.config_dir), agent.session_id, str(self.transcript))
+            try:
+                with _told(self.path):
+                    guard.keep_transcript(str(agent.config_dir), agent.session_id, str(self.transcript))
+            except RecursionError:
+                raise Unavailable(
+                    f"the transcript of run {self.run_id} cannot be kept: folders lie too deep in {agent.config_dir}",
+                    hint="the agent has made them; remove them, then run again",
+                ) from None
         if self._is_leftover:
             guard.remove_resume_folder(str(agent.config_dir), str(agent.temporary))
 

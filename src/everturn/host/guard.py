@@ -218,7 +218,7 @@ def read_lease(path: str) -> float:
 
 def keep_transcript(config_dir: str, session_id: str, folder: str) -> None:
     """Keep what the agent command has written of a session, as hard links or copies, laid out as in its own folder of
-    projects. An `OSError` says that it is not whole."""
+    projects. An `OSError`, or a `RecursionError` where folders lie too deep, says that it is not whole."""
     projects = os.path.join(config_dir, "projects")
     for project in os.listdir(projects) if os.path.isdir(projects) else ():
         source, target = os.path.join(projects, project), os.path.join(folder, project)
@@ -457,7 +457,7 @@ class Guard:
         try:
             keep_transcript(self._config_dir, self._config["session_id"], self._config["transcript"])
             kept = True
-        except OSError:
+        except (OSError, RecursionError):
             kept = False  # the worker's side tries again
         if kept and not self._worker_lives():
             remove_resume_folder(self._config_dir, self._config["temporary"])

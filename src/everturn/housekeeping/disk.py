@@ -22,10 +22,9 @@ from everturn.model import repository_name
 from everturn.telemetry import Metrics, get_logger
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
 from everturn.workdirs.rescuer import shadow_of
-from everturn.workdirs.root import Root, read_json
+from everturn.workdirs.root import MEASURED, Root, read_json
 
 BLOCK_BYTES = 512  # what st_blocks counts in, whatever the file system does
-NOTES = "measured.json"
 
 Record = TypeVar("Record", WorkdirRecord, CacheRecord)
 AnyRecord = TypeVar("AnyRecord", bound=WorkdirRecord | CacheRecord)
@@ -169,12 +168,11 @@ class Measurer:
                 thread = Context().run(start_thread, self._work, "everturn-measuring")
                 self._is_running = thread is not None
 
-    def workdir(self, name: str, *, is_held: bool = False) -> WorkdirRecord | None:
+    def workdir(self, name: str) -> WorkdirRecord | None:
         """Measure a workdir, now. Blocks, but holds its lock for a moment only. On return its record is durable.
 
         Args:
             name: The workdir.
-            is_held: Whether the caller holds its lock, and changes the record nowhere else meanwhile.
 
         Returns:
             Its record; `None`: there is none, or a run is at work in it.
@@ -188,8 +186,8 @@ class Measurer:
         size = measure(record.tree(self._root))
         with shadow_of(self._root, self._git, record) as shadow:
             ignored = ignored_in(shadow)
-        lock = None if is_held else self._root.try_workdir(name)
-        if lock is None and not is_held:
+        lock = self._root.try_workdir(name)
+        if lock is None:
             return None
         try:
             return self._note(
@@ -198,8 +196,7 @@ class Measurer:
                 ignored_bytes=None if ignored is None else ignored.bytes,
             )
         finally:
-            if lock is not None:
-                lock.release()
+            lock.release()
 
     def cache(self, name: str) -> CacheRecord | None:
         """Measure a cache, now. Blocks, but holds its lock for a moment only. On return its record is durable.
@@ -288,7 +285,7 @@ class Measurer:
         sizes = {path.name: old[path.name] if path.name in old else measure(path).bytes for path in found}
         trash_bytes = measure(self._root.path / "trash").bytes
         facts = {"quarantine": sizes, "trash_bytes": trash_bytes, "measured_at": self._root.clock.now()}
-        self._root.write_record(self._root.path / NOTES, facts)
+        self._root.write_record(self._root.path / MEASURED, facts)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -375,7 +372,7 @@ def usage(root: Root, space: Callable[[Path], Space] = space_of) -> Usage:
 
 def _noted(root: Root) -> tuple[dict[str, int], int]:
     """Return the sizes of what lies in quarantine, and that of the trash."""
-    noted = read_json(root.path / NOTES) or {}
+    noted = read_json(root.path / MEASURED) or {}
     sizes, trash_bytes = noted.get("quarantine"), noted.get("trash_bytes")
     return (
         {name: size for name, size in sizes.items() if isinstance(size, int)} if isinstance(sizes, dict) else {},

@@ -122,9 +122,9 @@ class Evictor:
     def _reasons(self, fates: Iterable[Fate]) -> Iterator[str]:
         kept = Counter(fate.kind for fate in fates if fate.action == "kept")
         if kept["workdir"]:
-            yield f"{kept['workdir']} workdirs are in use, or have unsaved work"
+            yield f"workdirs in use, or with unsaved work: {kept['workdir']}"
         if kept["cache"]:
-            yield f"{kept['cache']} caches are needed"
+            yield f"caches that are needed: {kept['cache']}"
         quarantine_bytes = usage(self._root, self._space).quarantine_bytes
         if quarantine_bytes:
             yield f"what lies in quarantine takes {quarantine_bytes} bytes, and is never removed"

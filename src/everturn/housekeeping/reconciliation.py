@@ -23,7 +23,7 @@ from everturn.housekeeping.removal import IN_USE, Fate, Kind, Removal
 from everturn.model import SessionRecord
 from everturn.registry import Registry
 from everturn.workdirs.records import NAME, CacheRecord, WorkdirRecord
-from everturn.workdirs.root import LOCK, Root
+from everturn.workdirs.root import LOCK, Root, listed
 
 LEFTOVER_AGE_S = 3600.0
 
@@ -99,9 +99,11 @@ class Reconciliation:
     def fates(self) -> Iterator[Fate]:
         """Go through everything, in order. What fails is kept, and the rest is gone through all the same."""
         yield from self._trash()
-        for path in _listed(self._root.path / "unfinished"):
+        for path in listed(self._root.path / "unfinished"):
             yield from self._tried("leftover", path.name, self._unfinished)
-        yield from self._half_written()
+        for path in self._half_written():
+            name = str(path.relative_to(self._root.path))
+            yield from self._tried("leftover", name, lambda name: self._discard(self._root.path / name))
         for name in self._names(self._root.records, self._root.trees):
             yield from self._tried("workdir", name, self._workdir)
         for name in self._names(self._root.caches, self._root.caches):
@@ -122,7 +124,7 @@ class Reconciliation:
 
     def _names(self, records: Path, folders: Path) -> list[str]:
         noted = {path.stem for path in records.glob("[!.]*.json")}
-        there = {path.name for path in _listed(folders)}
+        there = {path.name for path in listed(folders)}
         return sorted(noted | {name for name in there if not _RECORD.search(name)})
 
     # --- Workdirs -------------------------------------------------------------------------------------------------
@@ -252,14 +254,14 @@ class Reconciliation:
     # --- What others have left ------------------------------------------------------------------------------------
 
     def _trash(self) -> Iterator[Fate]:
-        trash = self._root.path / "trash"
-        for path in _listed(trash):
-            size_bytes = measure(path).bytes
-            yield Fate("trash", path.name, "removed", ("somebody had no time to delete it",), size_bytes)
+        found = [(path, measure(path).bytes) for path in listed(self._root.path / "trash")]
         if not self._dry_run:
             self._root.empty_trash()
-        for path in () if self._dry_run else _listed(trash):
-            yield Fate("trash", path.name, "kept", ("it cannot be deleted",), size_bytes=measure(path).bytes)
+        for path, size_bytes in found:
+            if not self._dry_run and os.path.lexists(path):
+                yield Fate("trash", path.name, "kept", ("it cannot be deleted",), size_bytes=measure(path).bytes)
+            else:
+                yield Fate("trash", path.name, "removed", ("somebody had no time to delete it",), size_bytes)
 
     def _unfinished(self, token: str) -> Fate | None:
         """Whoever is making something holds a lock in it. git may outlive who started it, so age counts as well."""
@@ -267,7 +269,7 @@ class Reconciliation:
         age_s = self._root.clock.now() - newest_change(path)
         if age_s <= LEFTOVER_AGE_S:
             return Fate("leftover", token, "kept", (f"it was last changed {_words(age_s)} ago",))
-        if not path.is_dir():
+        if not os.path.lexists(path / LOCK):  # not made here: in a dry run that would make the folder young again
             return self._discard(path)
         lock = take(path / LOCK, clock=self._root.clock)
         if lock is None:
@@ -283,18 +285,12 @@ class Reconciliation:
             self._root.discard(path)
         return Fate("leftover", path.name, "removed", ("whoever was making it has died",), size_bytes)
 
-    def _half_written(self) -> Iterator[Fate]:
-        """Records that were not renamed into place, and what was prepared for a quarantine that was not needed."""
-        for folder in (self._root.path, self._root.records, self._root.caches):
-            for path in folder.glob(".*.json.*"):
-                if self._is_old(path):
-                    yield self._discard(path)
-        for path in folders_in(self._root.quarantine):
-            if not os.path.lexists(path / "tree") and self._is_old(path):
-                yield self._discard(path)
-
-    def _is_old(self, path: Path) -> bool:
-        return self._root.clock.now() - newest_change(path) > LEFTOVER_AGE_S
+    def _half_written(self) -> list[Path]:
+        """Return records that were not renamed into place, and what was prepared for a quarantine and not needed."""
+        folders = (self._root.path, self._root.records, self._root.caches)
+        found = [path for folder in folders for path in folder.glob(".*.json.*")]
+        found += [path for path in folders_in(self._root.quarantine) if not os.path.lexists(path / "tree")]
+        return [path for path in found if self._root.clock.now() - newest_change(path) > LEFTOVER_AGE_S]
 
     def quarantined(self) -> Iterator[Fate]:
         """Say what lies in quarantine. It is never removed."""
@@ -308,12 +304,6 @@ class Reconciliation:
 
 def _is_path(cwd: str | None) -> bool:
     return cwd is not None and cwd.startswith("/") and "\0" not in cwd
-
-
-def _listed(folder: Path) -> list[Path]:
-    with suppress(OSError):
-        return sorted(folder.iterdir())
-    return []
 
 
 def _branch_of(tree: Path) -> str | None:

@@ -219,7 +219,7 @@ class Removal:
         """Names come from command lines and from other machines, too."""
         is_known = NAME.fullmatch(name) and self._root.is_there
         if not is_known or not (
-            os.path.lexists(self._root.trees / name) or WorkdirRecord.file(self._root, name).exists()
+            os.path.lexists(self._root.trees / name) or os.path.lexists(WorkdirRecord.file(self._root, name))
         ):
             raise NotFound(f"there is no workdir {name!r}", hint="everturn workdirs list names those that there are")
 
@@ -291,7 +291,7 @@ class Removal:
             try:
                 self._root.discard(tree)
             except OSError as error:
-                return _kept(record.name, f"it cannot be moved: {error.strerror or error}")
+                return _kept(record.name, _immovable(error))
             self._forget(record, reason)
             self._log.info("workdir_removed", workdir=record.name, reason=reason, size_bytes=size_bytes)
             self._empty_soon()
@@ -342,20 +342,24 @@ class Removal:
             return Fate("quarantine", name, "kept", ("unsaved work is in it; --force removes it",), path=str(path))
         size_bytes = measure(path).bytes
         if not dry_run:
-            self._root.discard(path)
+            try:
+                self._root.discard(path)
+            except OSError as error:
+                return Fate("quarantine", name, "kept", (_immovable(error),), path=str(path))
             self._log.info("workdir_removed", workdir=name, reason="reset", size_bytes=size_bytes)
             self._empty_soon()
         return Fate("quarantine", name, "removed", ("reset",), size_bytes)
 
     # --- Caches ---------------------------------------------------------------------------------------------------
 
-    def remove_cache(self, name: str, reason: Reason, *, force: bool = False, dry_run: bool = False) -> Fate:
+    def remove_cache(self, name: str, reason: Reason, *, dry_run: bool = False) -> Fate:
         """Remove a cache that nobody borrows from. Blocks, but does not wait for others who are at work on it.
+
+        One that was used a moment ago, or has kept what workdirs had pushed less than 30 days ago, is kept.
 
         Args:
             name: The cache.
             reason: Why.
-            force: Also if it was used a moment ago, or has kept what workdirs had pushed less than 30 days ago.
             dry_run: Only say what would be done.
 
         Raises:
@@ -363,23 +367,23 @@ class Removal:
             Denied: Nothing can be written there.
         """
         folder = self._root.caches / name
-        if not NAME.fullmatch(name) or not (folder.is_dir() or CacheRecord.file(self._root, name).exists()):
+        if not NAME.fullmatch(name) or not any(map(os.path.lexists, (folder, CacheRecord.file(self._root, name)))):
             raise NotFound(f"there is no cache {name!r}", hint="everturn workdirs usage names those that there are")
         try:
             with self._root.locked_cache(name, 0):
-                reasons = self._needing(name, force=force)
+                reasons = self._needing(name)
                 if reasons:
                     return Fate("cache", name, "kept", reasons)
                 return self._discard_cache(name, reason, dry_run=dry_run)
         except Unavailable as error:
             return Fate("cache", name, "kept", (error.message,))
 
-    def _needing(self, name: str, *, force: bool) -> tuple[str, ...]:
+    def _needing(self, name: str) -> tuple[str, ...]:
         found = borrowers(self._root, name)
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             return (f"it is borrowed from by {found[0]}{more}",)
-        if force or not CacheRecord(name).repository(self._root).is_dir():
+        if not CacheRecord(name).repository(self._root).is_dir():
             return ()
         record, now = CacheRecord.read(self._root, name), self._root.clock.now()
         if record is not None and abs(now - record.last_used_at) < LATELY_S:
@@ -403,7 +407,7 @@ class Removal:
             try:
                 self._root.discard(folder)
             except OSError as error:
-                return Fate("cache", name, "kept", (f"it cannot be moved: {error.strerror or error}",))
+                return Fate("cache", name, "kept", (_immovable(error),))
             CacheRecord.file(self._root, name).unlink(missing_ok=True)
             self._metrics.workdirs_removed.labels(reason).inc()
             self._log.info("cache_removed", cache=name, reason=reason, size_bytes=size_bytes)
@@ -427,6 +431,10 @@ class Removal:
             with self._mutex:
                 if rounds == self._rounds:
                     self._rounds = rounds = 0
+
+
+def _immovable(error: OSError) -> str:
+    return f"it cannot be moved: {error.strerror or error}"
 
 
 def _kept(name: str, *reasons: str) -> Fate:

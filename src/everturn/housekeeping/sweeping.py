@@ -22,10 +22,9 @@ from everturn.housekeeping.removal import Fate, Removal
 from everturn.log.background import start_thread
 from everturn.registry import Registry
 from everturn.telemetry import Metrics, get_logger
-from everturn.workdirs.root import Root, read_json
+from everturn.workdirs.root import SWEPT, Root, read_json
 
 SWEEP_LOCK = "sweep"
-NOTE = "sweep.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +104,24 @@ class WorkdirSweeper:
 
         A sweep that failed, or was killed, does not count. A time in the future says that the clock was wrong, then
         or now.
+
+        Raises:
+            Denied: The root may not be looked into.
         """
         if not (self._interval_s and self._root.is_there):
             return False
-        ended_at = (read_json(self._root.path / NOTE) or {}).get("ended_at")
+        ended_at = (read_json(self._root.path / SWEPT) or {}).get("ended_at")
         if not isinstance(ended_at, int | float):
             return True
         return not 0 <= self._root.clock.now() - ended_at < self._interval_s
 
     def begin_if_due(self) -> None:
         """Sweep in a thread of its own, which nobody waits for, if a sweep is due."""
-        if not self.is_due or not self._begun.acquire(blocking=False):
+        try:
+            if not self.is_due or not self._begun.acquire(blocking=False):
+                return
+        except EverturnError as error:
+            self._log.warning("workdirs_sweep_failed", error=str(error))
             return
         if Context().run(start_thread, self._sweep_quietly, "everturn-workdirs") is None:
             self._begun.release()
@@ -217,6 +223,6 @@ class WorkdirSweeper:
     def _note(self, report: Report) -> None:
         counts = {action: sum(fate.action == action for fate in report.fates) for action in ("removed", "kept")}
         facts = {"freed_bytes": report.freed_bytes, "seconds": report.seconds, **counts}
-        self._root.write_record(self._root.path / NOTE, {"ended_at": self._root.clock.now(), **facts})
+        self._root.write_record(self._root.path / SWEPT, {"ended_at": self._root.clock.now(), **facts})
         self._metrics.workdir_sweeps.labels("done").inc()
         self._log.info("workdirs_swept", notes=report.notes, **facts)

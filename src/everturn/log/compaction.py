@@ -26,9 +26,9 @@ from everturn.log.objects import Item, Objects, Stored
 from everturn.log.reader import (
     ERASED,
     adjoining,
-    damaged,
     decode_object,
     list_parts,
+    naming,
     read,
     read_part,
     uncovered,
@@ -271,8 +271,6 @@ async def _is_whole(objects: Objects, folder: str, segment: Span) -> bool:
 
 def _verify_lines(part: Part, folder: str) -> None:
     """Raise `Corrupt`, with the object's name, if the lines are not those that the header promises."""
-    try:
+    with naming(folder, part.header.span):
         for _ in part.pieces_after(0):
             pass
-    except Corrupt as error:
-        raise damaged(folder, part.header.span, error) from None

@@ -84,12 +84,14 @@ class Compactor:
                 self._thread = start_thread(self._work, "everturn-compaction")
 
     def _hold(self, folder: str, seq: int, data: bytes) -> None:
-        if self._held_bytes + len(data) > HELD_BYTES:  # it is only a saving
+        """Keep a part, if there is room for it. It is only a saving: what is not kept is fetched."""
+        if not data or len(data) > HELD_BYTES:
+            return
+        if self._held_bytes + len(data) > HELD_BYTES:
             self._known.clear()
             self._held_bytes = 0
-        if data:
-            self._known.setdefault(folder, {})[seq] = data
-            self._held_bytes += len(data)
+        self._known.setdefault(folder, {})[seq] = data
+        self._held_bytes += len(data)
 
     def _take(self, folder: str) -> dict[int, bytes]:
         with self._lock:

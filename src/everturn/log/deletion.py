@@ -16,7 +16,7 @@ from everturn.errors import Corrupt, Fenced
 from everturn.log.format import Header, decode, encode_part
 from everturn.log.grace import FREE_AFTER_MS
 from everturn.log.names import Span
-from everturn.log.objects import Item, Objects, Stored
+from everturn.log.objects import Item, Objects, Stored, get_each
 from everturn.log.reader import ERASED, RELIST_PAUSE_S, adjoining, list_parts, uncovered, was_replaced
 from everturn.log.writer import LogWriter
 
@@ -74,10 +74,12 @@ async def _end_of(objects: Objects, folder: str, parts: Mapping[Span, Item]) -> 
     certain = len(adjoining(newest_first[::-1])) == 1
     epoch = 0
     for block in (newest_first[at : at + BLOCK] for at in range(0, len(newest_first), BLOCK)):
-        stored = await objects.get_many([f"{folder}/{span.file_name}" for span in block])
-        for span, object_ in zip(block, stored, strict=True):
-            header = _header(object_, span)
-            if object_ is None or was_replaced(object_, parts[span]) or (header and header.write_id == ERASED):
+        found = await get_each(objects, [f"{folder}/{span.file_name}" for span in block], Corrupt)
+        for span, object_ in zip(block, found, strict=True):
+            stored = object_ if isinstance(object_, Stored) else None
+            header = _header(stored, span)
+            is_other = stored is not None and was_replaced(stored, parts[span])
+            if object_ is None or is_other or (header and header.write_id == ERASED):
                 certain = False
             elif header is not None:
                 epoch = max(epoch, header.epoch)

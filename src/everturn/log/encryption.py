@@ -28,6 +28,7 @@ CIPHER = "A256GCM"
 KEY_BYTES = 32
 NONCE_BYTES = 12
 MAX_HEADER_BYTES = 4096
+NAME_BYTES = 200  # of a key's name as JSON: readers tell fences and truncations by how small they are
 PLAIN = ("format.json", "probes/", "holds/")
 
 _START = struct.Struct("<II")
@@ -39,7 +40,8 @@ class Key:
     """A key and the name under which it is found again.
 
     Attributes:
-        name: Stands in every object that is written with it. Not secret.
+        name: Stands in every object that is written with it. Not secret. Up to 100 characters, fewer if they are not
+            plain letters.
         secret: 32 bytes.
     """
 
@@ -51,8 +53,12 @@ class Key:
             raise Invalid(
                 f"the key {self.name!r} has {len(self.secret)} bytes", hint=f"a key is {KEY_BYTES} random bytes"
             )
-        if not self.name or not self.name.isprintable() or len(self.name) > 100:
-            raise Invalid(f"{self.name!r} is no name for a key", hint="use up to 100 printable characters")
+        too_long = len(self.name) > 100 or len(json.dumps(self.name)) > NAME_BYTES
+        if not self.name or not self.name.isprintable() or too_long:
+            raise Invalid(
+                f"{self.name!r} is no name for a key",
+                hint="use up to 100 printable characters, or up to 16 if they are not plain letters",
+            )
 
     @property
     def fingerprint(self) -> str:
@@ -104,7 +110,7 @@ class KeyFile:
             lines = self._path.read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:
             raise Invalid(f"the key file {self._path} cannot be read: {error}", hint="check the path") from None
-        wanted = [line.split() for line in lines if line.strip() and not line.startswith("#")]
+        wanted = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if not wanted:
             raise Invalid(
                 f"the key file {self._path} holds no key", hint="one a line: a name, and 32 bytes in base64"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, cast
 
 from everturn.errors import Invalid
@@ -174,8 +175,8 @@ def encode_segment(
     first = parts[0].header.span.first
     for part in parts:
         notes += part.header.notes[first + len(notes) - part.header.span.first :]
-    ends = [first + _truncated(notes) - 1, *(part.header.span.last for part in parts[:-1])]
-    kept = [(part, max(ends[: index + 1])) for index, part in enumerate(parts)]
+    ends = (part.header.span.last for part in parts[:-1])
+    kept = list(zip(parts, accumulate(ends, max, initial=first + _truncated(notes) - 1), strict=True))
     size = sum(part.size_after(after) for part, after in kept)
     if size > MAX_SIZE_BYTES:
         raise Invalid(f"{size >> 20} MiB are too large for one segment", hint="make several")

@@ -22,7 +22,7 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from everturn.clock import Clock, SystemClock
-from everturn.errors import Unavailable
+from everturn.errors import Corrupt, Denied, Unavailable
 from everturn.log.causes import names_no_bucket, translate
 from everturn.log.requests import Requests
 
@@ -88,6 +88,32 @@ class Objects(Protocol):
 
     async def wait(self, seconds: float) -> None:
         """Let this much time pass before the next request."""
+
+
+async def get_each(
+    objects: Objects, keys: Sequence[str], *excused: type[Corrupt | Denied]
+) -> list[Stored | Corrupt | Denied | None]:
+    """Fetch objects, in the order of their keys, though some of them cannot be decrypted.
+
+    Args:
+        objects: Where they are.
+        keys: Their keys.
+        excused: Which errors stand in the place of the object that they are about, instead of being raised. If there
+            is one, all are fetched once more, one after the other.
+    """
+    try:
+        return [*await objects.get_many(keys)]
+    except excused:
+        return [await _get_or_error(objects, key, excused) for key in keys]
+
+
+async def _get_or_error(
+    objects: Objects, key: str, excused: tuple[type[Corrupt | Denied], ...]
+) -> Stored | Corrupt | Denied | None:
+    try:
+        return await objects.get(key)
+    except excused as error:
+        return error
 
 
 def check_listing(folder: str, seconds: float) -> None:
@@ -182,7 +208,7 @@ class BlockingObjects:
 
     async def listing(self, folder: str) -> list[Item]:
         """See `Objects.listing`."""
-        listing = _Listing(self._clients, folder)
+        listing = _Listing(lambda: self._clients, folder)
         began = self._clock.elapsed()
         while self.requests.insist("list", listing.go_on):
             pass
@@ -307,9 +333,9 @@ class _Batch:
 class _Listing:
     """A listing that is fetched page by page, and goes on where it broke off if the order of its keys allows."""
 
-    def __init__(self, clients: Clients, folder: str) -> None:
+    def __init__(self, connect: Callable[[], Clients], folder: str) -> None:
         self.items: list[Item] = []
-        self._clients = clients
+        self._connect = connect
         self._folder = folder or None
         self._pages: Iterator[Any] | None = None
         self._reached = 0
@@ -329,7 +355,8 @@ class _Listing:
         return bool(page)
 
     def _begin(self) -> Iterator[Any]:
-        if not self._clients.lists_in_order or any(one.key >= two.key for one, two in pairwise(self.items)):
+        clients = self._connect()
+        if not clients.lists_in_order or any(one.key >= two.key for one, two in pairwise(self.items)):
             self.items.clear()
         after = self.items[-1].key if self.items else None
-        return iter(obstore.list(self._clients.read, self._folder, offset=after, chunk_size=PAGE))
+        return iter(obstore.list(clients.read, self._folder, offset=after, chunk_size=PAGE))

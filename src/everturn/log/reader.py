@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,10 @@ class Log:
     Attributes:
         folder: Where it was read.
         parts: The parts and segments that make up the log, in order, from its start or its last truncation on.
-        start: The first number that counts: 1, or the one after the last truncation.
+        start: The first number that counts: 1, or the one after the last truncation. Of a log of which only the end
+            was read, the first number of that.
         tail: The last number that is taken; 0 if none is.
-        epoch: The highest epoch that stands in the log, that of the last truncation included.
+        epoch: The highest epoch that stands in what was read, that of the last truncation included.
     """
 
     folder: str
@@ -72,7 +74,7 @@ class Log:
         seen: set[str] = set()
         done = 0
         for part in self.parts:
-            entries = self._entries_of(part)
+            entries = self.entries_of(part)
             fresh = len(entries) - part.count_after(done)  # segments may overlap
             wanted = len(entries) - part.count_after(after)
             again: set[int] = set()
@@ -86,11 +88,16 @@ class Log:
             done = part.header.span.last
             yield done, [entry for at, entry in enumerate(entries[first:], first) if at not in again]
 
-    def _entries_of(self, part: Part) -> list[Any]:
-        try:
+    def entries_of(self, part: Part) -> list[Any]:
+        """Return all entries of one of the log's parts or segments. Raises as `entries`."""
+        with naming(self.folder, part.header.span):
             return part.entries()
-        except Corrupt as error:
-            raise damaged(self.folder, part.header.span, error) from None
+
+    def line_sizes(self) -> Iterator[int]:
+        """Yield how many bytes each entry takes as a line, in order. Raises as `entries`."""
+        for part in self.parts:
+            with naming(self.folder, part.header.span):
+                yield from part.line_sizes()
 
 
 async def read(objects: Objects, folder: str, *, at_least: int = 0, after: int = 0) -> Log:
@@ -175,15 +182,17 @@ async def read_part(objects: Objects, folder: str, span: Span) -> Part | None:
 
 def decode_object(data: bytes, folder: str, span: Span) -> Part:
     """Verify an object of a log. See `decode`; the error names the object."""
-    try:
+    with naming(folder, span):
         return decode(data, span)
+
+
+@contextmanager
+def naming(folder: str, span: Span) -> Iterator[None]:
+    """Let damage that is found in the block say in which object of a log it is."""
+    try:
+        yield
     except Corrupt as error:
-        raise damaged(folder, span, error) from None
-
-
-def damaged(folder: str, span: Span, error: Corrupt) -> Corrupt:
-    """Return the error with the object's name."""
-    return Corrupt(f"{folder}/{span.file_name} is damaged: {error.message}", hint=error.hint)
+        raise Corrupt(f"{folder}/{span.file_name} is damaged: {error.message}", hint=error.hint) from None
 
 
 async def _read_run(

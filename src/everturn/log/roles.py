@@ -43,6 +43,7 @@ ADDED = ("traces",)
 READ = ("holds",)
 
 _ROLE = re.compile(r"arn:(aws[a-z-]*):iam::\d{12}:role/[\w+=,.@/-]+", re.ASCII)
+BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _PREFIX = re.compile(r"[\w./!'()@:+=,&; -]*", re.ASCII)  # what means itself to IAM, and stays as it is in keys
 _PLAIN_TASK = re.compile(r"task:([a-z0-9._-]+)", re.ASCII)  # the folder of such a scope is task!3a<id>
 _TAG_LITERAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:/+-@")
@@ -124,7 +125,8 @@ class SessionRole:
         make_sts: For tests.
 
     Raises:
-        Invalid: `session_role` is no ARN of a role, the prefix cannot stand in a policy, or boto3 is not installed.
+        Invalid: `session_role` is no ARN of a role, bucket or prefix cannot stand in a policy, or boto3 is not
+            installed.
     """
 
     def __init__(
@@ -143,6 +145,8 @@ class SessionRole:
                 f"session_role is {self.arn!r}, which is no ARN of a role",
                 hint="it looks like arn:aws:iam::123456789012:role/name",
             )
+        if not BUCKET_NAME.fullmatch(bucket):  # what stands there may hold a secret, so it is not shown
+            raise Invalid("the store's URL has no name of a bucket", hint="use s3://bucket/prefix")
         if not _PREFIX.fullmatch(prefix):
             raise Invalid(
                 f"the prefix {prefix!r} has a character that a session policy cannot tell apart",

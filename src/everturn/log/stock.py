@@ -7,7 +7,7 @@ what cannot be read is set down instead of ending the look.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from everturn.errors import Corrupt, Denied
 from everturn.log.format import Part, PartNote, decode
 from everturn.log.names import Span, parse_file_name
-from everturn.log.objects import Item, Objects, Stored
+from everturn.log.objects import Item, Objects, get_each
 from everturn.log.reader import ERASED, LISTINGS, RELIST_PAUSE_S, uncovered
 
 BLOCK = 256
@@ -154,7 +154,8 @@ async def _look(objects: Objects, folder: str) -> Stock:
             stock.items[span] = item
     spans = sorted(stock.items)
     for block in (spans[at : at + BLOCK] for at in range(0, len(spans), BLOCK)):
-        for span, stored in zip(block, await _fetch(objects, stock, block), strict=True):
+        found = await get_each(objects, [stock.key(span) for span in block], Corrupt, Denied)
+        for span, stored in zip(block, found, strict=True):
             if isinstance(stored, Corrupt):
                 stock.damaged[span] = stored.message
             elif isinstance(stored, Denied):
@@ -169,22 +170,6 @@ async def _look(objects: Objects, folder: str) -> Stock:
         del stock.held[span]
         stock.damaged[span] = "a deletion has written over it, but the deletion's own mark is not there"
     return stock
-
-
-async def _fetch(objects: Objects, stock: Stock, spans: Sequence[Span]) -> Sequence[Stored | Corrupt | Denied | None]:
-    """Fetch objects. If one of them cannot be decrypted, fetch one after the other, to tell which."""
-    keys = [stock.key(span) for span in spans]
-    try:
-        return await objects.get_many(keys)
-    except (Corrupt, Denied):
-        return [await _fetch_one(objects, key) for key in keys]
-
-
-async def _fetch_one(objects: Objects, key: str) -> Stored | Corrupt | Denied | None:
-    try:
-        return await objects.get(key)
-    except (Corrupt, Denied) as error:
-        return error
 
 
 def _find_start(stock: Stock) -> None:

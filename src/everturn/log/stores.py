@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -13,22 +13,22 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore
 
 from everturn.clock import Clock, Ids, SystemClock
-from everturn.errors import Corrupt, Denied, Invalid, NotFound, Unavailable
+from everturn.errors import Corrupt, Denied, EverturnError, Invalid, NotFound, Unavailable
 from everturn.log.encryption import KeyFile, Keys, SealedObjects
 from everturn.log.format import VERSION
 from everturn.log.names import escape
 from everturn.log.objects import BlockingObjects, Clients, Objects
 from everturn.log.patience import Backoff
 from everturn.log.requests import Requests
-from everturn.log.roles import Assignment, RoleCredentials, SessionRole
+from everturn.log.roles import BUCKET_NAME, Assignment, RoleCredentials, SessionRole
 from everturn.log.s3 import is_express, s3_clients
+from everturn.model import shown_url
 from everturn.settings import Settings
 
 FORMAT_KEY = "format.json"
 
 _FORMAT = orjson.dumps({"format": "everturn", "version": VERSION})
 _PROBE = orjson.dumps({"probe": "everturn"})
-_BUCKET = re.compile(r"[A-Za-z0-9._-]+")
 _PAUSES_S = (0.1, 0.4, 1.6)
 _URL_HINT = "use s3://bucket/prefix, file:///folder or memory://"
 
@@ -73,7 +73,8 @@ def role_of(url: str, settings: Settings, clock: Clock | None = None) -> Session
     pieces, path = _pieces(url)
     if pieces.scheme != "s3":
         raise Invalid(
-            f"session_role is set, but access to {url} has no roles", hint="use s3://bucket/prefix, or unset it"
+            f"session_role is set, but access to {shown_url(url)} has no roles",
+            hint="use s3://bucket/prefix, or unset it",
         )
     bucket = pieces.netloc
     if is_express(bucket, settings.aws_endpoint_url_s3 or settings.aws_endpoint_url, settings):
@@ -112,7 +113,7 @@ def locate(
 
 def _store(url: str, settings: Settings, credentials: RoleCredentials | None) -> MemoryStore | Callable[[], Clients]:
     pieces, path = _pieces(url)
-    if pieces.scheme == "s3" and _BUCKET.fullmatch(pieces.netloc):
+    if pieces.scheme == "s3" and BUCKET_NAME.fullmatch(pieces.netloc):
         clients = s3_clients(pieces.netloc, path.strip("/"), settings, credentials)
         return lambda: clients
     if pieces.scheme == "file" and not pieces.netloc and path.startswith("/"):
@@ -120,19 +121,18 @@ def _store(url: str, settings: Settings, credentials: RoleCredentials | None) ->
         return partial(_local, Path(path))  # the folder is made at the first request
     if pieces.scheme == "memory" and not pieces.netloc and path in ("", "/"):
         return MemoryStore()
-    shown = url if "@" not in pieces.netloc else f"{pieces.scheme}://…"  # what stands before an @ may be a secret
-    raise Invalid(f"cannot make a store of {shown!r}", hint=_URL_HINT)
+    raise Invalid(f"cannot make a store of {shown_url(url)!r}", hint=_URL_HINT)
 
 
 def _pieces(url: str) -> tuple[SplitResult, str]:
     """Return a store URL's pieces, and its path with nothing in it escaped."""
     try:
         pieces = urlsplit(url)
-    except ValueError as error:
-        raise Invalid(f"cannot make a store of {url!r}: {error}", hint=_URL_HINT) from None
+    except ValueError:  # what it says may hold what stands before an @
+        raise Invalid(f"cannot make a store of {shown_url(url)!r}", hint=_URL_HINT) from None
     path = unquote(pieces.path)
     if pieces.query or pieces.fragment or "\0" in path:
-        raise Invalid(f"the store URL {url!r} has a query, a fragment or a NUL", hint=_URL_HINT)
+        raise Invalid(f"the store URL {shown_url(url)!r} has a query, a fragment or a NUL", hint=_URL_HINT)
     return pieces, path
 
 
@@ -166,7 +166,7 @@ async def _found(objects: Objects, scope: str, label: str) -> bool:
     try:
         return await _create(objects, FORMAT_KEY, _FORMAT)
     except Denied:
-        await objects.delete([probe_key(scope)])
+        await _take_back(objects, probe_key(scope))
         raise Denied(
             f"{label} is no store yet, and these credentials may not make it one",
             hint="open it once with credentials that may write its format.json (docs/credentials.md)",
@@ -237,11 +237,17 @@ async def probe(objects: Objects, key: str, label: str) -> None:
     if not await _create(objects, key, _PROBE):
         return
     if await _create(objects, key, _PROBE):
-        await objects.delete([key])
+        await _take_back(objects, key)
         raise Invalid(
             f"{label} overwrites objects that it was told only to create",
             hint="Everturn needs a store that honours If-None-Match; update the gateway or use another store",
         )
+
+
+async def _take_back(objects: Objects, key: str) -> None:
+    """Delete a probe, if that can be done: why the store is refused is worth more than that it is left as it was."""
+    with suppress(EverturnError):
+        await objects.delete([key])
 
 
 async def _create(objects: Objects, key: str, content: bytes) -> bool:

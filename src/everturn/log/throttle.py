@@ -97,7 +97,7 @@ class Throttle:
                     self._well = 0
                     self._width += 1
             if self._waiting:
-                self._changed.notify(2)
+                self._changed.notify(2)  # the turn that is given back, and the one that the width may have grown by
 
     def slow_down(self, ticket: int) -> bool:
         """Take note that the store has refused a request because there were too many.

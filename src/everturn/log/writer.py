@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from everturn.clock import Clock, Ids
 from everturn.errors import Corrupt, EverturnError, Fenced, Invalid, Unavailable
 from everturn.log.entries import Batch, encode
-from everturn.log.format import Header, Kind, decode, encode_batch
+from everturn.log.format import Header, Kind, encode_batch
 from everturn.log.grace import GRACE_S
 from everturn.log.names import Span, part
 from everturn.log.objects import Objects
@@ -101,6 +101,7 @@ class LogWriter:
         self._tail_known_at = 0.0
         self._unresolved: _Attempt | None = None
         self._fenced: Fenced | None = None
+        self._fence_seq = 0  # the number of our own fence, once it stands
         self.written = b""  # the part that was appended last, as it was sent
 
     @property
@@ -134,11 +135,12 @@ class LogWriter:
         patience = patience or self.patience()
         if is_new and self._tail is None:
             self._learn(0, self._clock.elapsed())
-        fence = await self._append(encode(()), "fence", patience)
+        self._fence_seq = 0
+        fence = self._fence_seq = await self._append(encode(()), "fence", patience)
         if is_new and fence == 1:
             return Log(self._folder, (decode_object(self.written, self._folder, part(1)),), 1, 1, self._epoch)
         log = await patience.insist(partial(read, self._objects, self._folder, at_least=fence))
-        if log.epoch > self._epoch:
+        if self._is_taken_over(log):
             raise self._stopped("a newer claim", log.epoch)
         return log
 
@@ -152,8 +154,8 @@ class LogWriter:
         for span in await patience.insist(partial(list_spans, self._objects, self._folder)):
             if span.last > (self._tail or 0):
                 found = await patience.insist(partial(read_part, self._objects, self._folder, span))
-                if found is not None and self._is_overtaken_by(found.header.epoch, found.header.kind):
-                    raise self._stopped(found.header.writer, found.header.epoch)
+                if found is not None:
+                    self._stop_if_overtaken(found.header, "data", after=self._tail or 0)
 
     async def append(self, entries: Sequence[Any], patience: Patience | None = None) -> int:
         """Append entries as one part. On return they are durable. No entries, no part.
@@ -210,7 +212,8 @@ class LogWriter:
         except Fenced:
             raise
         except EverturnError as error:
-            self._observer.failed(self._folder, batch.count, error)
+            if kind == "data":  # what else is appended holds no entries, and whoever asked for it is told
+                self._observer.failed(self._folder, batch.count, error)
             raise
 
     async def _write(self, batch: Batch, kind: Kind, patience: Patience) -> int:
@@ -317,8 +320,7 @@ class LogWriter:
         as it was.
         """
         self._unresolved = None
-        if self._is_overtaken_by(other.epoch, other.kind, opening=attempt.header.kind == "fence"):
-            raise self._stopped(other.writer, other.epoch)
+        self._stop_if_overtaken(other, attempt.header.kind, after=attempt.seq - 1)
         self._observer.passed(self._folder, None if other.write_id == _UNREADABLE else other)
         self._tail = attempt.seq
         return self._moved(attempt, attempt.seq + 1)
@@ -346,11 +348,8 @@ class LogWriter:
         for span, stored in zip(ahead, await self._objects.get_many(self._keys(ahead)), strict=True):
             if stored is None:  # freed in between: whether it was a fence is told by what covers it
                 return False
-            header = decode(stored.data, span).header
-            opening = attempt.header.kind == "fence"
-            for epoch, _, _, kind in header.notes[max(attempt.seq - 1 - span.first, 0) :]:
-                if self._is_overtaken_by(epoch, kind, opening=opening):
-                    raise self._stopped(header.writer, epoch)
+            header = decode_object(stored.data, self._folder, span).header
+            self._stop_if_overtaken(header, attempt.header.kind, after=attempt.seq - 2)
         return True
 
     def _keys(self, spans: Sequence[Span]) -> list[str]:
@@ -383,7 +382,7 @@ class LogWriter:
         log = await patience.insist(partial(read, self._objects, self._folder, at_least=attempt.seq))
         patience.check()
         self._learn(log.tail, looked_at)
-        overtaken = self._yields and (log.epoch > self._epoch or log.start > attempt.seq)
+        overtaken = self._yields and (self._is_taken_over(log) or log.start > attempt.seq)
         stopped = self._stopped("a newer claim", log.epoch) if overtaken else None
         if log.has(attempt.header.write_id):
             return None  # it is in, and to say so is the truth; whoever was overtaken since stops at the next append
@@ -392,9 +391,39 @@ class LogWriter:
             raise stopped
         return self._moved(attempt, log.tail + 1)
 
-    def _is_overtaken_by(self, epoch: int, kind: str, *, opening: bool = False) -> bool:
-        """Tell whether a part ends this writer's claim: a newer claim, or a deletion that it did not begin after."""
-        return self._yields and (epoch > self._epoch or (kind == "truncate" and not opening))
+    def _stop_if_overtaken(self, other: Header, wanted: Kind, *, after: int) -> None:
+        """Raise `Fenced` if a part, or one of those in a segment, ends this writer's claim.
+
+        Args:
+            other: What was found.
+            wanted: What this writer wants to append.
+            after: The number up to which parts are known.
+        """
+        for epoch, _, _, kind in other.notes[max(after + 1 - other.span.first, 0) :]:
+            if self._is_overtaken_by(epoch, kind, wanted):
+                raise self._stopped("" if other.span.segment else other.writer, epoch)
+
+    def _is_overtaken_by(self, epoch: int, kind: str, wanted: Kind) -> bool:
+        """Tell whether another's part ends this writer's claim: a newer claim, a deletion that it did not begin
+        after, or an equal claim's fence.
+
+        A registry that was restored from an older copy gives an epoch a second time. The claim that opened the log
+        last is the one it knows of, so a fence goes behind an equal one, and entries do not. Nor is a deletion held
+        up by that.
+        """
+        deleted = kind == "truncate" and wanted != "fence"
+        equal = kind == "fence" and epoch == self._epoch and wanted == "data"
+        return self._yields and (epoch > self._epoch or deleted or equal)
+
+    def _is_taken_over(self, log: Log) -> bool:
+        """Tell whether a newer claim stands in a log, or an equal one behind our fence, if that stands already."""
+        if log.epoch != self._epoch or not self._fence_seq:
+            return log.epoch > self._epoch
+        return any(
+            (epoch, kind) == (self._epoch, "fence")
+            for part in log.parts
+            for epoch, _, _, kind in part.header.notes[max(self._fence_seq + 1 - part.header.span.first, 0) :]
+        )
 
     def _stopped(self, by: str, epoch: int) -> Fenced:
         self._fenced = Fenced(

@@ -59,7 +59,7 @@ class Embedder:
             ) from error
         try:
             found = [[float(number) for number in vector] for vector in vectors]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise self._wrong("something that is no list of vectors") from None
         if len(found) != len(texts):
             raise self._wrong(f"{len(found)} vectors for {len(texts)} texts")

@@ -139,12 +139,22 @@ class MirrorFeed:
         with self._lock:
             sources = list(self._sources.values())
         for source in sources:
-            self._follow(source)
+            try:
+                self._follow(source)
+            except BaseException:
+                self._put_last(source)
+                raise
             if source.ended or not os.fstat(source.file.fileno()).st_nlink:
                 source.file.close()
                 with self._lock:
                     if self._sources.get(source.ref) is source:
                         del self._sources[source.ref]
+
+    def _put_last(self, source: _Source) -> None:
+        """Let the other runs have their turn first the next time: it may be this one alone that fails."""
+        with self._lock:
+            if self._sources.get(source.ref) is source:
+                self._sources[source.ref] = self._sources.pop(source.ref)
 
     def _follow(self, source: _Source) -> None:
         while data := lines_at(source.file.fileno(), source.offset, CHUNK_BYTES):

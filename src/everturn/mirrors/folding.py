@@ -289,10 +289,8 @@ class RunFold:
         tool = None
         if row is not None:
             tool = row[TOOL_CALL.index("tool")]
-            row[TOOL_CALL.index("ended_at") :] = (
-                *(moment(line["at_ms"]), line["at_ms"] - started_ms),
-                *(is_error, line["seq"]),
-            )
+            ended = (moment(line["at_ms"]), line["at_ms"] - started_ms, is_error, line["seq"])
+            row[TOOL_CALL.index("ended_at") :] = ended
             self._rows.tool_calls[row[1]] = tuple(row)
         if is_error:
             self._count("tool_failures")

@@ -105,7 +105,7 @@ class PassageFold:
                 continue
             try:
                 handler(self, line)
-            except (Unreadable, ValueError):  # a number of more digits than the interpreter converts
+            except Unreadable:
                 continue
 
     def drain(self) -> list[Passage]:

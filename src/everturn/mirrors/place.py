@@ -110,7 +110,7 @@ class Place:
             path: The link that is to lead to the new file.
             is_usable: Tells whether what it leads to will do.
 
-        Returns:
+        Yields:
             `False`: there is nothing to do, as somebody else has rebuilt it while we waited.
         """
         before = self.target(path)

@@ -25,7 +25,8 @@ _SAMPLE = 256  # texts by which it is reckoned how common a word is
 _READ_LENGTH = 8_192  # characters of a text that count for its rank
 _SATURATION, _LENGTH_WEIGHT = 1.2, 0.75  # the usual constants of BM25, k1 and b
 _NEXT = "SELECT DISTINCT (SELECT min(id) FROM texts WHERE id >= value) FROM json_each(:ids)"
-_MATCHES = "SELECT rowid FROM texts_fts WHERE texts_fts MATCH :match ORDER BY rowid DESC"
+_MATCHES = "SELECT rowid FROM texts_fts WHERE texts_fts MATCH :match"
+_NEWEST_FIRST = "ORDER BY rowid DESC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def _candidates(database: sqlite3.Connection, query: Query, selection: Selection
     else:
         # The plus keeps SQLite from asking the full-text index once for each id.
         listed = f"AND +rowid IN ({selection.ids})" if selection.ids else ""
-        sql = f"{_MATCHES} LIMIT {MAX_COMPARED + 1}".replace("ORDER", f"{listed} ORDER")
+        sql = f"{_MATCHES} {listed} {_NEWEST_FIRST} LIMIT {MAX_COMPARED + 1}"
         ids, is_all = _column(database, sql, {"match": query.expression, **selection.values}), True
     return ids[:MAX_COMPARED], is_all and len(ids) <= MAX_COMPARED
 
@@ -66,7 +67,9 @@ def _candidates(database: sqlite3.Connection, query: Query, selection: Selection
 def _let_through(database: sqlite3.Connection, query: Query, selection: Selection) -> tuple[list[int], bool]:
     """Return the ids of texts that have the words and that a filter which lets much through lets through."""
     sql = f"""
-        SELECT texts.id, {selection.condition} FROM ({_MATCHES} LIMIT {MAX_LOOKED_AT + 1}) AS found
+        SELECT texts.id, {selection.condition} FROM (
+            {_MATCHES} {_NEWEST_FIRST} LIMIT {MAX_LOOKED_AT + 1}
+        ) AS found
         CROSS JOIN texts ON texts.id = found.rowid"""  # noqa: S608
     ids: list[int] = []
     rows = database.execute(sql, {"match": query.expression, **selection.values})

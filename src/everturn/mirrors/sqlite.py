@@ -132,8 +132,7 @@ class SqliteMirror:
         with self.reading() as connection:
             runs, events = connection.execute("SELECT count(*), ifnull(sum(events), 0) FROM runs").fetchone()
         file = self.path.resolve()
-        sizes = [each.stat().st_size for each in (file, file.with_name(f"{file.name}-wal")) if each.exists()]
-        return Extent(runs, events, sum(sizes))
+        return Extent(runs, events, _size_bytes(file) + _size_bytes(file.with_name(f"{file.name}-wal")))
 
     def fold(self, batch: Batch) -> bool:
         """See `Folding.fold`.
@@ -155,15 +154,6 @@ class SqliteMirror:
         for ref in refs:
             with self._writing() as connection, transaction(connection):
                 delete_run(connection, ref.run_id)
-
-    def purge(self) -> None:
-        """Throw it away.
-
-        Raises:
-            Denied: The file cannot be deleted.
-        """
-        with database.explained(self.path), self._place.locked():
-            self._place.drop(self.path)
 
     def create(self) -> bool:
         """Make an empty one if there is none, for what is told live. The first catching up fills it.
@@ -304,6 +294,13 @@ class SqliteMirror:
         with database.explained(self.path), self._place.locked(wait=False) as is_ours:
             if is_ours and self._place.target(self.path) == file:
                 self._place.drop(self.path)
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # the mirror was rebuilt meanwhile, or its last writer has tidied up
+        return 0
 
 
 def _fold(connection: sqlite3.Connection, batch: Batch) -> Rows | None:

@@ -27,7 +27,8 @@ class Usage:
 
     Attributes:
         earlier: Tokens of conversations that were given up, by model.
-        earlier_costs: What they cost.
+        earlier_costs: What they cost, by model.
+        earlier_usd: What they cost in all; `None`: nobody said.
         reported: Tokens by model, as the last result said.
         costs: What each model has cost, as the last result said.
         cost_usd: What the conversation has cost, as the last result said.

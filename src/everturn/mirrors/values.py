@@ -93,7 +93,7 @@ def members(line: dict[str, Any], name: str) -> dict[str, Any]:
 
 def amount(value: Any) -> float | None:
     """Return a sum of money, or `None` if it is none."""
-    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > LARGEST:
+    if type(value) not in (int, float) or abs(value) > LARGEST or math.isnan(value):
         return None
     return float(value)
 

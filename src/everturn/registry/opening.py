@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from everturn.errors import Invalid
-from everturn.model import SessionAges
+from everturn.model import SessionAges, shown_url
 from everturn.registry.base import Registry
 from everturn.registry.dynamodb import DynamoDbRegistry
 from everturn.registry.sqlite import SqliteRegistry
@@ -33,7 +33,7 @@ def open_registry(url: str, *, ages: SessionAges | None = None, settings: Settin
     if scheme == "dynamodb" and (named := _TABLE.fullmatch(rest)):
         return DynamoDbRegistry(named[1], region=_region(url, named[2] or ""), settings=settings, ages=ages)
     raise Invalid(
-        f"cannot make a registry of {_shown(url)!r}",
+        f"cannot make a registry of {shown_url(url)!r}",
         hint="use sqlite:///absolute/path.db, or dynamodb://table?region=eu-west-1",
     )
 
@@ -49,10 +49,5 @@ def _region(url: str, query: str) -> str | None:
     given = parse_qs(query, keep_blank_values=True)
     (region, *more) = given.pop("region", [None])
     if given or more or region == "":
-        raise Invalid(f"cannot make a registry of {_shown(url)!r}", hint="the table's one option is ?region=…")
+        raise Invalid(f"cannot make a registry of {shown_url(url)!r}", hint="the table's one option is ?region=…")
     return region
-
-
-def _shown(url: str) -> str:
-    """Leave out what may be a password."""
-    return re.sub(r"//[^/@]*@", "//…@", url)

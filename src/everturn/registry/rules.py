@@ -176,7 +176,7 @@ def begin_anew(row: Row | None, claim: Claim, session_id: str, now: float) -> tu
 
     The token stays. So it can be told when the answer was lost and the same is asked for again.
     """
-    if row is None or (row.token, row.record.epoch, row.left_s is None) != (claim.token, claim.epoch + 1, False):
+    if row is None or not _has_begun_anew(row, claim):
         row = _own(row, claim)
         record = replace(
             row.record,
@@ -192,6 +192,11 @@ def begin_anew(row: Row | None, claim: Claim, session_id: str, now: float) -> tu
         claim, session_id=row.record.session_id, epoch=row.record.epoch, is_new=True, store=row.record.store
     )
     return row, replace(fresh, tainted=None)
+
+
+def _has_begun_anew(row: Row, claim: Claim) -> bool:
+    """Tell whether a claim is the latest but for having begun anew already."""
+    return row.left_s is not None and row.token == claim.token and row.record.epoch == claim.epoch + 1
 
 
 def confirm(row: Row | None, claim: Claim, cwd: str, now: float) -> Row:

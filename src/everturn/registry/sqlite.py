@@ -6,7 +6,6 @@ written before the machine started has no live claim, as its holder is gone; its
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from everturn.clock import Clock, Ids
-from everturn.databases import is_busy, transactions, when_free
+from everturn.databases import connect, is_busy, is_refusal, transaction, transactions, when_free
 from everturn.errors import Corrupt, Denied, EverturnError, Invalid, Unavailable
 from everturn.model import SessionAges, SessionRecord
 from everturn.registry.rows import Decide, RowRegistry, no_unicode
@@ -64,8 +63,6 @@ INSERT INTO sessions ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUM
 ON CONFLICT (work_key) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])}
 """  # noqa: S608
 _DELETE = "DELETE FROM sessions WHERE work_key = ?"
-
-_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG)
 
 Result = TypeVar("Result")
 
@@ -126,7 +123,7 @@ class SqliteRegistry(RowRegistry):
 
     def find(self, session_id: str) -> SessionRecord | None:
         """See `Registry.find`."""
-        return super().find(session_id) if self._path.exists() else None
+        return super().find(session_id) if self._exists() else None
 
     def _change(self, key: str, decide: Decide[Result]) -> Result:
         (result,) = self._change_all([key], decide)
@@ -153,10 +150,10 @@ class SqliteRegistry(RowRegistry):
         return results
 
     def _look(self, key: str) -> SessionRecord | None:
-        return super()._look(key) if self._path.exists() else None
+        return super()._look(key) if self._exists() else None
 
     def _rows(self) -> list[Row]:
-        if not self._path.exists():
+        if not self._exists():
             return []
 
         def work(connection: sqlite3.Connection) -> tuple[_Moment, list[tuple[Any, ...]]]:
@@ -172,6 +169,13 @@ class SqliteRegistry(RowRegistry):
 
         return self._write(work)
 
+    def _exists(self) -> bool:
+        """Tell whether the file is there: who only looks makes none."""
+        try:
+            return self._path.exists()
+        except OSError as error:
+            raise self._translate(error) from error
+
     def _write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Run one transaction, waiting for other processes."""
         try:
@@ -181,16 +185,14 @@ class SqliteRegistry(RowRegistry):
 
     def _try_write(self, work: Callable[[sqlite3.Connection], Result], timeout_s: float) -> Result:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        connect = partial(sqlite3.connect, self._path, timeout=timeout_s, isolation_level=None)
-        with transactions.one(), closing(connect()) as connection:
+        with transactions.one(), closing(connect(self._path, "rwc", timeout_s)) as connection:
             connection.execute("PRAGMA synchronous = FULL")
             if self._version(connection) == 0:
+                self._is_begun(connection)  # it refuses another program's database, which stays as it was
                 connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("BEGIN IMMEDIATE")
-            self._prepare(connection)
-            result = work(connection)
-            connection.execute("COMMIT")
-            return result
+            with transaction(connection):
+                self._prepare(connection)
+                return work(connection)
 
     def _version(self, connection: sqlite3.Connection) -> int:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -206,22 +208,28 @@ class SqliteRegistry(RowRegistry):
         version = self._version(connection)
         if version == SCHEMA_VERSION:
             return
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        if tables - {"sessions"}:
-            raise Invalid(f"{self._path} is the database of another program", hint="name another file")
-        for statement in (*(() if tables else (_VERSION_1,)), *_VERSION_2):
+        for statement in (*(() if self._is_begun(connection) else (_VERSION_1,)), *_VERSION_2):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
+    def _is_begun(self, connection: sqlite3.Connection) -> bool:
+        """Tell whether there is a table.
+
+        Raises:
+            Invalid: There are others.
+        """
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if tables - {"sessions"}:
+            raise Invalid(f"{self._path} is the database of another program", hint="name another file")
+        return bool(tables)
+
     def _translate(self, error: Exception) -> EverturnError:
-        text = str(error)
+        text = getattr(error, "strerror", None) or str(error)
         if isinstance(error, UnicodeEncodeError):
             return no_unicode(error)
-        if isinstance(error, OSError) and error.errno in _NO_PLACE:
-            text = error.strerror or text
-            return Denied(f"cannot make a folder for the registry {self._path}: {text}", hint="name another place")
-        if "readonly" in text or "unable to open" in text:
-            return Denied(f"cannot use the registry {self._path}: {text}", hint="check the folder's permissions")
+        if is_refusal(error):
+            hint = "check the folder's permissions, or name another place"
+            return Denied(f"cannot use the registry {self._path}: {text}", hint=hint)
         if is_busy(error):
             return Unavailable(f"the registry {self._path} is busy: {text}", hint="try again")
         if any(sign in text for sign in ("not a database", "malformed", "no such", "duplicate column")):

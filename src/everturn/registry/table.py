@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -173,17 +174,20 @@ class Table:
         """Make the table: billed by request, and items that have expired are deleted by DynamoDB itself.
 
         Raises:
+            Denied: The credentials do not allow it. The message says if the table is there all the same.
             Invalid: There is one of that name, or its name is wrong.
             Unavailable: It takes longer than five minutes, or DynamoDB does not answer.
         """
-        deadline = self.deadline()
-        self._ask(
-            "create_table",
-            deadline,
-            KeySchema=[{"AttributeName": KEY, "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": KEY, "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        how = {
+            "KeySchema": [{"AttributeName": KEY, "KeyType": "HASH"}],
+            "AttributeDefinitions": [{"AttributeName": KEY, "AttributeType": "S"}],
+            "BillingMode": "PAY_PER_REQUEST",
+        }
+        try:
+            self._ask_once("create_table", how)
+        except Unavailable:
+            with suppress(Invalid):  # the answer was lost, and the table that is there already is ours
+                self._ask("create_table", self.deadline(), **how)
         latest = self._clock.elapsed() + CREATING_S
         while not self._is_active():
             if self._clock.elapsed() > latest:
@@ -191,11 +195,20 @@ class Table:
                     f"the table {self.name} is still being made", hint="wait for it; TTL is not enabled yet"
                 )
             self._clock.sleep(1.0)
-        self._ask(
-            "update_time_to_live",
-            self.deadline(),
-            TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES_AT},
-        )
+        self._let_expire()
+
+    def _let_expire(self) -> None:
+        try:
+            self._ask(
+                "update_time_to_live",
+                self.deadline(),
+                TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES_AT},
+            )
+        except EverturnError as error:
+            raise type(error)(
+                f"the table {self.name} is made, but what has expired would stay: {error.message}",
+                hint=f"enable TTL on the attribute {EXPIRES_AT}",
+            ) from error
 
     def _is_active(self) -> bool:
         try:

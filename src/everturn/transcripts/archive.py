@@ -119,9 +119,10 @@ class Archive:
         """Return the sessions of all scopes whose ids begin so and that have a summary: a request for a thousand."""
         found = []
         for item in await self.objects.listing(SUMMARIES):
-            names = [unescape(segment) for segment in item.key.removesuffix(".json").split("/")[1:]]
-            if len(names) == 3 and names[2] is not None and names[2].startswith(beginning):
-                found.append(SessionRef(names[0] or "", names[1] or "", names[2]))
+            segments = item.key.removesuffix(".json").split("/")[1:]
+            names = [name for segment in segments if (name := unescape(segment)) is not None]
+            if len(segments) == len(names) == 3 and names[2].startswith(beginning):
+                found.append(SessionRef(*names))
         return found
 
     async def _beginning_with(self, session: str, scope: str | None) -> list[SessionRef]:

@@ -9,7 +9,7 @@ be written over within its second, and is not kept.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +17,7 @@ from claude_agent_sdk import SessionSummaryEntry
 
 from everturn.errors import Corrupt, EverturnError
 from everturn.log.names import names_in
-from everturn.log.objects import Item, Objects, Stored
+from everturn.log.objects import Item, Objects, Stored, get_each
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.summaries import decode_summary
 
@@ -45,10 +45,10 @@ async def stored_summaries(
     """
     known = await _kept(objects, layout, project_key, written) if len(written) >= WORTH_KEEPING else {}
     wanted = [session_id for session_id in written if session_id not in known]
-    stored = await _fetch(objects, [written[session_id].key for session_id in wanted])
+    stored = await get_each(objects, [written[session_id].key for session_id in wanted], Corrupt)
     fetched: dict[str, SessionSummaryEntry] = {}
     for session_id, object_ in zip(wanted, stored, strict=True):
-        summary = decode_summary(object_) if object_ is not None else None
+        summary = decode_summary(object_) if isinstance(object_, Stored) else None
         if summary is not None:
             # By the listing's clock, as `list_sessions` has it: some stores tell whole seconds when they are read.
             fetched[session_id] = {**summary, "mtime": written[session_id].modified_ms}
@@ -56,18 +56,6 @@ async def stored_summaries(
         with suppress(EverturnError):  # the next one to list does it
             await _keep(objects, layout, project_key, {**known, **fetched}, written)
     return {**known, **fetched}
-
-
-async def _fetch(objects: Objects, keys: Sequence[str]) -> list[Stored | None]:
-    """Fetch summaries; one that was encrypted and is damaged counts as missing."""
-    try:
-        return await objects.get_many(keys)
-    except Corrupt:
-        found: list[Stored | None] = [None] * len(keys)
-        for index, key in enumerate(keys):
-            with suppress(Corrupt):
-                found[index] = await objects.get(key)
-        return found
 
 
 async def _kept(

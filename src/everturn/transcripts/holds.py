@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-from everturn.errors import Conflict, Corrupt, NotFound
+from everturn.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
 from everturn.log.names import escape, unescape
 from everturn.log.objects import Objects
 
@@ -30,14 +30,30 @@ class Hold:
 async def place_hold(objects: Objects, scope: str, session_id: str, reason: str, *, by: str, now_s: float) -> Hold:
     """Put a session under a hold. Durable on return.
 
+    Args:
+        objects: The store.
+        scope: The session's scope.
+        session_id: The session. It need not be there.
+        reason: For people.
+        by: Who says so.
+        now_s: The time of day, in seconds since the Unix epoch.
+
     Raises:
         Conflict: It is under one already, which stays as it is.
+        Corrupt: It is under one that cannot be read.
+        Invalid: The reason, or who says so, is not valid Unicode.
+        Unavailable: The store did not answer, or was busy.
     """
     hold = Hold(reason, by, datetime.fromtimestamp(now_s, UTC).isoformat(timespec="seconds"))
-    record = {"v": 1, "reason": hold.reason, "by": hold.by, "since": hold.since}
-    if not await objects.create(_key(scope, session_id), orjson.dumps(record)):
-        raise Conflict(f"session {session_id} is under a hold already", hint="lift that one first")
-    return hold
+    try:
+        record = orjson.dumps({"v": 1, "reason": hold.reason, "by": hold.by, "since": hold.since})
+    except TypeError:
+        raise Invalid("the reason for the hold is not valid Unicode", hint="say it in other words") from None
+    if await objects.create(_key(scope, session_id), record):
+        return hold
+    if await hold_on(objects, scope, session_id) is None:  # nobody must believe in a hold that is not there
+        raise Unavailable(f"the store is busy with {_key(scope, session_id)}", hint="it is safe to try again")
+    raise Conflict(f"session {session_id} is under a hold already", hint="lift that one first")
 
 
 async def lift_hold(objects: Objects, scope: str, session_id: str) -> Hold:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from everturn.clock import Clock
@@ -132,13 +133,15 @@ class Linger(Backlog):
             run(self._write(target))
         except Unavailable:
             return  # counted and logged where it happened; tried again after another while
-        except Exception:  # noqa: BLE001  # the thread, and the end of the program, have other logs to write
+        except Exception:  # noqa: BLE001  # the thread has other logs to write
             with self._changed:  # it will not go away by itself: whoever flushes is told
                 self._queues[target].due = NEVER
 
     def _flush_at_exit(self) -> None:
-        for target in list(self._queues):
-            self._try_to_write(target)
+        with suppress(
+            Exception
+        ):  # counted and logged where it happened; a store that is away is asked for one log only
+            run(self.flush())
 
 
 def _growing(queue: Queue) -> Batch | None:

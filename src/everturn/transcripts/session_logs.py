@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -130,15 +131,13 @@ class SessionLogs:
             patience: That of the operation this append belongs to, if it has begun already.
         """
         patience = patience or self.patience()
-        try:
+        with self._reporting(target, entries):
             place = await self._home_for(target, patience, entries)
-        except EverturnError as error:  # no writer has it yet, to tell of it
-            self._observer.failed(self._folder(target), len(entries), error)
-            raise
         handle = self._handle(place)
         with handle.lock, _FenceNoting(self._observer):
             self._taken.pop(place, None)
-            await self._open_for_writing(place, handle, patience)
+            with self._reporting(place, entries):
+                await self._open_for_writing(place, handle, patience)
             left_over = handle.writer.unresolved
             try:
                 seq = await handle.writer.append(entries, patience)
@@ -239,6 +238,7 @@ class SessionLogs:
 
     async def delete(self, target: Target) -> None:
         """Delete a session with all its sub-transcripts, or one of those alone. One under a hold stays."""
+        self._homes.pop(target.session_id, None)  # somebody may have deleted it, and begun it anew in another home
         place = await self._place(target)
         await refuse_if_held(self._objects, self._layout.scope, place.session_id)
         name = (place.project_key, place.session_id)
@@ -279,6 +279,17 @@ class SessionLogs:
             self._homes[target.session_id] = await patience.insist(partial(settle, is_new=is_new))
         return await self._place(target)
 
+    @contextmanager
+    def _reporting(self, target: Target, entries: list[SessionStoreEntry]) -> Iterator[None]:
+        """Report an append that fails before a writer has its entries, and reports that itself."""
+        try:
+            yield
+        except Fenced:
+            raise
+        except EverturnError as error:
+            self._observer.failed(self._folder(target), len(entries), error)
+            raise
+
     async def _place(self, target: Target) -> Target:
         """Return where a target really is: with homes, under that of its session."""
         if not self._any_cwd:
@@ -300,6 +311,7 @@ class SessionLogs:
         self._opened(place, handle, await handle.writer.open(patience))
 
     async def _read(self, place: Target) -> Log:
+        """Read a log; with a claim, fence it first: what the agent is shown must not change behind its back."""
         handle = self._handle(place)
         if not self._epoch or handle.opened or not await list_spans(self._objects, self._folder(place)):
             return await read(self._objects, self._folder(place))

@@ -14,10 +14,10 @@ def size_warnings(log: Log) -> list[str]:
     """Return a sentence for each thing in a log that is too large. Looks at lines only if there can be one.
 
     Raises:
-        Corrupt: A part is not as its header says.
+        Corrupt: A part is not as its header says. Names the object.
     """
     total_bytes = sum(part.header.size for part in log.parts)
-    return too_large(total_bytes, (size for part in log.parts for size in part.line_sizes()))
+    return too_large(total_bytes, log.line_sizes())
 
 
 def too_large(total_bytes: int, entry_sizes: Iterable[int]) -> list[str]:

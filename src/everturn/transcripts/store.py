@@ -183,12 +183,12 @@ class TranscriptStore(SessionStore):
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         """List the sessions of a project key; with `any_cwd`, of the whole scope."""
-        self._layout.sessions(project_key)
+        self._layout.sessions(project_key)  # refuses bad names before anything happens
         return await self._after_draining(partial(self._logs.listed, project_key, listing.list_sessions))
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """Return the summaries of the sessions that `list_sessions` lists, by the same clock."""
-        self._layout.sessions(project_key)
+        self._layout.sessions(project_key)  # refuses bad names before anything happens
         return await self._after_draining(partial(self._logs.listed, project_key, listing.list_summaries))
 
     async def delete(self, key: SessionKey) -> None:
@@ -231,6 +231,7 @@ class TranscriptStore(SessionStore):
 
         Raises:
             Fenced: A newer claim has been here already.
+            Corrupt: Something is missing or damaged. Names the object.
         """
         target = self._logs.target({"project_key": project_key, "session_id": session_id})
         return await _in_thread(partial(self._take_over, target, is_new=is_new))
@@ -357,7 +358,7 @@ class TranscriptStore(SessionStore):
         self.observer.too_large(self.size_warnings)
         is_begun, noted = False, None
         for part in reversed(log.parts):  # what is looked for stands near the end
-            entries = part.entries()
+            entries = log.entries_of(part)
             is_begun = is_begun or any(map(is_said, entries))
             noted = noted or cost_noted(entries)
             if is_begun and noted is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,7 +17,7 @@ from typing import Any, cast
 from claude_agent_sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry, fold_session_summary
 
 from everturn.clock import Clock
-from everturn.errors import Corrupt
+from everturn.errors import Corrupt, Unavailable
 from everturn.log.background import start_thread
 from everturn.log.objects import Objects, Stored, run
 from everturn.log.reader import Log, log_exists, read
@@ -35,7 +36,7 @@ class _State:
     known: bool
     dirty: bool = False
     touched: float = 0.0  # when it was last written to
-    failed: bool = False  # could not be written: the thread leaves it to whoever flushes next
+    failed: bool = False  # could not be written, or was put off: the thread leaves it to whoever flushes next
 
 
 class SummaryKeeper:
@@ -95,6 +96,8 @@ class SummaryKeeper:
     async def flush(self, *, strict: bool = False, quiet_s: float = 0.0) -> None:
         """Write the summaries that are behind. Failures are reported, and tried again with the next flush.
 
+        When the store does not answer for one of them, the others are put off, too: it would take as long for each.
+
         Args:
             strict: Raise what went wrong, too: what is read next would be older than what we have written. But a
                 transcript that is damaged keeps nobody from the others.
@@ -102,14 +105,18 @@ class SummaryKeeper:
         """
         failed: Exception | None = None
         with self._writing:
-            for name, state in self._behind(quiet_s):
+            behind = deque(self._behind(quiet_s))
+            while behind:
+                name, state = behind.popleft()
                 try:
                     await self._write(name, state)
                 except Exception as error:  # noqa: BLE001  # whatever it is, there are other sessions
                     self._on_failure(name[1], error)
-                    with self._changed:
-                        state.dirty = state.failed = True
                     failed = failed or (None if isinstance(error, Corrupt) else error)
+                    self._put_off(state)
+                    if isinstance(error, Unavailable):
+                        self._put_off(*(other for _, other in behind))
+                        break
         if strict and failed is not None:
             raise failed
 
@@ -130,6 +137,11 @@ class SummaryKeeper:
             for _, state in dirty:
                 state.dirty = False
             return dirty
+
+    def _put_off(self, *states: _State) -> None:
+        with self._changed:
+            for state in states:
+                state.dirty = state.failed = True
 
     async def _write(self, name: SessionName, state: _State) -> None:
         with self._changed:

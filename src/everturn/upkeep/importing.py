@@ -108,7 +108,7 @@ def find_sessions(paths: Iterable[Path]) -> tuple[list[LocalSession], list[Outco
     others: list[Outcome] = []
     for path in paths:
         try:
-            files = _files_in(path) if path.is_dir() else [_named(path)]
+            files = _files_at(path)
         except EverturnError as error:
             others.append(Outcome(str(path), "refused", message=str(error)))
             continue
@@ -183,12 +183,17 @@ def project_folder(agent_folder: Path, directory: Path) -> Path:
     return agent_folder / PROJECTS / project_key_for_directory(str(directory.absolute()))
 
 
+def _files_at(path: Path) -> list[Path]:
+    try:
+        return _files_in(path) if path.is_dir() else [_named(path)]
+    except OSError as error:
+        hint = "check its name, and the permissions of its folders"
+        raise Denied(f"{path} cannot be looked at: {error.strerror}", hint=hint) from None
+
+
 def _files_in(folder: Path) -> list[Path]:
     folder = folder / PROJECTS if (folder / PROJECTS).is_dir() else folder
-    try:
-        files = sorted(folder.glob(f"*{SUFFIX}")) or sorted(folder.glob(f"*/*{SUFFIX}"))
-    except OSError as error:
-        raise Denied(f"{folder} cannot be looked into: {error.strerror}", hint="check its permissions") from None
+    files = sorted(folder.glob(f"*{SUFFIX}")) or sorted(folder.glob(f"*/*{SUFFIX}"))
     if not files:
         raise NotFound(f"there are no sessions in {folder}", hint="name a folder of projects, a project or a session")
     return files

@@ -47,9 +47,12 @@ class SessionJournals:
         return [ref for ref, sessions in found if sessions is None or session_id in sessions]
 
     async def delete(self, ref: RunRef) -> None:
-        """Delete the journal of a run, and its trace. What the run still ships is refused, should it be alive."""
-        await delete_log(self._objects, ref.folder, partial(self._writer, ref.folder))
+        """Delete the trace of a run, and its journal. What the run still ships is refused, should it be alive.
+
+        The trace goes first: only by the journal would it be found again, should this be broken off.
+        """
         await self._objects.delete([Layout(ref.scope).trace(ref.run_id)])
+        await delete_log(self._objects, ref.folder, partial(self._writer, ref.folder))
 
     async def clear_remains(self, scope: str) -> None:
         """Delete what deletions of journals have left in a scope."""
@@ -60,16 +63,24 @@ class SessionJournals:
                 await self._objects.delete([item.key for item in await self._objects.listing(ref.folder)])
 
     async def _sessions(self, ref: RunRef) -> set[str] | None:
-        """Return the sessions that a run had to do with; `None`: its journal is damaged, and nothing tells."""
+        """Return the sessions that a run had to do with; `None`: its journal is damaged, and nothing tells.
+
+        Of a journal that is deleted, what counts is what a deletion that was broken off has left of it.
+        """
         try:
-            return _sessions_of(await self._journals.read(ref))
+            journal = await self._journals.read(ref)
         except Corrupt:
-            lines: list[Any] = []
-            for span in uncovered(await list_spans(self._objects, ref.folder)):
-                with suppress(Corrupt):
-                    part = await read_part(self._objects, ref.folder, span)
-                    lines += part.entries() if part is not None else []
-            return _sessions_of(put_in_order(ref, lines, 0)) or None
+            return _sessions_of(await self._left(ref)) or None
+        return _sessions_of(await self._left(ref) if journal.deleted else journal)
+
+    async def _left(self, ref: RunRef) -> RunJournal:
+        """Return what can be read of a journal, part by part."""
+        lines: list[Any] = []
+        for span in uncovered(await list_spans(self._objects, ref.folder)):
+            with suppress(Corrupt):
+                part = await read_part(self._objects, ref.folder, span)
+                lines += part.entries() if part is not None else []
+        return put_in_order(ref, lines, 0)
 
     def _writer(self, folder: str, epoch: int) -> LogWriter:
         return LogWriter(

@@ -17,7 +17,7 @@ ENDING_BYTES = 64  # of what was read before, to know a file again
 
 
 def read_transcript(path: Path, *, torn_end: bool = False) -> list[dict[str, Any]]:
-    """Read a local transcript whole. Integers of any length and unpaired surrogates are kept.
+    """Read a local transcript whole. Integers beyond 64 bits and unpaired surrogates are kept.
 
     Args:
         path: The file.
@@ -115,9 +115,9 @@ def _bytes_behind(path: Path, place: Place) -> bytes | None:
 
 
 def _bytes_from(path: Path, offset: int) -> bytes:
-    if path.is_symlink():
-        raise Invalid(f"{path} is a symbolic link", hint="name the file itself")
     try:
+        if path.is_symlink():
+            raise Invalid(f"{path} is a symbolic link", hint="name the file itself")
         with path.open("rb") as file:
             file.seek(offset)
             return file.read()
@@ -139,7 +139,7 @@ def _numbered(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def parse_entry(line: bytes) -> dict[str, Any]:
-    """Parse a line. Integers of any length, unpaired surrogates and any depth are kept.
+    """Parse a line. Integers beyond 64 bits (up to 4300 digits), unpaired surrogates and any depth are kept.
 
     Raises:
         ValueError: It is not a JSON object. Says why.

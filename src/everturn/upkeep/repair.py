@@ -31,6 +31,7 @@ from everturn.log.verification import LogReport, numbers, verify_log
 from everturn.log.writer import LogWriter
 from everturn.transcripts.archive import SessionRef
 from everturn.transcripts.holds import refuse_if_held
+from everturn.transcripts.homes import noted_home
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.observer import StoreObserver
 from everturn.upkeep.alignment import HINT, align, between, comparable, same_session
@@ -70,6 +71,7 @@ class Plan:
             with something else.
         home: The key of a note about where the session lives that has to be written anew.
         ends_early: The last number that the session's summary knows of, if the log has lost it.
+        has_local: Whether there was a local transcript to take entries from.
     """
 
     report: LogReport
@@ -259,7 +261,14 @@ class Repair:
     async def _write_home(self, key: str) -> None:
         await self._keep_copy(key)
         await self._objects.delete([key])
-        await self._objects.create(key, orjson.dumps({"v": 1, "project_key": self._ref.project_key}))
+        home = self._ref.project_key
+        if await self._objects.create(key, orjson.dumps({"v": 1, "project_key": home})):
+            return
+        if await noted_home(self._objects, Layout(self._ref.scope), self._ref.session_id) != home:
+            raise Conflict(
+                f"somebody else says where session {self._ref.session_id} lives",
+                hint="let no run of this session go on, then run the repair again",
+            )
 
 
 async def append_missing(writer: LogWriter, entries: Sequence[Any]) -> int:

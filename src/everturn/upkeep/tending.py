@@ -95,7 +95,14 @@ class Upkeep:
         self._journals = SessionJournals(self._objects, settings, clock, ids, self._observer)
 
     async def compact(self, ref: SessionRef) -> Compacted:
-        """Merge each transcript of a session into as few segments as it takes, and free what can be freed."""
+        """Merge each transcript of a session into as few segments as it takes, and free what can be freed.
+
+        Readers and writers may be at work meanwhile. What was merged is durable on return.
+
+        Raises:
+            Corrupt: A part is missing or damaged. Names the object; what was merged before stays so.
+            Unavailable: The store did not answer in time.
+        """
         result = Compacted(ref)
         reached_ms: int | None = None
         for folder in await self._folders(ref):
@@ -149,6 +156,7 @@ class Upkeep:
         Raises:
             Conflict: It is under a legal hold.
             NotFound: There is no such sub-transcript.
+            Unavailable: The store did not answer in time. Delete it again: what is left goes then.
         """
         if subpath is not None and not await log_exists(self._objects, ref.folder(subpath)):
             raise _no_such(ref, subpath)
@@ -173,10 +181,13 @@ class Upkeep:
     async def expired(self, scope: str, older_than_ms: int) -> list[Found]:
         """Return the sessions of a scope that were last written so long ago, remains of deleted ones included.
 
-        Three listings a session are made for those whose summary is as old, and for those that have none.
+        Remains have to be a week old in any case. Three listings a session are made for those whose summary is as
+        old, and for those that have none.
         """
         layout = Layout(scope)
-        limit_ms = await now_ms(self._objects, scope) - older_than_ms
+        reached_ms = await now_ms(self._objects, scope)
+        limit_ms = reached_ms - older_than_ms
+        remains_limit_ms = reached_ms - max(older_than_ms, REMAINS_MS)
         holds = await held(self._objects, scope)
         found: list[Found] = []
         for project_key in await listing.projects(self._objects, layout):
@@ -185,8 +196,7 @@ class Upkeep:
                 if paused_ms is not None and paused_ms >= limit_ms:
                     continue
                 state = await self._state(SessionRef(scope, project_key, session_id), holds)
-                age_limit_ms = min(limit_ms, limit_ms + older_than_ms - REMAINS_MS) if state.is_remains else limit_ms
-                if state.objects and state.modified_ms < age_limit_ms:
+                if state.objects and state.modified_ms < (remains_limit_ms if state.is_remains else limit_ms):
                     found.append(state)
         return found
 

@@ -298,7 +298,7 @@ class Cache:
         if default is None and "HEAD" not in said:
             default = self._known_default()  # nobody has asked, or the remote has no commit there yet
         begin = known.get(f"refs/remotes/origin/{default}") or said.get("HEAD")
-        commit, branch, is_new = begin, default, False
+        commit, branch, is_new = begin, default, False  # with no branch if the remote's HEAD is on none
         if target.kind == "branch":
             theirs = known.get(_tracking(target.ref))
             commit, branch, is_new = theirs or begin, target.name, theirs is None
@@ -308,8 +308,6 @@ class Cache:
             commit, branch = target.name if self._has(target.name, stop) else None, None
         if commit is None and target.kind in ("ref", "commit"):
             raise _no_such(target.kind, target.name)
-        if target.kind == "default" and commit is not None and default is None:
-            branch = None  # the remote's HEAD is on no branch
         shallow = self.path / "shallow"
         return Tip(
             commit,

@@ -55,11 +55,22 @@ class _Record:
 
     @classmethod
     def all(cls, root: Root) -> Iterator[Self]:
-        """Yield the records that there are, in the order of their names."""
-        for path in sorted(cls.file(root, "x").parent.glob("[!.]*.json")):
-            record = cls.read(root, path.stem)
-            if record is not None:
-                yield record
+        """Yield the records that there are, in the order of their names.
+
+        Raises:
+            Denied: They may not be looked at.
+        """
+        try:
+            files = sorted(path.name for path in (root.path / cls.FOLDER).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise root.closed(error) from error
+        for file in files:
+            if file.endswith(".json") and not file.startswith("."):
+                record = cls.read(root, file.removesuffix(".json"))
+                if record is not None:
+                    yield record
 
     @classmethod
     def file(cls, root: Root, name: str) -> Path:

@@ -8,7 +8,6 @@ import stat
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from shlex import quote
@@ -36,21 +35,6 @@ _IDENTITY = {
 # A large file goes into the commit itself: nobody would push what git-lfs puts aside for it.
 _WHOLE = {"filter.lfs.clean": ""}
 _PUSH = ("push", "--quiet", "--no-verify", "--no-signed", "--no-follow-tags", "--recurse-submodules=no")
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """A remote, and what git needs to talk to it.
-
-    Attributes:
-        url: Where it is.
-        environment: Variables for git: credentials.
-        config: Configuration that goes before all other.
-    """
-
-    url: str
-    environment: Mapping[str, str] = field(default_factory=dict)
-    config: Mapping[str, str] = field(default_factory=dict)
 
 
 def keep_pushed(
@@ -107,7 +91,7 @@ def keep_pushed(
 
 
 def push_rescue(
-    shadow: Shadow, remote: Remote, name: str, stamp: str, unsaved: Unsaved, stop: threading.Event | None = None
+    shadow: Shadow, remote: str, name: str, stamp: str, unsaved: Unsaved, stop: threading.Event | None = None
 ) -> list[str]:
     """Push everything unsaved to refs of its own at the remote, and look that it is there.
 
@@ -116,7 +100,7 @@ def push_rescue(
 
     Args:
         shadow: The workdir's.
-        remote: Where to push to.
+        remote: Where to push to: a URL or a path.
         name: The workdir's name.
         stamp: What tells this rescue from others, such as the time; a piece of a ref's name.
         unsaved: What `inspect` has found with this shadow.
@@ -156,10 +140,9 @@ def push_rescue(
 
 
 def _ask(
-    shadow: Shadow, remote: Remote, command: Sequence[str], words: Sequence[str], stop: threading.Event | None
+    shadow: Shadow, remote: str, command: Sequence[str], words: Sequence[str], stop: threading.Event | None
 ) -> str:
-    arguments = [*command, "--end-of-options", remote.url, *words]
-    return shadow.run(arguments, stop, extra=remote.environment, config=remote.config)
+    return shadow.run([*command, "--end-of-options", remote, *words], stop, online=True)
 
 
 def _each_once(tips: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from everturn.workdirs.cache import tidy_noted
 from everturn.workdirs.inspection import Unsaved, inspect
 from everturn.workdirs.looking import REMOTES
 from everturn.workdirs.records import CacheRecord, WorkdirRecord
-from everturn.workdirs.rescue import Remote, keep_pushed, push_rescue, quarantine
+from everturn.workdirs.rescue import keep_pushed, push_rescue, quarantine
 from everturn.workdirs.root import Root
 
 DAMAGED = "its repository cannot be read any more"
@@ -123,10 +123,11 @@ class Rescuer:
         self, shadow: Shadow, record: WorkdirRecord, unsaved: Unsaved, stop: threading.Event | None
     ) -> str | None:
         """Push it; `None` if it cannot be."""
-        remote = Remote(record.repo, self._git.online())
         try:
-            refs = push_rescue(shadow, remote, record.name, self._stamp(), unsaved, stop)
+            refs = push_rescue(shadow, record.repo, record.name, self._stamp(), unsaved, stop)
         except EverturnError as error:
+            if stop is not None and stop.is_set():
+                raise  # nothing is wrong with the remote
             self._log.warning("rescue_not_pushed", workdir=record.name, error=str(error))
             return None
         self._metrics.rescues.labels("push").inc()

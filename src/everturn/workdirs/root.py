@@ -1,6 +1,7 @@
 """The one folder in which everything of ours about repositories lies, and what lies where in it.
 
     everturn-workdirs.json     says that the folder is ours
+    sweep.json, measured.json  when it was last swept, and what was measured that has no record
     caches/<name>/repo.git     what a remote has; caches/<name>.json is its record
     trees/<name>/              a workdir, where an agent works; records/<name>.json is its record, and
                                records/<name>.index git's index as it was when the agent was let in
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,8 +31,11 @@ from everturn.git.deleting import move, remove
 from everturn.git.locks import Lock
 
 MARKER = "everturn-workdirs.json"
+SWEPT = "sweep.json"
+MEASURED = "measured.json"
 VERSION = 1
 LOCK = "lock"
+OUR_FILES = (MARKER, SWEPT, MEASURED)
 OUR_FOLDERS = ("caches", "trees", "records", "locks", "unfinished", "trash", "quarantine")
 
 _CONTENT = {"everturn": "workdirs", "version": VERSION}
@@ -56,8 +61,17 @@ class Root:
 
     @property
     def is_there(self) -> bool:
-        """Whether anything was ever made here."""
-        return (self.path / MARKER).is_file()
+        """Whether anything was ever made here.
+
+        Raises:
+            Denied: It may not be looked into.
+        """
+        try:
+            return stat.S_ISREG((self.path / MARKER).stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise self.closed(error) from error
 
     def prepare(self) -> None:
         """Make the folder, if it is not there, and make sure that it is ours.
@@ -71,7 +85,7 @@ class Root:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # what agents work on is nobody else's business
             for name in OUR_FOLDERS:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            if not self.is_there:
+            if read_json(self.path / MARKER) is None:  # a machine that lost its power may have left it empty
                 self._write(self.path / MARKER, _CONTENT)
         except OSError as error:
             raise self.denied(error) from error
@@ -79,9 +93,10 @@ class Root:
     def _check(self) -> None:
         found = read_json(self.path / MARKER)
         if found is None:
-            ours = {MARKER, *OUR_FOLDERS}  # a start of ours that was killed, or one beside us
+            ours = {*OUR_FILES, *OUR_FOLDERS}  # a start of ours that was killed, or one beside us
+            begun = tuple(f".{name}." for name in OUR_FILES)
             names = [item.name for item in self.path.iterdir()] if self.path.exists() else []
-            if not ours.issuperset(name for name in names if not name.startswith(f".{MARKER}.")):
+            if any(name not in ours and not name.startswith(begun) for name in names):
                 raise Conflict(
                     f"the folder {self.path} holds files that are not ours", hint="name an empty folder, or a new one"
                 )
@@ -96,6 +111,11 @@ class Root:
         """Return an error that says what the file system would not do, and where."""
         text = f"cannot write to {path or error.filename or self.path}: {error.strerror or error}"
         return Denied(text, hint="check its permissions and the room on its disk, or name another folder")
+
+    def closed(self, error: OSError) -> EverturnError:
+        """Return an error that says what the file system does not let us look at."""
+        text = f"cannot look at {error.filename or self.path}: {error.strerror or error}"
+        return Denied(text, hint="ask as the user whose folder it is, or name another folder")
 
     def index_of(self, name: str) -> Path:
         """Return where the index of a workdir is kept as it was when an agent was let in."""
@@ -177,7 +197,7 @@ class Root:
         The file `lock` in it is locked meanwhile: so the sweep can tell one whose maker has died.
         """
         folder = self.path / "unfinished" / self.ids.token()
-        folder.mkdir()
+        folder.mkdir(parents=True)
         lock = locks.take(folder / LOCK, clock=self.clock)
         try:
             yield folder
@@ -188,12 +208,14 @@ class Root:
 
     def discard(self, path: Path) -> None:
         """Have a folder or file disappear at once; `empty_trash` deletes it. One that is not there is no matter."""
+        trash = self.path / "trash"
         with suppress(FileNotFoundError):
-            move(path, self.path / "trash" / self.ids.token())
+            trash.mkdir(exist_ok=True)  # somebody who needed room may have deleted it
+            move(path, trash / self.ids.token())
 
     def empty_trash(self) -> None:
         """Delete what was discarded. Blocks; several may do it at once."""
-        for path in _listed(self.path / "trash"):
+        for path in listed(self.path / "trash"):
             remove(path)
 
     # --- Records --------------------------------------------------------------------------------------------------
@@ -223,7 +245,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _listed(folder: Path) -> list[Path]:
+def listed(folder: Path) -> list[Path]:
+    """Return what is in a folder, in the order of the names; nothing if it cannot be read."""
     try:
         return sorted(folder.iterdir())
     except OSError:

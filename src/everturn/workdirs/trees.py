@@ -18,7 +18,7 @@ from everturn.errors import EverturnError, Invalid
 from everturn.git.deleting import remove
 from everturn.git.gitdir import Remote, make_folder, packed_refs, workdir_config, write_file
 from everturn.git.locks import Lock
-from everturn.git.runner import Git
+from everturn.git.runner import INCONCLUSIVE, Git
 from everturn.git.shadow import read_refs
 from everturn.git.untrusted import Damaged, everything_in, is_folder
 from everturn.model import RepositoryOptions
@@ -95,7 +95,7 @@ class Trees:
             self._write_gitdir(new, cache, tip, options)
             with suppress(FileNotFoundError):
                 shutil.copy2(self.root.index_of(tree.name), new / "index")  # git goes by its time, too
-            if self._hides_files(tree, new, options):
+            if self._hides_files(tree, new, options, stop):
                 remove(new / "index")
             self._check_out(tree, cache.remote, tip, options, lock, stop, git_dir=new)
             ignored = () if options.keep_ignored else ("-x",)
@@ -177,16 +177,20 @@ class Trees:
     def _need_lfs(self, tree: Path) -> None:
         try:
             self.git.run(["lfs", "version"], tree)
+        except INCONCLUSIVE:
+            raise
         except EverturnError:
             raise Invalid(
                 "the repository's large files are wanted, and there is no git-lfs",
                 hint="install git-lfs, or unset lfs",
             ) from None
 
-    def _hides_files(self, tree: Path, git_dir: Path, options: RepositoryOptions) -> bool:
+    def _hides_files(
+        self, tree: Path, git_dir: Path, options: RepositoryOptions, stop: threading.Event | None
+    ) -> bool:
         """Tell whether the index tells git to leave files alone, or cannot be read."""
         try:
-            lines = self._run(["ls-files", "-v", "-z"], tree, None, None, git_dir=git_dir).split("\0")
+            lines = self._run(["ls-files", "-v", "-z"], tree, None, stop, git_dir=git_dir).split("\0")
         except EverturnError:
             return True
         return any(line[:1].islower() or (line.startswith("S") and not options.sparse) for line in lines)

@@ -45,7 +45,11 @@ class Workdir(os.PathLike[str]):
         return str(self.path)
 
     def close(self) -> None:
-        """Let go of it. What is in it stays. A second time does nothing."""
+        """Let go of it. What is in it stays. A second time does nothing.
+
+        Raises:
+            Denied: It cannot be noted when that was. It is let go of all the same.
+        """
         close, self._close = self._close, _nothing
         close()
 
@@ -128,7 +132,7 @@ class Workdirs:
             Unavailable: git failed, or took too long.
         """
         repo, target = _source(work), Target.parse(branch)
-        if not self.path(work, branch).exists():
+        if not os.path.lexists(self.path(work, branch)):  # nor in a folder that is not ours: `open` says so
             self._cache(repo).ask(target, stop)
 
     def open(

@@ -89,9 +89,12 @@ def _origin(source: str | None) -> str | None:
     if source is None or not source.startswith("@"):
         return source
     try:
-        return Path(source[1:]).read_text(encoding="utf-8").strip()
+        said = Path(source[1:]).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise Invalid(f"{source[1:]} cannot be read: {error}", hint="name a file with one URL in it") from None
+    if not said:  # it would be the current folder
+        raise Invalid(f"there is nothing in {source[1:]}", hint="name a file with one URL in it")
+    return said
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated, Protocol, TypeVar
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, HTTPException, Path, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -118,51 +118,70 @@ class SweepDone(_Done):
     problems: list[str] = Field(description="what could not be done")
 
 
-def router(office: Office) -> APIRouter:
-    """Return the routes for admin requests.
+def attach(app: FastAPI, office: Office) -> None:
+    """Add the routes for admin requests to an app.
 
     Args:
+        app: The app.
         office: Does what they ask.
     """
-    made = APIRouter(
-        prefix="/admin",
-        tags=["admin"],
-        dependencies=[Depends(_BEARER), Depends(_only_json)],
-        responses=problems_of(400, 401, 403, 404, 408, 409, 413, 415, 422, 500, 503),
-    )
-    turns = CapacityLimiter(AT_ONCE)
-
-    async def done(work: Callable[[], Value]) -> Value:
-        # What is not over when the service stops is let go of: it is safe to die in the middle of it.
-        return await run_sync(work, abandon_on_cancel=True, limiter=turns)
-
-    @made.post("/reset", operation_id="reset", summary="Free workdirs and end their sessions")
-    async def reset(asked: Reset, request: Request) -> ResetDone:
-        selection = Selection(asked.work, asked.agent, asked.repo, asked.all)
-        options = {"dry_run": asked.dry_run, "force": asked.force}
-        answer = await done(partial(office.reset, selection, **options, who=_source(request)))
-        return ResetDone.model_validate(answer.facts())
-
-    @made.post("/sweep", operation_id="sweep", summary="Sweep the registry and the workdirs")
-    async def sweep(asked: Sweep, request: Request) -> SweepDone:
-        answer = await done(partial(office.sweep, dry_run=asked.dry_run, who=_source(request)))
-        return SweepDone.model_validate(answer.facts())
-
-    @made.post("/sessions/{session_id}/drop", operation_id="drop", summary="Forget a session")
-    async def drop(session_id: SessionId, asked: Drop, request: Request) -> Dropped:
-        return await done(partial(office.drop, session_id, force=asked.force, who=_source(request)))
-
-    @made.post("/sessions/{session_id}/compact", operation_id="compact", summary="Compact a session's transcript")
-    async def compact(session_id: SessionId, asked: Compact, request: Request) -> Compaction:  # noqa: ARG001
-        return await done(partial(office.compact, session_id, who=_source(request)))
-
-    return made
+    app.state.office = office
+    app.state.admin_turns = CapacityLimiter(AT_ONCE)
+    app.include_router(router)
 
 
 def _only_json(request: Request) -> None:
     """Refuse what a form of another site could send."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "the content type is not application/json")
+
+
+async def _office_of(request: Request) -> Office:
+    office: Office = request.app.state.office
+    return office
+
+
+_Office = Annotated[Office, Depends(_office_of)]
+
+router = APIRouter(
+    prefix="/admin",
+    tags=["admin"],
+    dependencies=[Depends(_BEARER), Depends(_only_json)],
+    responses=problems_of(400, 401, 403, 404, 408, 409, 413, 415, 422, 500, 503),
+)
+
+
+@router.post("/reset", operation_id="reset")
+async def reset(asked: Reset, request: Request, office: _Office) -> ResetDone:
+    """Free the workdirs that were asked for, and end their sessions."""
+    selection = Selection(asked.work, asked.agent, asked.repo, asked.all)
+    options = {"dry_run": asked.dry_run, "force": asked.force}
+    answer = await _done(request, partial(office.reset, selection, **options, who=_source(request)))
+    return ResetDone.model_validate(answer.facts())
+
+
+@router.post("/sweep", operation_id="sweep")
+async def sweep(asked: Sweep, request: Request, office: _Office) -> SweepDone:
+    """Sweep the registry and the workdirs."""
+    answer = await _done(request, partial(office.sweep, dry_run=asked.dry_run, who=_source(request)))
+    return SweepDone.model_validate(answer.facts())
+
+
+@router.post("/sessions/{session_id}/drop", operation_id="drop")
+async def drop(session_id: SessionId, asked: Drop, request: Request, office: _Office) -> Dropped:
+    """Forget a session."""
+    return await _done(request, partial(office.drop, session_id, force=asked.force, who=_source(request)))
+
+
+@router.post("/sessions/{session_id}/compact", operation_id="compact")
+async def compact(session_id: SessionId, asked: Compact, request: Request, office: _Office) -> Compaction:  # noqa: ARG001
+    """Compact a session's transcript."""
+    return await _done(request, partial(office.compact, session_id, who=_source(request)))
+
+
+async def _done(request: Request, work: Callable[[], Value]) -> Value:
+    # What is not over when the service stops is let go of: it is safe to die in the middle of it.
+    return await run_sync(work, abandon_on_cancel=True, limiter=request.app.state.admin_turns)
 
 
 def _source(request: Request) -> str:

@@ -36,6 +36,9 @@ _READ = (
 )
 _PARSING = "the body cannot be read"
 
+# Routes are made once, here and elsewhere: that takes longer than all else that an app needs to start.
+_own = APIRouter(tags=["service"])
+
 
 class Life(BaseModel):
     """That the process lives."""
@@ -107,10 +110,11 @@ def make_app(
             HTTPException: _on_status,
         },
     )
-    app.include_router(_own(parts, readiness))
-    app.include_router(webhooks.router(parts, wake))
+    app.state.metrics, app.state.readiness = parts.metrics, readiness
+    app.include_router(_own)
+    webhooks.attach(app, parts, wake)
     if office is not None:
-        app.include_router(admin.router(office))
+        admin.attach(app, office)
     if desk is not None:
         _seat(app, desk, parts)
     return app
@@ -123,41 +127,39 @@ def _seat(app: FastAPI, desk: Desk, parts: Parts) -> None:
     app.router.routes.extend(pages.routes(desk, renderer, parts.metrics))
 
 
-def _own(parts: Parts, readiness: Readiness | None) -> APIRouter:
-    made = APIRouter(tags=["service"])
+@_own.get("/healthz", operation_id="health")
+async def health() -> Life:
+    """Tell that the process lives."""
+    return Life()
 
-    @made.get("/healthz", operation_id="health", summary="Tell that the process lives")
-    async def health() -> Life:
-        return Life()
 
-    @made.get(
-        "/readyz",
-        operation_id="readiness",
-        summary="Tell whether the service can do its work",
-        responses={503: {"model": Ready, "description": "It cannot"}},
-    )
-    async def ready(response: Response) -> Ready:
-        found = _readiness(readiness)
-        response.status_code = 200 if found.status == "ready" else 503
-        return found
+@_own.get(
+    "/readyz",
+    operation_id="readiness",
+    responses={503: {"model": Ready, "description": "It cannot"}},
+)
+async def ready(request: Request, response: Response) -> Ready:
+    """Tell whether the service can do its work."""
+    found = _readiness(request.app.state.readiness)
+    response.status_code = 200 if found.status == "ready" else 503
+    return found
 
-    @made.get(
-        "/metrics",
-        operation_id="metrics",
-        summary="Return all metrics, as Prometheus reads them",
-        dependencies=_READ,
-        response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems_of(401)},
-    )
-    async def metrics(request: Request) -> Response:
-        try:
-            encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        except (TypeError, ValueError):  # it names a version that is none
-            encode, media_type = choose_encoder("")
-        content = await run_sync(encode, parts.metrics.registry)
-        return Response(content, headers={"content-type": media_type})
 
-    return made
+@_own.get(
+    "/metrics",
+    operation_id="metrics",
+    dependencies=_READ,
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems_of(401)},
+)
+async def metrics(request: Request) -> Response:
+    """Return all metrics, as Prometheus reads them."""
+    try:
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # it names a version that is none
+        encode, media_type = choose_encoder("")
+    content = await run_sync(encode, request.app.state.metrics.registry)
+    return Response(content, headers={"content-type": media_type})
 
 
 def _readiness(readiness: Readiness | None) -> Ready:

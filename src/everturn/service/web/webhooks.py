@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -176,37 +176,21 @@ class Reception:
             self._room += held
 
 
-def router(parts: Parts, wake: Callable[[], None]) -> APIRouter:
-    """Return the routes for webhooks: one for each forge, so that no header decides whom one is from.
+def attach(app: FastAPI, parts: Parts, wake: Callable[[], None]) -> None:
+    """Add the routes for webhooks to an app.
 
     Args:
+        app: The app.
         parts: What the service works with.
         wake: Tells the worker that there is something to do.
     """
-    reception = Reception(parts, wake, HELD_BYTES)
-    made = APIRouter(prefix="/webhooks", tags=["webhooks"])
-    for name, forge in FORGES.items():
-        made.add_api_route(
-            f"/{name}",
-            _endpoint(reception, forge),
-            methods=["POST"],
-            status_code=202,
-            name=f"{name} webhook",
-            operation_id=f"{name}_webhook",
-            summary=f"Take a webhook of {name}",
-            response_model=Receipt,
-            responses={
-                200: {"model": Receipt, "description": "Nothing is to be done, or it came before"},
-                202: {"model": Receipt, "description": "It will be done, whatever happens to the service"},
-                **problems_of(400, 401, 403, 408, 413, 415, 422, 503),
-            },
-            openapi_extra=_described(forge),
-        )
-    return made
+    app.state.reception = Reception(parts, wake, HELD_BYTES)
+    app.include_router(router)
 
 
-def _endpoint(reception: Reception, forge: Forge) -> Callable[[Request], Any]:
+def _endpoint(forge: Forge) -> Callable[[Request], Any]:
     async def take(request: Request) -> Response:
+        reception: Reception = request.app.state.reception
         return await reception.take(forge, request)
 
     return take
@@ -228,6 +212,29 @@ def _described(forge: Forge) -> dict[str, Any]:
             "content": {kind: {"schema": schemas[kind]} for kind in forge.content_types},
         },
     }
+
+
+def _router() -> APIRouter:
+    """Return the routes: one for each forge, so that no header decides whom a webhook is from."""
+    made = APIRouter(prefix="/webhooks", tags=["webhooks"])
+    for name, forge in FORGES.items():
+        made.add_api_route(
+            f"/{name}",
+            _endpoint(forge),
+            methods=["POST"],
+            status_code=202,
+            name=f"{name} webhook",
+            operation_id=f"{name}_webhook",
+            summary=f"Take a webhook of {name}",
+            response_model=Receipt,
+            responses={
+                200: {"model": Receipt, "description": "Nothing is to be done, or it came before"},
+                202: {"model": Receipt, "description": "It will be done, whatever happens to the service"},
+                **problems_of(400, 401, 403, 408, 413, 415, 422, 503),
+            },
+            openapi_extra=_described(forge),
+        )
+    return made
 
 
 def _headers(request: Request) -> dict[str, str]:
@@ -269,3 +276,6 @@ def _is_object(headers: Mapping[str, str], body: bytes) -> bool:
         return isinstance(orjson.loads(body), dict)
     except orjson.JSONDecodeError:
         return False
+
+
+router = _router()

@@ -52,9 +52,13 @@ class PartObjects:
         return sorted(run(self._objects.list_folders(project_key)))
 
     def logs(self, project_key: str, session_id: str) -> dict[str | None, list[Line]]:
-        """See `Source.logs`. A request for each thousand objects, and one for each object."""
+        """See `Source.logs`. A request for each thousand objects, and one for each object.
+
+        Empty objects say nothing, and some cannot be asked for: consoles and mounts make one for the folder itself.
+        """
         folder = f"{project_key}/{session_id}/"
-        keys = sorted(item.key for item in run(self._objects.listing(folder.removesuffix("/"))))
+        listed = run(self._objects.listing(folder.removesuffix("/")))
+        keys = sorted(item.key for item in listed if item.size_bytes)
         named = grouped((key.removeprefix(folder).rpartition("/")[0] or None, key) for key in keys)
         return {subpath: self._lines(its) for subpath, its in named.items()}
 

@@ -23,6 +23,7 @@ COLUMNS = {"project_key", "session_id", "subpath", "entry"}
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 _REFUSED = re.compile(r"authentication failed|no password supplied|permission denied|no pg_hba\.conf entry")
+_WHO = re.compile(r'\b(user|role) "[^"]*"')  # the server names who it refuses; our messages do not
 _READ_ONLY = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _COLUMNS_OF = """
 SELECT attname FROM pg_catalog.pg_attribute
@@ -132,7 +133,7 @@ def _patience(url: str, settings: Settings) -> dict[str, int]:
 
 
 def _translated(error: Exception, client: Any, label: str) -> EverturnError:
-    reason = str(error).partition("\n")[0]
+    reason = _WHO.sub(r"this \1", str(error).partition("\n")[0])
     if isinstance(error, client.errors.InsufficientPrivilege) or _REFUSED.search(str(error)):
         return Denied(f"{label} refuses these credentials: {reason}", hint="they need SELECT on the table, no more")
     if isinstance(error, client.ProgrammingError) and getattr(error, "sqlstate", None) is None:

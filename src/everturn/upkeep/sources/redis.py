@@ -27,6 +27,7 @@ SUBKEYS = "__subkeys"
 PAGE = 1000  # entries, or keys, that the server hands out at once: it does nothing else meanwhile
 
 _PATTERN = re.compile(r"[][*?\\]")
+_WHO = re.compile(r"^User \S+ ")  # the server names who it refuses; our messages do not
 
 
 class RedisLists:
@@ -134,7 +135,7 @@ def _text(data: bytes) -> str:
 
 def _translated(error: Exception, label: str, what: str) -> EverturnError:
     errors = import_module("redis.exceptions")
-    reason = str(error).partition("\n")[0]
+    reason = _WHO.sub("this user ", str(error).partition("\n")[0])
     if isinstance(error, errors.AuthenticationError | errors.AuthorizationError | errors.NoPermissionError):
         return Denied(f"{label} refuses these credentials: {reason}", hint="they stand in the URL: user:password@")
     if isinstance(error, errors.ConnectionError | errors.TimeoutError):
