@@ -10,13 +10,14 @@ from prometheus_client import CollectorRegistry
 
 from everturn.errors import Conflict, Denied, Unavailable
 from everturn.git import locks
-from everturn.housekeeping.sweeping import NOTE, SWEEP_LOCK, Report
+from everturn.housekeeping.sweeping import SWEEP_LOCK, Report
 from everturn.logbook.logbook import Logbook
 from everturn.model import Holder, SessionRecord, WorkItem
 from everturn.registry import SqliteRegistry
 from everturn.runner import Sweeper
 from everturn.service.sweeping import PAUSE_S, DailySweep
 from everturn.telemetry import Metrics
+from everturn.workdirs.root import SWEPT
 from housekeeping.ground import DAY_S, HOUR_S, Ground, as_json, make_remote
 
 WORKS = [WorkItem.task(f"t-{number}") for number in range(4)]
@@ -349,7 +350,7 @@ def test_a_dry_run_says_what_would_be_done_and_notes_nothing(yard: Yard) -> None
     assert result.workdirs is not None
     assert f"workdir {workdir.name} would be removed: expired" in result.details()
     assert yard.noted() == []
-    assert not (yard.ground.root.path / NOTE).exists()
+    assert not (yard.ground.root.path / SWEPT).exists()
     assert len(yard.registry.records()) == 1
     assert yard.ground.names("trees") == [workdir.name]
 
