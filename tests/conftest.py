@@ -7,11 +7,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from everturn.settings import Settings
 from everturn.testing import LoopbackS3
 from support import StorePlace
+
+# How long an example takes says how busy the machine is, not that something is wrong.
+hypothesis.settings.register_profile(
+    "everturn", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("everturn")
 
 # A test sees only what it sets itself: nobody's credentials, settings or agent configuration.
 KEPT_VARIABLES = {"PATH", "TMPDIR", "LANG", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"}

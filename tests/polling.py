@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import anyio
+import anyio.lowlevel
 import psutil
 
 WAIT_S = 20.0
@@ -22,10 +24,29 @@ def wait_until(look: Callable[[], Result], what: str, timeout_s: float = WAIT_S)
     deadline_s = time.monotonic() + timeout_s
     pause = threading.Event()
     while not (seen := look()):
-        if time.monotonic() > deadline_s:
-            raise AssertionError(f"after {timeout_s:g} s there was still no sign of this: {what}")
+        _check(deadline_s, what, timeout_s)
         pause.wait(PAUSE_S)
     return seen
+
+
+async def until(look: Callable[[], Result], what: str, timeout_s: float = WAIT_S) -> Result:
+    """The same in an event loop, which goes on meanwhile."""
+    deadline_s = time.monotonic() + timeout_s
+    while not (seen := look()):
+        _check(deadline_s, what, timeout_s)
+        await anyio.sleep(PAUSE_S)
+    return seen
+
+
+def _check(deadline_s: float, what: str, timeout_s: float) -> None:
+    if time.monotonic() > deadline_s:
+        raise AssertionError(f"after {timeout_s:g} s there was still no sign of this: {what}")
+
+
+async def let_others_run(turns: int = 20) -> None:
+    """Let whatever else an event loop has to do come to its end, as long as it waits for nothing outside."""
+    for _ in range(turns):
+        await anyio.lowlevel.checkpoint()
 
 
 def is_alive(pid: int) -> bool:

@@ -197,6 +197,13 @@ def test_a_mount_without_locks_fails_and_one_that_is_shared_is_a_warning(
     assert ("local disk" in finding.mend) == (status != "pass")
 
 
+def test_a_file_system_that_never_answers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "LOCK_TIMEOUT_S", 0.0)
+    finding = folders.locks("state.locks", tmp_path, "put `state` on a local disk")
+    assert finding.status == "fail"
+    assert "had no answer in 0 s" in finding.message
+
+
 def test_an_interpreter_that_does_not_start_is_not_taken_for_a_lock_that_does_not_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

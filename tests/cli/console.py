@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from everturn.cli.app import _run
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command has said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Return the objects it printed, one a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
 
 
 class Console:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from cli.console import Done
 from everturn.cli.app import _run
 from everturn.journal.events import (
     Assistant,
@@ -41,19 +39,6 @@ from recorded import keep
 
 HOSTILE = "\x1b[31mred\x1b]0;owned\x07\x1b[2J\x9b1m\x08\r\u202e[bold]not markup[/bold]"
 CONTROLS = {*map(chr, (*range(9), *range(11, 32), *range(127, 160)))}
-
-
-@dataclass
-class Done:
-    """What a command has said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 Command = Callable[..., Done]

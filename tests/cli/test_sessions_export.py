@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import claude_agent_sdk
 import pytest
 from claude_agent_sdk import project_key_for_directory
 
+from cli.console import Done
 from everturn.cli.app import _run
 from everturn.cli.sessions.exporting import write_whole
 from everturn.errors import Invalid
@@ -24,15 +24,6 @@ from everturn.testing import ModelRequest, Reply, ScriptedModel, ToolUse, cli_en
 from recorded import SESSION, TAP_AGENT, keep, tap
 
 AGENT = Path(claude_agent_sdk.__file__).parent / "_bundled" / "claude"
-
-
-@dataclass
-class Done:
-    """What a command has said."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
+from cli.console import Done
 from everturn.cli.app import _run
 from everturn.cli.printer import Printer
 from everturn.conversations.reading import read_conversation
@@ -23,19 +21,6 @@ from everturn.telemetry import LOGGER_NAME
 from recorded import SESSION, TAP_AGENT, answered, fence, keep, said, tap, text, tool_result, tool_use
 
 HOSTILE = "\x1b[31mred\x1b]0;owned\x07\x1b[2J\x9b1m\x08\r\u202e[bold]not markup[/bold]\ud800"
-
-
-@dataclass
-class Done:
-    """What a command has said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 @pytest.fixture

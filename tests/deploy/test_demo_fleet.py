@@ -166,7 +166,7 @@ def sent(part: Part, *tools: str, prompts: tuple[str, ...] = ()) -> ModelRequest
         result = {"type": "tool_result", "tool_use_id": f"t{number}", "content": answer}
         messages += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
     messages += [{"role": "user", "content": prompt} for prompt in prompts]
-    return ModelRequest(1, {"system": "Working directory: /work/here", "messages": messages}, True, True, 0.0)
+    return ModelRequest(1, {"system": "Working directory: /somewhere/desk", "messages": messages}, True, True, 0.0)
 
 
 @pytest.mark.parametrize("number", range(1, len(CAST) + 1))

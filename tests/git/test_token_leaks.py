@@ -136,6 +136,7 @@ def test_an_agent_clones_and_pushes_without_ever_being_given_the_token(stage: St
 def test_a_child_of_a_child_has_them_too(stage: Stage) -> None:
     program = "import subprocess, sys; sys.exit(subprocess.call(['sh', '-c', 'git ls-remote origin']))"
     subprocess.run([sys.executable, "-c", program], cwd=stage.clone, env=stage.environment(), timeout=60, check=True)
+    assert stage.forge.was_told(TOKEN)
 
 
 def test_git_of_ours_has_them_when_it_goes_online_and_from_nobody_else(stage: Stage) -> None:

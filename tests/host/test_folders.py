@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from disks import mounted
 from everturn.clock import ManualClock, SystemClock
 from everturn.errors import Conflict, Invalid, Unavailable
 from everturn.git.deleting import remove
@@ -192,9 +193,10 @@ def test_a_fork_does_not_keep_the_lock(folders: RunFolders) -> None:
 
 def test_children_do_not_inherit_the_lock(folders: RunFolders) -> None:
     folder = folders.open("r1")
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, close_fds=False):
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, close_fds=False) as child:
         folder.forget()
         wait_until(lambda: folders.is_dead("r1"), "the run is dead")
+        assert child.poll() is None
 
 
 def test_notes_add_up(folders: RunFolders) -> None:
@@ -331,19 +333,9 @@ def test_a_place_that_cannot_hold_folders_is_refused(tmp_path: Path) -> None:
         RunFolders(tmp_path / "file" / "runs", clock=SystemClock()).check()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_disk_from_which_no_program_may_be_started_is_refused(root: Path) -> None:
-    root.mkdir(parents=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "noexec", "tmpfs", root], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("this machine lets nobody mount")
-    try:
-        with pytest.raises(Invalid, match="programs may not be started from"):
-            RunFolders(root, clock=SystemClock()).check()
-    finally:
-        subprocess.run(["umount", root], check=True)
+    with mounted(root, "noexec"), pytest.raises(Invalid, match="programs may not be started from"):
+        RunFolders(root, clock=SystemClock()).check()
 
 
 def test_a_lock_on_all_folders_is_not_waited_for_for_ever(root: Path) -> None:

@@ -1,8 +1,8 @@
 """A program that frees what an issue held, and kills itself when it is about to change the state of things.
 
-    python -m housekeeping.free_once FOLDER ORIGIN NOW CHANGES
+    python -m housekeeping.dying housekeeping.free_once < orders > answers
 
-It dies before its change number CHANGES, or ends and prints how many there were. The end of a session is a change.
+It dies before its change number `changes`, or ends and returns how many there were. The end of a session is a change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Mortal(SqliteRegistry):
         return super().drop(*arguments, **more)
 
 
-def main(folder: str, origin: str, now: str, changes: str) -> None:
+def main(folder: str, origin: str, now: str, changes: str) -> int:
     ground = Ground(Path(folder), Path(origin), clock=ManualClock(float(now)))
     registry = Mortal(ground.folder / "registry.db", clock=ground.clock)
     registry.killer = Killer(int(changes))
@@ -36,8 +36,4 @@ def main(folder: str, origin: str, now: str, changes: str) -> None:
     holdings = free.look()
     sys.addaudithook(registry.killer)
     free.free(issue_closed(ground), holdings)
-    sys.stdout.write(f"{registry.killer.count}\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return registry.killer.count

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,15 +93,29 @@ def running(ground: Ground, branch: str = "") -> Iterator[subprocess.Popen[str]]
         child.wait(30)
 
 
-def changes_of(program: str, ground: Ground, change: int) -> int | None:
-    """Run a program on the ground that dies at a change. Return how many it made, or `None` if it has died."""
-    done = subprocess.run(
-        [sys.executable, "-m", program, *ground_of(ground), str(change)],
+@contextmanager
+def dying(program: str) -> Iterator[Callable[[Ground, int], int | None]]:
+    """Give a way to run a program on a ground that dies at a change, each time in a new child of one process.
+
+    It returns how many changes the program made, or `None` if it has died.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", "housekeeping.dying", program],
         env={**inherited_environment(), "PYTHONPATH": str(TESTS)},
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode in (0, -9), done.stderr
-    return int(done.stdout) if done.returncode == 0 else None
+    ) as process:
+        orders, answers = process.stdin, process.stdout
+        assert orders is not None
+        assert answers is not None
+
+        def run(ground: Ground, change: int) -> int | None:
+            orders.write(json.dumps([*ground_of(ground), str(change)]) + "\n")
+            orders.flush()
+            code, returned = json.loads(answers.readline())
+            assert code in (0, -signal.SIGKILL)
+            return int(returned) if code == 0 else None
+
+        yield run
+        orders.close()

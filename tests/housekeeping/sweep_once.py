@@ -1,8 +1,8 @@
 """A program that resets a workdir and sweeps all others, and kills itself when it is about to change their state.
 
-    python -m housekeeping.sweep_once FOLDER ORIGIN NOW CHANGES
+    python -m housekeeping.dying housekeeping.sweep_once < orders > answers
 
-It dies before its change number CHANGES, or ends and prints how many there were.
+It dies before its change number `changes`, or ends and returns how many there were.
 """
 
 from __future__ import annotations
@@ -30,15 +30,11 @@ class Killer:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(folder: str, origin: str, now: str, changes: str) -> None:
+def main(folder: str, origin: str, now: str, changes: str) -> int:
     ground = Ground(Path(folder), Path(origin), clock=ManualClock(float(now)))
     reset = next(record.name for record in ground.all() if record.agent == "reset")
     killer = Killer(int(changes))
     sys.addaudithook(killer)
     ground.removal().remove(reset, "reset")
     ground.sweeper(quota_bytes=0).sweep()
-    sys.stdout.write(f"{killer.count}\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return killer.count

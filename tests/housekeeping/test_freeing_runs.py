@@ -18,7 +18,7 @@ from everturn.housekeeping.freeing import Freed
 from everturn.model import Holder, SessionRecord, WorkItem
 from everturn.registry import SqliteRegistry
 from housekeeping.freed import (
-    changes_of,
+    dying,
     free,
     known,
     left,
@@ -27,6 +27,7 @@ from housekeeping.freed import (
     worked,
 )
 from housekeeping.ground import Ground, freeing, issue, issue_closed
+from polling import wait_until
 
 
 def test_what_somebody_holds_is_waited_for_and_not_touched(ground: Ground) -> None:
@@ -189,27 +190,28 @@ def test_whoever_frees_at_the_same_time_does_no_harm(ground: Ground) -> None:
 def test_whoever_is_killed_in_between_leaves_what_the_next_attempt_finds(
     ground: Ground, tmp_path: Path, unsaved: bool
 ) -> None:
-    for change in range(1, 20):
-        again = Ground(tmp_path / f"round-{change}", ground.origin)
-        again.folder.mkdir()
-        workdir = worked(again, issue(again))
-        if unsaved:
-            (again.tree(workdir) / "new.txt").write_text("mine")
-        ended = freed_until(again, change)
-        if ended is not None:
-            break
-        if not again.names("records"):  # nothing says any more what the workdir was about
-            assert known(again) == set()
-        free(again, issue_closed(again))
-        assert left(again) == known(again) == set()
-        assert again.names("trees") == again.names("records") == []
-        kept = [*(again.root.path / "quarantine").glob("*/tree/new.txt")]
-        assert len(kept) == unsaved
-        shutil.rmtree(again.folder)
+    with dying("housekeeping.free_once") as freed_until:
+        for change in range(1, 20):
+            again = Ground(tmp_path / f"round-{change}", ground.origin)
+            again.folder.mkdir()
+            workdir = worked(again, issue(again))
+            if unsaved:
+                (again.tree(workdir) / "new.txt").write_text("mine")
+            ended = freed_until(again, change)
+            if ended is not None:
+                break
+            if not again.names("records"):  # nothing says any more what the workdir was about
+                assert known(again) == set()
+            free(again, issue_closed(again))
+            assert left(again) == known(again) == set()
+            assert again.names("trees") == again.names("records") == []
+            kept = [*(again.root.path / "quarantine").glob("*/tree/new.txt")]
+            assert len(kept) == unsaved
+            assert_trash_is_deleted(again)
+            shutil.rmtree(again.folder)
     assert ended is not None
     assert ended >= 3
 
 
-def freed_until(ground: Ground, change: int) -> int | None:
-    """Free in another process. Return how many changes it made, or `None` if it has died."""
-    return changes_of("housekeeping.free_once", ground, change)
+def assert_trash_is_deleted(ground: Ground) -> None:
+    wait_until(lambda: ground.names("trash") == [], "what was discarded is deleted in the background")

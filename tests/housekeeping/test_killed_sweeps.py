@@ -11,16 +11,11 @@ import pytest
 
 from everturn.clock import SystemClock
 from everturn.workdirs.records import WorkdirRecord
-from housekeeping.freed import changes_of
+from housekeeping.freed import dying
 from housekeeping.ground import DAY_S, HOUR_S, Ground
 
 LEAST_CHANGES = 10
 ROUNDS = 12
-
-
-def swept_until(ground: Ground, change: int) -> int | None:
-    """Reset and sweep in another process. Return how many changes it made, or `None` if it has died."""
-    return changes_of("housekeeping.sweep_once", ground, change)
 
 
 def prepared(ground: Ground) -> None:
@@ -48,25 +43,26 @@ def test_a_sweep_that_is_killed_at_any_moment_is_ended_by_the_next_one(ground: G
     prepared(ground)
     before = tmp_path / "before"
     shutil.copytree(ground.root.path, before, symlinks=True)
-    changes = swept_until(ground, 0)
-    assert changes is not None
-    assert changes > LEAST_CHANGES
-    died = 0
-    for change in range(1, changes + 1):
-        shutil.rmtree(ground.root.path)
-        shutil.copytree(before, ground.root.path, symlinks=True)
-        died += swept_until(ground, change) is None
-        assert unsaved_files(ground) == ["reset", "unsaved"], change
-        ground.clock.advance(2 * HOUR_S)
-        ground.sweeper(quota_bytes=0).sweep()
-        assert unsaved_files(ground) == ["reset", "unsaved"], change
-        records = [name for name in ground.names("records") if name.endswith(".json")]
-        assert ground.names("trees") == [name.removesuffix(".json") for name in records], change
-        assert ground.names("trash") == ground.names("unfinished") == [], change
-        for folder in ground.names("quarantine"):
-            assert (ground.root.quarantine / folder / "NOTE.md").exists(), change
-        ground.clock.advance(-2 * HOUR_S)
-    assert died == changes
+    with dying("housekeeping.sweep_once") as swept_until:
+        changes = swept_until(ground, 0)
+        assert changes is not None
+        assert changes > LEAST_CHANGES
+        died = 0
+        for change in range(1, changes + 1):
+            shutil.rmtree(ground.root.path)
+            shutil.copytree(before, ground.root.path, symlinks=True)
+            died += swept_until(ground, change) is None
+            assert unsaved_files(ground) == ["reset", "unsaved"], change
+            ground.clock.advance(2 * HOUR_S)
+            ground.sweeper(quota_bytes=0).sweep()
+            assert unsaved_files(ground) == ["reset", "unsaved"], change
+            records = [name for name in ground.names("records") if name.endswith(".json")]
+            assert ground.names("trees") == [name.removesuffix(".json") for name in records], change
+            assert ground.names("trash") == ground.names("unfinished") == [], change
+            for folder in ground.names("quarantine"):
+                assert (ground.root.quarantine / folder / "NOTE.md").exists(), change
+            ground.clock.advance(-2 * HOUR_S)
+        assert died == changes
     for agent in ("saved", "unsaved", "reset", "ghost", "orphan"):
         workdir = ground.open(agent)
         ground.agent(workdir, "fsck", "--connectivity-only")

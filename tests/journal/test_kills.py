@@ -32,6 +32,7 @@ VIEWER = Path(__file__).with_name("viewer.py")
 KEY = WorkItem.task(TASK).key
 WORDS = 150
 TIMEOUT_S = 60.0
+LATEST_S = 1.0  # after the first word; an answer takes half as long again
 
 
 class Speaker:
@@ -44,8 +45,8 @@ class Speaker:
         self.answers += 1
         words = " ".join(f"{self.answers}:{number}" for number in range(WORDS))
         if self.answers % 3 == 2:  # now and then it works in between
-            return Reply(words, ToolUse("Bash", {"command": "echo seven"}), chunk_delay_s=0.01)
-        return Reply(words, chunk_delay_s=0.02)
+            return Reply(words, ToolUse("Bash", {"command": "echo seven"}), chunk_delay_s=0.005)
+        return Reply(words, chunk_delay_s=0.01)
 
 
 class Pasture:
@@ -197,7 +198,7 @@ def test_ten_kills_one_after_the_other_on_one_machine(tmp_path: Path, model_url:
     moments = random.Random(seed)
     pasture = Pasture(tmp_path, model_url)
     for _ in range(10):
-        pasture.kill_while_it_speaks("a", moments.uniform(0, 2.0))
+        pasture.kill_while_it_speaks("a", moments.uniform(0, LATEST_S))
     pasture.finish("a")
     assert_the_story_is_whole(pasture, kills=10)
 
@@ -212,6 +213,6 @@ def test_ten_kills_each_on_a_machine_that_never_comes_back(tmp_path: Path, model
         EVERTURN_CLAIM_WAIT_S="20",
     )
     for number in range(10):
-        pasture.kill_while_it_speaks(f"m{number}", moments.uniform(0, 2.0))
+        pasture.kill_while_it_speaks(f"m{number}", moments.uniform(0, LATEST_S))
     pasture.finish("last")
     assert_the_story_is_whole(pasture, kills=10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,14 +20,32 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.pat
 
 def start(folder: Path, *what: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(WORKER), str(folder), *what]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=folder
-    )
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT, cwd=folder)
+
+
+def heard(process: subprocess.Popen[str]) -> int:
+    """Wait for what a process says next."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        finish(process)
+    return int(line)
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
+
+
+def kill_after(process: subprocess.Popen[str], runs: int) -> None:
+    """Let a slow rebuild come so far, and kill it there."""
+    assert process.stdin is not None
+    while heard(process) < runs:
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+    process.kill()
+    process.communicate()
 
 
 def stored(folder: Path, count: int) -> Ground:
@@ -44,6 +61,8 @@ def test_writers_readers_and_rebuilders_share_a_mirror(tmp_path: Path) -> None:
     ground = stored(tmp_path, 20)
     catch_up(ground.journals, ground.mirror())
     readers = [start(tmp_path, "read") for _ in range(2)]
+    for process in readers:
+        assert heard(process), "it reads"
     others = [start(tmp_path, *what) for what in (("fold", "a"), ("fold", "b"), ("rebuild",), ("catch up",))]
     for process in others:
         finish(process)
@@ -73,12 +92,7 @@ def test_two_that_find_no_mirror_build_it_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("after", [3, 17])
 def test_a_rebuild_that_is_killed_goes_on_from_where_it_was(tmp_path: Path, after: int) -> None:
     ground = stored(tmp_path, 40)
-    process = start(tmp_path, "rebuild slowly")
-    assert process.stdout is not None
-    while int(process.stdout.readline()) < after:
-        pass
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    kill_after(start(tmp_path, "rebuild slowly"), after)
     mirror, told = ground.mirror(), list[Progress]()
     assert not mirror.path.exists()
     catch_up(ground.journals, mirror, told=told.append)
@@ -92,12 +106,7 @@ def test_a_rebuild_that_is_killed_goes_on_from_where_it_was(tmp_path: Path, afte
 @pytest.mark.slow
 def test_after_the_machine_was_started_anew_a_rebuild_begins_anew(tmp_path: Path) -> None:
     ground = stored(tmp_path, 10)
-    process = start(tmp_path, "rebuild slowly")
-    assert process.stdout is not None
-    while int(process.stdout.readline()) < 5:
-        pass
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    kill_after(start(tmp_path, "rebuild slowly"), 5)
     mirror, told = ground.mirror(), list[Progress]()
     mirror._clock._boot = "another"  # type: ignore[attr-defined]
     catch_up(ground.journals, mirror, told=told.append)

@@ -15,9 +15,15 @@ from everturn.mirrors.keeping import Progress, catch_up, rebuild
 from mirrors.ground import Ground, a_run, lines_of_events
 
 
-def say(progress: Progress) -> None:
-    sys.stdout.write(f"{progress.runs}\n")
+def say(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
     sys.stdout.flush()
+
+
+def say_and_wait(progress: Progress) -> None:
+    """Say how far it has come, and go no further until whoever listens has heard of it."""
+    say(progress.runs)
+    sys.stdin.readline()
 
 
 def fold(ground: Ground, run_id: str) -> None:
@@ -31,7 +37,7 @@ def fold(ground: Ground, run_id: str) -> None:
 
 
 def read(ground: Ground) -> None:
-    """Ask again and again. What a run says and what its rows say has to agree each time."""
+    """Ask again and again, and say so once. What a run says and what its rows say has to agree each time."""
     mirror, seen = ground.mirror(), 0
     while not (ground.folder / "enough").exists():
         try:
@@ -42,9 +48,10 @@ def read(ground: Ground) -> None:
                 connection.execute("SELECT count(*) FROM texts_fts WHERE texts_fts MATCH 'hello'").fetchone()
                 assert (told or 0) == there
                 seen += 1
+                if seen == 1:
+                    say(seen)
         except NotFound:
             continue
-    assert seen
 
 
 def main() -> None:
@@ -56,7 +63,7 @@ def main() -> None:
         read(ground)
     elif what == "rebuild slowly":
         building.COMMIT_CHARS, building.GROUP_RUNS = 0, 1
-        rebuild(ground.journals, ground.mirror(), told=say)
+        rebuild(ground.journals, ground.mirror(), told=say_and_wait)
     else:
         for _ in range(5):
             (rebuild if what == "rebuild" else catch_up)(ground.journals, ground.mirror())

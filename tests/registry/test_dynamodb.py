@@ -25,11 +25,6 @@ def place(dynamodb_place: DynamoPlace) -> DynamoPlace:
     return dynamodb_place
 
 
-@pytest.fixture
-def registry(place: DynamoPlace) -> DynamoDbRegistry:
-    return place.connect()
-
-
 def item(place: DynamoPlace, work: WorkItem = WORK) -> dict[str, Any]:
     found: dict[str, Any] = place.dynamo.client.get_item(TableName=place.table, Key={"work": {"S": work.key}})["Item"]
     return found

@@ -36,11 +36,6 @@ def place(dynamodb_place: DynamoPlace) -> DynamoPlace:
     return dynamodb_place
 
 
-@pytest.fixture
-def registry(place: DynamoPlace) -> DynamoDbRegistry:
-    return place.connect()
-
-
 # --- What is wrong with the table or the way there ------------------------------------------------------------------
 
 MADE = Claim(WORK, "some-session", 1, is_new=True)

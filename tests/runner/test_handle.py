@@ -14,7 +14,7 @@ from everturn import Unavailable
 from everturn.clock import SystemClock
 from everturn.runner.handle import Mailbox, Progress, Run
 from everturn.runner.stopping import Stop
-from polling import WAIT_S
+from polling import WAIT_S, until
 
 BOTH = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 Main = Callable[[], Awaitable[None]]
@@ -66,8 +66,7 @@ class Drive:
                     break
         finally:
             with anyio.CancelScope(shield=True):
-                while not (self.may_let_go or self.stop.hurry):  # noqa: ASYNC110  # two things end it
-                    await anyio.sleep(0.01)
+                await until(lambda: self.may_let_go or self.stop.hurry, "it may let go")
                 self.log.append("let go")
             mailbox.end(self.error)
 
@@ -316,8 +315,7 @@ def test_a_run_that_is_forgotten_is_stopped(backend: str) -> None:
         await anyio.wait_all_tasks_blocked()
         del run
         gc.collect()
-        while drive.log[-1] != "let go":  # noqa: ASYNC110  # it tells nobody
-            await anyio.sleep(0.01)
+        await until(lambda: drive.log[-1] == "let go", "it has let go")
 
     in_loop(main, backend)
     assert drive.stop.reason == "closed"

@@ -16,6 +16,7 @@ from everturn import Run, Unavailable
 from everturn.host.folders import RunFolder
 from everturn.model import Claim
 from everturn.registry import SqliteRegistry
+from polling import until
 from runner.stage import Desk, finish, kinds
 
 ANSWERED = ["init", "AssistantMessage", "ResultMessage"]
@@ -49,8 +50,7 @@ def test_a_claim_that_was_asked_for_as_the_event_loop_ended_keeps_nobody_waiting
 
     async def main() -> None:
         task = asyncio.ensure_future(anext(desk.run()))
-        while not asked.is_set():  # noqa: ASYNC110  # it is set in a thread
-            await asyncio.sleep(0.01)
+        await until(asked.is_set, "the claim is asked for")
         task.add_done_callback(lambda _: go.set())
         asyncio.get_running_loop().call_later(1, go.set)
 

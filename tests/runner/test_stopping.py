@@ -12,7 +12,7 @@ from everturn import Fenced
 from everturn.clock import ManualClock
 from everturn.runner.interruption import Interruption
 from everturn.runner.stopping import CANCELLED, CLOSED, LOST, Stop
-from polling import WAIT_S
+from polling import WAIT_S, let_others_run
 
 GRACE_S = 20.0
 BOTH = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -85,10 +85,6 @@ def test_who_listens_hears_each_wish_and_at_once_what_came_before(stop: Stop) ->
 # --- What it breaks off -------------------------------------------------------------------------------------------
 
 
-async def for_ever() -> None:
-    await anyio.sleep(10 * WAIT_S)
-
-
 def in_loop(work: object, backend: str) -> None:
     async def main() -> None:
         with anyio.fail_after(WAIT_S):
@@ -103,7 +99,7 @@ def test_work_is_broken_off_when_any_thread_asks(stop: Stop, backend: str) -> No
         interruption = Interruption(stop)
         with interruption.unless_stopped():
             threading.Thread(target=stop.request, args=("SIGTERM",)).start()
-            await for_ever()
+            await anyio.sleep_forever()
         assert stop.reason == "SIGTERM"
 
     in_loop(main, backend)
@@ -118,7 +114,7 @@ def test_work_that_would_begin_after_the_wish_is_broken_off_at_its_first_wait(st
         stop.request("SIGTERM")
         with interruption.unless_stopped():
             done.append("began")
-            await for_ever()
+            await anyio.sleep_forever()
             done.append("went on")
 
     in_loop(main, backend)
@@ -127,13 +123,17 @@ def test_work_that_would_begin_after_the_wish_is_broken_off_at_its_first_wait(st
 
 @BOTH
 def test_a_wish_from_before_the_run_began_counts(stop: Stop, backend: str) -> None:
+    done: list[str] = []
     stop.request("SIGTERM")
 
     async def main() -> None:
         with Interruption(stop).unless_stopped():
-            await for_ever()
+            done.append("began")
+            await anyio.sleep_forever()
+            done.append("went on")
 
     in_loop(main, backend)
+    assert done == ["began"]
 
 
 @BOTH
@@ -148,7 +148,7 @@ def test_what_belongs_to_the_end_is_not_broken_off_by_the_first_wish_nor_by_a_ca
             with interruption.unless_hurried(WAIT_S):
                 stop.request("SIGTERM")
                 outer.cancel()
-                await anyio.sleep(0.05)
+                await let_others_run()
                 done.append("stored")
             await anyio.lowlevel.checkpoint()
             done.append("went on")
@@ -164,7 +164,7 @@ def test_what_belongs_to_the_end_has_so_much_time(stop: Stop, backend: str) -> N
     async def main() -> None:
         interruption = Interruption(stop)
         with interruption.unless_hurried(0.05):
-            await for_ever()
+            await anyio.sleep_forever()
             done.append("stored")
         with interruption.unless_hurried(WAIT_S):
             await anyio.lowlevel.checkpoint()
@@ -186,7 +186,7 @@ def test_what_belongs_to_the_end_has_less_time_in_a_hurry(stop: Stop, backend: s
         with interruption.unless_hurried(10 * WAIT_S, hurried_s=0.05):
             if when == "meanwhile":
                 threading.Thread(target=stop.request, args=("SIGTERM",)).start()
-            await for_ever()
+            await anyio.sleep_forever()
         assert 0.05 <= anyio.current_time() - begun < WAIT_S
 
     in_loop(main, backend)
@@ -197,17 +197,20 @@ def test_a_hurry_gives_nobody_more_time(stop: Stop, backend: str) -> None:
     async def main() -> None:
         interruption = Interruption(stop)
         stop.request("SIGTERM")
+        begun = anyio.current_time()
         with interruption.unless_hurried(0.05, hurried_s=10 * WAIT_S):
             stop.request("SIGTERM")
-            await for_ever()
+            await anyio.sleep_forever()
+        assert anyio.current_time() - begun < WAIT_S
 
     in_loop(main, backend)
 
 
 def test_a_wish_after_the_event_loop_has_ended_is_no_error(stop: Stop) -> None:
-    async def main() -> None:
-        Interruption(stop)
+    async def main() -> Interruption:
+        return Interruption(stop)
 
-    for backend in ("asyncio", "trio"):
+    for backend, is_second in (("asyncio", False), ("trio", True)):
         anyio.run(main, backend=backend)
         stop.request("SIGTERM")
+        assert stop.hurry is is_second

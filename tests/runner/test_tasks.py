@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from everturn.runner.tasks import Loop, spawn
-from polling import WAIT_S
+from polling import WAIT_S, let_others_run
 
 BOTH = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 whose: ContextVar[str] = ContextVar("whose", default="nobody's")
@@ -24,8 +24,7 @@ def test_a_task_goes_on_when_its_maker_is_cancelled_or_done(backend: str) -> Non
         ended = anyio.Event()
 
         async def work() -> None:
-            for _ in range(5):
-                await anyio.sleep(0.01)
+            await let_others_run()
             done.set()
             ended.set()
 
@@ -47,11 +46,11 @@ def test_a_task_is_cancelled_and_waited_for_when_the_event_loop_ends(backend: st
     async def work() -> None:
         try:
             log.append("began")
-            await anyio.sleep(10 * WAIT_S)
+            await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(log.append, "cleaned up in a thread")
-                await anyio.sleep(0.02)
+                await let_others_run()
             log.append("ended")
 
     async def main() -> None:

@@ -16,7 +16,7 @@ from everturn.runner import turn as module
 from everturn.runner.interruption import Interruption
 from everturn.runner.stopping import Stop
 from everturn.runner.turn import ConversationLost, Turn
-from polling import WAIT_S
+from polling import WAIT_S, until
 
 LOST = "No conversation found with session ID: 1"
 HELLO: Message = SystemMessage(subtype="init", data={})
@@ -65,7 +65,7 @@ class Puppet:
             if isinstance(said, Exception):
                 raise said
             if said is None:
-                await anyio.sleep(10 * WAIT_S)
+                await anyio.sleep_forever()
             else:
                 self.ended = isinstance(said, ResultMessage)
                 yield said
@@ -85,8 +85,7 @@ class Deaf(Puppet):
                     yield said
                 finally:
                     with anyio.move_on_after(WAIT_S / 2, shield=True):
-                        while "hastened" not in self.log:  # noqa: ASYNC110  # it is a list
-                            await anyio.sleep(0.01)
+                        await until(lambda: "hastened" in self.log, "it is hastened")
 
 
 class Held:
@@ -109,7 +108,7 @@ class Held:
             self.taken.append(message)
             if len(self.taken) == self._stop_after:
                 self.stop.request("SIGTERM")
-                await anyio.sleep(WAIT_S)
+                await anyio.sleep_forever()
 
         async def post(message: Message) -> None:
             self.posted.append(message)

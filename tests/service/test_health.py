@@ -163,6 +163,8 @@ def test_readiness_is_told_by_status_and_in_words(tmp_path: Path, part: Part, re
 
 def test_a_new_place_can_be_used_and_nothing_of_it_is_missing(tmp_path: Path) -> None:
     parts = Parts.open(settings_at(tmp_path))
-    for probe in probes_of(parts).values():
-        probe()
+    probes = probes_of(parts)
+    assert {"store", "registry"} <= probes.keys()
+    for probe in probes.values():
+        probe()  # it raises what is wrong
     parts.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import resource
 import socket
@@ -10,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import anyio
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,7 +34,7 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         await Response(bytes(MUCH))(scope, receive, send)
         return
     if scope["path"] == "/for-ever":
-        await asyncio.sleep(3600)
+        await anyio.sleep_forever()
     body = await request.body()
     await Response(f"{request.method} {len(body)}")(scope, receive, send)
 

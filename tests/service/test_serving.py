@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from everturn.errors import Invalid
 from everturn.service.web.listening import address_of, listen
 from forges.senders import GITHUB
 from polling import wait_until
@@ -208,13 +207,22 @@ def _lacks(service: Process, part: str) -> bool:
 # --- Where it listens
 
 
-@pytest.fixture(params=["127.0.0.1", "::1"])
-def loopback(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+def has_ipv6() -> bool:
     try:
-        with listen(request.param, 0) as listener:
-            yield listener
-    except Invalid:
-        pytest.skip(f"there is no {request.param} here")
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+ADDRESSES = ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6"))]
+
+
+@pytest.fixture(params=ADDRESSES)
+def loopback(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    with listen(request.param, 0) as listener:
+        yield listener
 
 
 def test_the_address_is_a_url(loopback: socket.socket) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -31,13 +31,6 @@ HOSTILE = (
     "\u05d4\u05de\u05e2\u05d2\u05dc \u05e2\u05d2\u05d5\u05dc",
 )
 VOID = ("meta", "link", "img", "br", "hr", "input")
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet(tmp_path)
-    yield made
-    made.close()
 
 
 class Page(HTMLParser):

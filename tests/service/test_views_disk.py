@@ -30,7 +30,7 @@ def add_workdir(fleet: Fleet, name: str, size_bytes: int | None, agent: str = "f
 
 
 def test_workdirs_are_shown_the_largest_first(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DiskWatch, "try_sweep", lambda _: None)  # it measures what nobody has
+    monkeypatch.setattr(DiskWatch, "try_sweep", lambda _: None)  # it would measure the new one, sooner or later
     for name, size_bytes in (("small", 100), ("large", 900), ("new", None)):
         add_workdir(fleet, name, size_bytes)
     found = fleet.desk.disk()

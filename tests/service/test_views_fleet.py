@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ from everturn.errors import Invalid, Unavailable
 from everturn.journal.events import ToolUse
 from everturn.model import WorkItem
 from service.ground import REPO, Fleet, begun, issue, turn
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path)
-    yield fleet
-    fleet.close()
 
 
 def test_a_fleet_that_has_never_run_anything_is_empty_and_no_problem(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,13 +18,6 @@ from service.ground import Fleet, begun, issue, turn
 
 WORK = issue(7)
 FIRST, SECOND = "1" * 20, "2" * 20
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path)
-    yield fleet
-    fleet.close()
 
 
 def kinds(page: SessionPage) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +136,6 @@ def test_what_does_not_answer_is_amber_and_then_red(name: str) -> None:
 
 def test_what_nobody_knows_yet_is_not_counted() -> None:
     assert sign("fenced_writers", incidents=None).count is None
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path)
-    yield fleet
-    fleet.close()
 
 
 def test_it_counts_what_journals_registry_and_logbook_say(fleet: Fleet) -> None:

@@ -18,11 +18,10 @@ from claude_agent_sdk import ResultMessage, StreamEvent
 
 from everturn import EverturnError, Run, Runtime, WorkItem
 from everturn.telemetry import log_to_stderr
+from polling import until
 from shutdown.worker import receipted, say, start
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-WAIT_S = 15.0
-
 Plan = dict[str, Any]
 
 
@@ -37,13 +36,6 @@ async def listen(run: Run) -> None:
     async for _ in run:
         pass
     say("heard_out", stopped=run.stopped)
-
-
-async def until(look: Callable[[], object]) -> None:
-    """Wait for something that nobody tells us."""
-    with anyio.fail_after(WAIT_S):
-        while not look():  # noqa: ASYNC110  # that is what it is for
-            await anyio.sleep(0.01)
 
 
 def children() -> list[int]:
@@ -91,7 +83,7 @@ async def dropped(plan: Plan) -> None:
     await until_it_speaks(run)
     del run
     gc.collect()
-    await until(lambda: not children())
+    await until(lambda: not children(), "all that it has started is gone")
     say("alone")
 
 
@@ -135,7 +127,7 @@ async def cancelled_twice(plan: Plan) -> None:
     task = asyncio.create_task(listen(run))
     await anyio.wait_all_tasks_blocked()
     task.cancel()
-    await until(lambda: run.stopped)
+    await until(lambda: run.stopped, "the run has heard of it")
     task.cancel()
     with suppress(asyncio.CancelledError, EverturnError):
         await task
@@ -163,7 +155,7 @@ async def loop_ends_while_it_lets_go(plan: Plan) -> None:
     kept.append(run)
     await until_it_speaks(run)
     run.stop()
-    await anyio.sleep(plan["pause_s"])
+    await anyio.sleep(plan["pause_s"])  # the moment within its letting go is what varies
     say("left")
 
 

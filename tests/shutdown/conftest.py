@@ -10,6 +10,7 @@ import pytest
 
 from everturn.testing import LoopbackS3, kill_machine
 from polling import processes_below
+from registry.dynamo import Dynamo
 from shutdown.proxy import Proxy
 from shutdown.stage import GRACE_S, TTL_S, Stage
 
@@ -48,3 +49,9 @@ def make_stage(tmp_path: Path, s3_server: LoopbackS3, monkeypatch: pytest.Monkey
         yield make
         for pid in processes_below(tmp_path / "stage"):  # of a test that has failed
             kill_machine(pid)
+
+
+@pytest.fixture(scope="module")
+def dynamo() -> Iterator[Dynamo]:
+    with Dynamo.start() as server:
+        yield server

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from disks import fill, mounted
 from everturn import Held
 from everturn.model import Holder
-from registry.disks import fill, mounted
 from shutdown.conftest import MakeStage
 from shutdown.stage import WORK, Machine
 
@@ -19,9 +19,7 @@ pytestmark = pytest.mark.cli
 def test_a_run_whose_state_is_on_a_full_disk_is_refused_and_leaves_no_claim(make_stage: MakeStage) -> None:
     stage = make_stage()
     machine = stage.machine("a")
-    with mounted(machine.state, "size=256k") as allowed:
-        if not allowed:
-            pytest.skip("nothing may be mounted here")
+    with mounted(machine.state, "size=256k"):
         filler = fill(machine.state, 0)
         with machine.worker() as worker:
             worker.wait()
@@ -42,15 +40,12 @@ def test_a_disk_that_fills_up_while_the_agent_works_costs_nothing_but_the_trace(
 ) -> None:
     stage = make_stage("streaming")
     machine = stage.machine("a")
-    with mounted(machine.state, "size=512k") as allowed:
-        if not allowed:
-            pytest.skip("nothing may be mounted here")
-        with machine.worker() as worker:
-            stage.reach(worker)
-            fill(machine.state, left_bytes)
-            stage.let_go(worker)
-            assert worker.wait() == 0, worker.last_words()
-            stage.assert_nobody_is_left()
+    with mounted(machine.state, "size=512k"), machine.worker() as worker:
+        stage.reach(worker)
+        fill(machine.state, left_bytes)
+        stage.let_go(worker)
+        assert worker.wait() == 0, worker.last_words()
+        stage.assert_nobody_is_left()
     record = stage.record
     assert record is not None
     assert (record.held_until, record.tainted) == (None, None)
@@ -63,9 +58,7 @@ def test_a_registry_whose_disk_fills_up_while_the_agent_works_does_not_end_the_r
     make_stage: MakeStage, tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
-    with mounted(disk, "size=256k") as allowed:
-        if not allowed:
-            pytest.skip("nothing may be mounted here")
+    with mounted(disk, "size=256k"):
         stage = make_stage(
             "streaming", EVERTURN_REGISTRY=f"sqlite://{disk / 'registry.db'}", EVERTURN_CLAIM_TTL_S="20"
         )

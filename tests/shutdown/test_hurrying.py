@@ -11,8 +11,7 @@ import pytest
 from everturn.clock import ManualClock
 from everturn.runner.interruption import Interruption
 from everturn.runner.stopping import Stop
-
-WAIT_S = 20.0
+from polling import WAIT_S, let_others_run
 
 
 def from_a_thread(wish: Callable[[], None]) -> None:
@@ -48,7 +47,7 @@ def test_a_first_wish_does_not(backend: str) -> None:
     async def main() -> bool:
         with Interruption(stop).unless_hurried(WAIT_S) as scope:
             stop.request("SIGTERM")
-            await anyio.sleep(0.05)
+            await let_others_run()
         return scope.cancelled_caught
 
     assert not anyio.run(main, backend=backend)

@@ -16,30 +16,38 @@ from registry.dynamo import Dynamo
 from shutdown.conftest import MakeStage
 from shutdown.proxy import Proxy
 from shutdown.stage import Stage, Worker, note
+from shutdown.worker import TRYING_S
 
 pytestmark = [pytest.mark.cli, pytest.mark.slow]
 
-TTLS_S = {"sqlite": 8.0, "dynamodb": 24.0}  # the client of DynamoDB tries for some seconds before it gives up
-LONGER = 1.25  # leaves some seconds between the heartbeat that fails and the end of the lease
+TTL_S = 8.0
+LONGER_TTL_S = 20.0  # leaves some seconds between the heartbeat that fails and the end of the lease
 
 
 class SqliteFile:
-    """A registry in a file that can be taken away."""
+    """A registry in a file that can be taken away: in one step, as a heartbeat may open it at any moment.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._aside = path.with_name("aside")
+    Args:
+        folder: A folder of its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._place = folder / "place"
+        self.url = f"sqlite://{self._place / 'registry.db'}"
+        (folder / "there").mkdir(parents=True)
+        (folder / "away" / "registry.db").mkdir(parents=True)  # no file can be made in its place
+        self.bring_back()
 
     def take_away(self) -> None:
-        self._aside.mkdir(exist_ok=True)
-        for file in self._path.parent.glob(f"{self._path.name}*"):
-            file.rename(self._aside / file.name)
-        self._path.mkdir()
+        self._lead_to("away")
 
     def bring_back(self) -> None:
-        self._path.rmdir()
-        for file in self._aside.iterdir():
-            file.rename(self._path.parent / file.name)
+        self._lead_to("there")
+
+    def _lead_to(self, name: str) -> None:
+        link = self._place.with_name("next")
+        link.symlink_to(name)
+        link.replace(self._place)
 
 
 class DynamoBehindProxy:
@@ -48,12 +56,6 @@ class DynamoBehindProxy:
     def __init__(self, proxy: Proxy) -> None:
         self.take_away = proxy.cut
         self.bring_back = proxy.mend
-
-
-@pytest.fixture(scope="module")
-def dynamo() -> Iterator[Dynamo]:
-    with Dynamo.start() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "dynamodb"])
@@ -65,9 +67,10 @@ def kind(request: pytest.FixtureRequest) -> str:
 def made(
     kind: str, make_stage: MakeStage, tmp_path: Path, dynamo: Dynamo
 ) -> Iterator[tuple[Stage, SqliteFile | DynamoBehindProxy]]:
-    variables = {"EVERTURN_CLAIM_TTL_S": f"{TTLS_S[kind]:g}", "EVERTURN_CLAIM_WAIT_S": "0"}
+    variables = {"EVERTURN_CLAIM_TTL_S": f"{TTL_S:g}", "EVERTURN_CLAIM_WAIT_S": "0", TRYING_S: "1"}
     if kind == "sqlite":
-        yield make_stage("streaming", **variables), SqliteFile(tmp_path / "registry.db")
+        file = SqliteFile(tmp_path / "registry")
+        yield make_stage("streaming", EVERTURN_REGISTRY=file.url, **variables), file
         return
     dynamo.reset(None)
     with ExitStack() as stack:
@@ -119,13 +122,12 @@ def test_a_run_ends_before_its_lease_does(made: tuple[Stage, Any]) -> None:
     assert other.saw("ended")[0]["resumed"] is True
 
 
-def test_a_run_does_not_notice_a_registry_that_is_back_in_time(made: tuple[Stage, Any], kind: str) -> None:
+def test_a_run_does_not_notice_a_registry_that_is_back_in_time(made: tuple[Stage, Any]) -> None:
     stage, registry = made
-    ttl_s = LONGER * TTLS_S[kind]
-    with stage.machine("a").worker(EVERTURN_CLAIM_TTL_S=f"{ttl_s:g}") as worker:
+    with stage.machine("a").worker(EVERTURN_CLAIM_TTL_S=f"{LONGER_TTL_S:g}") as worker:
         stage.reach(worker)
         registry.take_away()
-        wait_until(lambda: "claim_not_renewed" in worker.machine.complaints(), "a heartbeat has failed", 2 * ttl_s)
+        wait_until(lambda: "claim_not_renewed" in worker.machine.complaints(), "a heartbeat has failed")
         registry.bring_back()
         before = stage.record
         assert before is not None
@@ -155,7 +157,7 @@ def test_without_a_registry_no_run_begins(made: tuple[Stage, Any]) -> None:
 def test_a_run_ends_well_although_its_claim_cannot_be_released(made: tuple[Stage, Any]) -> None:
     stage, registry = made
     machine = stage.machine("a")
-    with machine.worker() as worker:
+    with machine.worker(EVERTURN_CLAIM_TTL_S="120") as worker:  # it must not run out before it is looked at
         stage.reach(worker)
         registry.take_away()
         stage.let_go(worker)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,12 +14,6 @@ from shutdown.conftest import MakeStage
 from shutdown.stage import RESUME_PROMPT, Stage, Worker, note
 
 pytestmark = [pytest.mark.cli, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def dynamo() -> Iterator[Dynamo]:
-    with Dynamo.start() as server:
-        yield server
 
 
 def race(stage: Stage, rounds: int) -> None:

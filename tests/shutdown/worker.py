@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from functools import partial
@@ -18,11 +19,13 @@ import sniffio
 from claude_agent_sdk import AssistantMessage, ClaudeAgentOptions, ResultMessage, StreamEvent
 
 from everturn import EverturnError, Held, Run, Runtime, WorkItem
+from everturn.registry import table
 from everturn.telemetry import log_to_stderr
 from everturn.testing import ReceiptedStore
 
 FAILED = 5
 CANCELLED = 7
+TRYING_S = "TESTS_REGISTRY_TRYING_S"  # a variable: how long a registry on DynamoDB is tried, so that tests wait less
 
 
 def say(event: str, **values: Any) -> None:
@@ -122,6 +125,7 @@ async def rounds(plan: dict[str, Any]) -> int:
 
 def main() -> int:
     plan = json.loads(sys.argv[1])
+    table.TRYING_S = float(os.environ.get(TRYING_S, table.TRYING_S))
     log_to_stderr("info")
     what = rounds if plan.get("rounds") else work
     try:

@@ -172,5 +172,6 @@ def test_whatever_the_agent_has_written_is_stored_in_order_and_once(
                 await world.turn()
             if world.chance.random() < 0.6:  # otherwise it dies here
                 await world.end()
+        await world.begin()  # whoever comes next finds all of it
 
     anyio.run(main)

@@ -3,7 +3,6 @@ moved away, and nothing that is nowhere else is given up."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from disks import obeying_permissions
 from everturn.errors import EverturnError, Invalid, NotFound, Unavailable
 from everturn.git.runner import GaveUp, Git
 from everturn.model import RepositoryOptions, WorkItem
@@ -255,14 +255,6 @@ def test_a_workdir_that_was_made_read_only_is_no_dead_end(yard: Yard, origin: Or
     )
     assert done.returncode == 0, done.stderr
     assert (Path(done.stdout.strip()) / "a.txt").exists()
-
-
-def obeying_permissions() -> list[str]:
-    """Return what makes a program of root heed the permissions of files, as those of others do."""
-    if os.geteuid() != 0:
-        return []
-    powers = "-dac_override,-dac_read_search"
-    return ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}"]
 
 
 def test_a_submodule_with_the_name_of_a_lock_is_none(yard: Yard, origin: Origin) -> None:

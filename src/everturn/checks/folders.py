@@ -118,7 +118,10 @@ def _locks_twice(file: Path, flock: Callable[[Any, int], None]) -> str:
         else:
             return "two hold the same lock (flock)"
         command = [sys.executable, "-I", "-S", "-c", _TAKE_LOCK, str(file)]
-        other = subprocess.run(command, env={}, timeout=LOCK_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL)
+        try:
+            other = subprocess.run(command, env={}, timeout=LOCK_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL)
+        except subprocess.TimeoutExpired:
+            return f"a process that asks for a lock had no answer in {LOCK_TIMEOUT_S:g} s"
     if other.returncode == _BOTH_HOLD_IT:
         return "two processes hold the same lock (fcntl)"
     return f"{sys.executable} could not be started to try it" if other.returncode else ""

@@ -87,13 +87,6 @@ def reader(mended: Mending, chromium: Browser, stack: ExitStack) -> Reader:
     return reading(parts, chromium, stack)
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet(tmp_path)
-    yield made
-    made.close()
-
-
 def call(page: Page, text: str) -> Locator:
     return page.locator("details.call").filter(has=page.locator("summary", has_text=text)).first
 
