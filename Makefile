@@ -104,7 +104,7 @@ test: $(STAMP) $(SERVER)/.installed promtool git-lfs redis postgres chromium axe
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: $(STAMP) promtool git-lfs ## Run the fast tests, under a minute
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --hypothesis-profile quick $(ARGS)
 
 docs: $(STAMP) ## Build the documentation into site/, and check every link
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean

@@ -19,6 +19,7 @@ hypothesis.settings.register_profile(
     "everturn", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("everturn")
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("everturn"), max_examples=20)
 
 # A test sees only what it sets itself: nobody's credentials, settings or agent configuration.
 KEPT_VARIABLES = {"PATH", "TMPDIR", "LANG", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"}

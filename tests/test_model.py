@@ -102,6 +102,7 @@ def work_item(agent: str, repo: str, issue: str, task_id: str | None) -> WorkIte
 WORK_ITEMS = st.builds(work_item, PIECES, PIECES, PIECES, st.none() | PIECES).filter(bool)
 
 
+@pytest.mark.slow
 @given(WORK_ITEMS, WORK_ITEMS)
 def test_different_work_items_have_different_keys(first: WorkItem, second: WorkItem) -> None:
     same = first == second or (first.agent, first.issue) == (second.agent, second.issue)
@@ -115,6 +116,7 @@ def test_a_key_does_not_depend_on_how_a_url_is_spelled(spelled: str) -> None:
     assert WorkItem("fixer", spelled, 1).key == "fixer@https://example.org/shop#1"
 
 
+@pytest.mark.slow
 @given(WORK_ITEMS)
 def test_a_key_can_be_read_back(work: WorkItem) -> None:
     if work.key.startswith("task:"):

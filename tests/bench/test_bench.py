@@ -254,6 +254,7 @@ def test_a_summary_is_due_when_the_main_log_was_quiet_for_longer_than_the_pause(
     assert pauses(groups(frames_of_it, 0.0), 30.0) == {2, 4}
 
 
+@pytest.mark.slow
 def test_a_session_is_as_long_as_was_asked_for_and_its_rounds_have_subagents_of_their_own() -> None:
     found = session_of(3600.0)
     assert 3590 < found[-1].at_s <= 3600

@@ -74,6 +74,7 @@ def test_the_plots_are_those_of_the_committed_figures(committed: Row) -> None:
         assert ElementTree.fromstring(text).tag.endswith("svg")
 
 
+@pytest.mark.slow
 def test_an_agent_asks_for_the_same_to_the_byte_whenever_it_is_simulated() -> None:
     hour = Hour(seconds=40.0)
     assert row_of(simulate(3, hour)) == row_of(simulate(3, hour))
@@ -113,6 +114,7 @@ def test_compaction_merges_and_frees_while_an_agent_works(committed: Row, probe:
     assert all(row["requests"]["compaction"]["DELETE"] > 0 for row in committed["scenarios"]["eager"])
 
 
+@pytest.mark.slow
 def test_a_run_that_resumes_reads_what_the_one_before_has_written() -> None:
     one, two = (simulate(0, Hour(seconds=40.0, runs=runs)).tally.requests for runs in (1, 2))
     assert two[RUN, "GET"] > one[RUN, "GET"] + 10
@@ -129,6 +131,7 @@ def test_a_fleet_asks_for_as_much_as_its_agents_together(committed: Row) -> None
     assert agent.busiest("writes", 10_000) > 10_000 * agent.requests("PUT", "DELETE") / 3600
 
 
+@pytest.mark.slow
 def test_counting_ids_all_fall_behind_the_ranges_that_s3_has_made() -> None:
     found = {each.name: each for each in spreads(2_000, 10)}
     assert found["counting ids"].busiest_next == 1.0

@@ -148,6 +148,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield name
 
 
+@pytest.mark.slow
 def test_a_registry_on_a_server_is_well_and_stays_empty(table: str) -> None:
     findings = looked(f"dynamodb://{table}")
     assert statuses(findings) == {}

@@ -77,6 +77,7 @@ def trouble(
 # --- stores that are well ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", [None, "acme/web#12"])
 def test_a_new_bucket_is_well_and_stays_empty(s3: Settings, scope: str | None) -> None:
     findings = looked(s3, scope)
@@ -89,6 +90,7 @@ def test_a_new_bucket_is_well_and_stays_empty(s3: Settings, scope: str | None) -
     assert keys_in(s3) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", [None, "acme/web#12", "other"])
 def test_a_store_in_use_stays_as_it_is(s3: Settings, scope: str | None) -> None:
     objects = connect(s3.store_url(), s3)
@@ -153,6 +155,7 @@ def test_wrong_credentials_fail_and_say_what_to_check(s3: Settings) -> None:
     assert "credentials" in findings["reachable"].mend
 
 
+@pytest.mark.slow
 def test_a_store_that_ignores_if_none_match_fails_and_stays_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     def careless(app: Any) -> Any:
         return lambda request, start: app(
@@ -184,6 +187,7 @@ def test_a_store_that_throttles_is_a_warning(trouble: tuple[Settings, Troubled])
     assert statuses(looked(settings)) == {"throttling": "warn"}
 
 
+@pytest.mark.slow
 def test_a_store_that_breaks_off_fails_where_it_does(trouble: tuple[Settings, Troubled]) -> None:
     settings, troubles = trouble
     troubles.rule = lambda request: (
@@ -240,6 +244,7 @@ def test_what_is_not_allowed_is_named_one_by_one(
     assert keys_in(settings) == []
 
 
+@pytest.mark.slow
 def test_where_nothing_may_be_deleted_nothing_new_is_left_each_time(trouble: tuple[Settings, Troubled]) -> None:
     settings, troubles = trouble
     troubles.rule = lambda request: NO if request["QUERY_STRING"].startswith("delete") else None
@@ -252,6 +257,7 @@ def test_where_nothing_may_be_deleted_nothing_new_is_left_each_time(trouble: tup
     assert keys_in(settings) == ["probes/doctor.json"]
 
 
+@pytest.mark.slow
 def test_every_folder_of_a_scope_that_runs_use_is_tried(trouble: tuple[Settings, Troubled]) -> None:
     settings, troubles = trouble
     looked(settings, "scope")
@@ -264,6 +270,7 @@ def test_every_folder_of_a_scope_that_runs_use_is_tried(trouble: tuple[Settings,
 ROLE = "arn:aws:iam::123456789012:role/everturn"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", [None, "acme/web#12"])
 def test_a_role_is_assumed_and_used(s3: Settings, scope: str | None) -> None:
     findings = looked(s3.model_copy(update={"session_role": ROLE}), scope)

@@ -116,6 +116,7 @@ def test_workers_reach_the_store_by_the_proxy_of_this_machine_and_the_model_with
     assert {"127.0.0.1", "store.example"} < set(found["NO_PROXY"].split(","))
 
 
+@pytest.mark.slow
 def test_the_demo_counts_what_is_missing_at_the_end(tmp_path: Path, temporary: Path) -> None:
     thief = Thief(tmp_path / "store", -1)
     report = perform(DemoOptions(store=(tmp_path / "store").as_uri()), thief.tell)

@@ -127,6 +127,7 @@ def test_repair_from_a_transcript_with_a_torn_end_of_a_sub_transcript(
     assert shelf.entries(sub) == [said(11, 0), said(12), said(13)]
 
 
+@pytest.mark.slow
 def test_repair_without_a_transcript_is_refused_unless_somebody_agrees_to_the_loss(
     shelf: Shelf, sessions: Console
 ) -> None:

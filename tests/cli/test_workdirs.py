@@ -151,6 +151,7 @@ def test_what_cannot_be_opened_is_one_line_and_exit_code_2(
     assert len(done.complaint.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_list_shows_what_is_live_idle_and_unsaved(workdirs: Command, origin: Origin, busy: Path) -> None:
     saved, unsaved = opened(workdirs, origin, 1), opened(workdirs, origin, 2)
     (unsaved / "new.txt").write_text("mine")
@@ -183,6 +184,7 @@ def test_a_name_cannot_control_the_terminal(workdirs: Command, origin: Origin, t
 # --- Reset ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_reset_removes_what_is_saved_and_puts_the_rest_into_quarantine(workdirs: Command, origin: Origin) -> None:
     saved, unsaved = opened(workdirs, origin, 1), opened(workdirs, origin, 2)
     (unsaved / "new.txt").write_text("mine")
@@ -216,6 +218,7 @@ def test_a_run_that_is_at_work_is_never_reset(workdirs: Command, busy: Path) -> 
     assert (busy / "a.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(workdirs: Command, origin: Origin) -> None:
     saved, unsaved = opened(workdirs, origin, 1), opened(workdirs, origin, 2)
     (unsaved / "new.txt").write_text("mine")
@@ -268,6 +271,7 @@ def test_a_reset_of_nothing_is_one_line_and_exit_code_2(
     assert len(workdirs("list", "--json").lines) == 1
 
 
+@pytest.mark.slow
 def test_what_lies_in_quarantine_goes_by_force_alone(workdirs: Command, origin: Origin) -> None:
     path = opened(workdirs, origin)
     (path / "new.txt").write_text("mine")
@@ -300,6 +304,7 @@ def test_sweep_removes_what_is_old_and_says_what_it_keeps_and_why(
     assert "kept workdir" in workdirs("sweep").output
 
 
+@pytest.mark.slow
 def test_usage_shows_what_was_measured(workdirs: Command, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
     path = opened(workdirs, origin)
     with (path / "built.o").open("wb") as built:

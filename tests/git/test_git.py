@@ -82,6 +82,7 @@ def test_output_that_is_no_utf8_comes_as_the_bytes_that_it_is(git: Git, tmp_path
     assert os.fsencode(Git(environment, 30).run(["log"], tmp_path)) == b"a\xffb\n"
 
 
+@pytest.mark.slow
 def test_a_command_that_is_slow_to_read_gets_all_that_it_is_told(tmp_path: Path) -> None:
     text = "line\n" * 100_000
     environment = with_fake_git(tmp_path, "until [ -e go ]; do :; done; cat")
@@ -107,6 +108,7 @@ def test_an_environment_whose_configuration_cannot_be_counted_is_refused(count: 
         with_config({}, {"GIT_CONFIG_COUNT": count})
 
 
+@pytest.mark.slow
 def test_a_command_that_takes_too_long_is_killed_with_everything_it_started(tmp_path: Path) -> None:
     looping = "( while :; do read -r line; done < /dev/zero ) &\necho $$ $! > pids.new; mv pids.new pids\nwait"
     git = Git(with_fake_git(tmp_path, looping), timeout_s=0.5)
@@ -120,6 +122,7 @@ def test_a_command_that_takes_too_long_is_killed_with_everything_it_started(tmp_
     wait_until(lambda: not any(is_alive(pid) for pid in pids), "git and its child are gone")
 
 
+@pytest.mark.slow
 def test_a_child_that_outlives_its_git_is_killed_too(tmp_path: Path) -> None:
     # The child holds the pipe open, so git has ended but is not done.
     left_behind = "( while :; do read -r line; done < /dev/zero ) &\necho $! > pid.new; mv pid.new pid"

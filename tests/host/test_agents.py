@@ -74,6 +74,7 @@ def marked(text: str) -> Iterator[psutil.Process]:
         process.kill()
 
 
+@pytest.mark.slow
 def test_an_old_agent_is_ended_with_its_guard_and_all_its_tools_and_counted(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,6 +129,7 @@ def test_what_does_not_end_is_a_conflict() -> None:
             end_old_agents(SESSION, 2, timeout_s=-1, metrics=Metrics(CollectorRegistry()))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_started_by_the_old_agent_itself_is_refused() -> None:
     code = f"from everturn.host.agents import end_old_agents; end_old_agents({SESSION!r}, 2, timeout_s=1)"
     environment = {"PATH": os.environ["PATH"], RUN_MARKER: f"r:{SESSION}:1"}
@@ -135,6 +137,7 @@ def test_a_run_that_was_started_by_the_old_agent_itself_is_refused() -> None:
     assert "was started by the agent of session" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_workdir_is_not_cleared_by_what_its_last_agent_has_started() -> None:
     with marked(f"r:{SESSION}:1") as left:
         code = "from everturn.host.agents import end_agents_of_run; end_agents_of_run('r', timeout_s=1)"

@@ -37,6 +37,7 @@ def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path / "stage")
 
 
+@pytest.mark.slow
 def test_a_run_is_dead_when_its_process_is(stage: Stage) -> None:
     folders = RunFolders(stage.runs, clock=SystemClock())
     assert not folders.is_dead(RUN)
@@ -248,6 +249,7 @@ def test_a_process_that_got_the_guards_id_is_no_agent(folders: RunFolders, root:
     folder.close()
 
 
+@pytest.mark.slow
 def test_folders_without_end_in_a_transcript_are_told_in_one_sentence(folders: RunFolders, tmp_path: Path) -> None:
     deepest = tmp_path / "config" / "projects" / "p" / SESSION
     deepest.mkdir(parents=True)

@@ -217,6 +217,7 @@ def test_an_agent_that_cannot_be_started_is_told_in_one_line(stage: Stage) -> No
     assert stage.notes()["ended"] == "not_started"
 
 
+@pytest.mark.slow
 def test_arguments_and_bytes_reach_the_agent_unchanged_and_fast(stage: Stage) -> None:
     odd = ["a b", "", "it's", '"', "$HOME", "\n", "--", "é\udcff", "*"]
     echo = """printf '%s\\0' "$@" >&2; exec cat"""
@@ -229,6 +230,7 @@ def test_arguments_and_bytes_reach_the_agent_unchanged_and_fast(stage: Stage) ->
     assert took_s < 10
 
 
+@pytest.mark.slow
 def test_the_agent_alone_holds_its_output(stage: Stage) -> None:
     # It closes its output and goes on: whoever reads sees the end at once.
     with stage.worker(stage.agent("exec >&-; exec <&-; " + LOOP)):
@@ -273,6 +275,7 @@ def test_without_a_lease_or_a_worker_nothing_is_started(stage: Stage) -> None:
 # --- The transcript ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_transcript_is_kept_with_those_of_subagents_and_no_others(stage: Stage) -> None:
     with stage.worker(stage.agent(f"echo ready; {LOOP}")) as worker:
         worker.wait_for("ready")
@@ -284,6 +287,7 @@ def test_the_transcript_is_kept_with_those_of_subagents_and_no_others(stage: Sta
     assert stage.config_dir.exists()
 
 
+@pytest.mark.slow
 def test_a_temporary_folder_of_a_resumed_session_is_removed_if_its_worker_died(stage: Stage) -> None:
     resumed = stage.temporary / "claude-resume-x1"
     agent = stage.agent(f"export CLAUDE_CONFIG_DIR={resumed}; echo ready; {LOOP}")

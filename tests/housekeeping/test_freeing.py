@@ -40,6 +40,7 @@ def branch_deleted(branch: str, repo: str = SHOP) -> Happening:
 # --- Issues -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_closed_issue_frees_its_workdirs_and_ends_its_sessions_and_nothing_else(ground: Ground) -> None:
     one, on_branch = worked(ground, issue(ground)), worked(ground, issue(ground), "fix")
     reviewed = worked(ground, issue(ground, agent="reviewer"))
@@ -92,6 +93,7 @@ def test_a_repository_is_the_same_however_it_is_spelled(ground: Ground, spelled:
     assert left(ground) == known(ground) == set()
 
 
+@pytest.mark.slow
 def test_a_workdir_in_which_the_session_of_an_open_issue_can_be_resumed_stays(ground: Ground) -> None:
     first, second = issue(ground, 7), issue(ground, 8)
     workdir = worked(ground, second, "fix")

@@ -105,6 +105,7 @@ def test_what_a_retry_has_written_twice_comes_in_once(adapter: Adapter) -> None:
     assert results(bring(adapter.url, objects)) == [("unchanged", 0)]
 
 
+@pytest.mark.slow
 def test_an_import_that_is_broken_off_goes_on_where_it_was(adapter: Adapter) -> None:
     entries = [said(number, text="x" * 400_000) for number in range(1, 8)]
     adapter.append(PROJECT, SESSION, [*entries, MODE, MODE])

@@ -79,6 +79,7 @@ def test_a_store_is_admitted_and_admitted_again(objects: BlockingObjects, place:
     assert found == ["format.json", "probes/one.json", "probes/two.json"]
 
 
+@pytest.mark.slow
 def test_a_log_is_written_read_and_truncated(objects: BlockingObjects) -> None:
     guest = writer(objects)
     for number in range(12):
@@ -89,6 +90,7 @@ def test_a_log_is_written_read_and_truncated(objects: BlockingObjects) -> None:
     assert numbers(objects) == [99]
 
 
+@pytest.mark.slow
 def test_writers_interleave_and_claims_fence(objects: BlockingObjects) -> None:
     one, two = writer(objects), writer(objects)
     for number in range(6):
@@ -139,6 +141,7 @@ def test_a_listing_of_many_pages_that_breaks_off_is_whole_all_the_same(
     assert found[0] != keys[0]
 
 
+@pytest.mark.slow
 def test_a_store_keeps_sessions_and_their_subtranscripts(place: StorePlace) -> None:
     async def main() -> None:
         async with TranscriptStore.open(place.url, scope="task", any_cwd=True, settings=place.settings) as store:

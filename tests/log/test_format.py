@@ -64,6 +64,7 @@ def frame(lines: bytes) -> bytes:
     return zstd.compress(lines)
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 10**10 - 1),
     st.lists(st.dictionaries(st.text(), st.integers() | st.text()), max_size=5),

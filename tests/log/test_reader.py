@@ -297,6 +297,7 @@ def test_a_segment_that_ends_with_a_truncation_leaves_nothing(bench: Bench) -> N
 runs = st.tuples(st.integers(1, 12), st.integers(0, 6))
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(["data", "fence", "truncate"]), min_size=1, max_size=12), st.lists(runs), st.data())
 def test_compaction_changes_nothing_that_is_read(
     kinds: list[Any], segments: list[tuple[int, int]], data: st.DataObject

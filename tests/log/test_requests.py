@@ -240,6 +240,7 @@ def test_a_store_that_takes_few_requests_at_once_is_asked_for_fewer_and_all_read
     assert (throttle.width, throttle.pace) == (16, None)
 
 
+@pytest.mark.slow
 def test_a_store_that_takes_few_requests_a_second_serves_all_of_them_in_the_end(
     objects: BlockingObjects, trouble: Troubled, clock: ManualClock
 ) -> None:
@@ -258,6 +259,7 @@ def test_a_store_that_takes_few_requests_a_second_serves_all_of_them_in_the_end(
     assert objects.throttled < 60
 
 
+@pytest.mark.slow
 def test_appends_to_a_store_that_throttles_are_neither_lost_nor_doubled(
     objects: BlockingObjects, trouble: Troubled, clock: ManualClock
 ) -> None:

@@ -272,6 +272,7 @@ def test_numbers_that_were_accepted_as_lost_are_told_as_information(bench: Bench
     assert found(bench) == [("info", "repaired", Span(2, 2, segment=True).file_name, 2)]
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.data())
 def test_what_can_be_read_of_a_log_is_what_readers_show_however_it_is_compacted(data: st.DataObject) -> None:

@@ -114,6 +114,7 @@ def test_filters(shared: ChromaMirror, filters: Filters, found: set[str]) -> Non
     assert {hit.work.removeprefix("task/") for hit in shared.search("anything", filters=filters)} == found
 
 
+@pytest.mark.slow
 def test_a_filter_that_lets_little_through_lets_all_of_it_through(mirror: ChromaMirror) -> None:
     fold_all(
         mirror, {f"w{number}": run_of(f"w{number}", f"{WINDOW} {number}", agent="cleaner") for number in range(40)}

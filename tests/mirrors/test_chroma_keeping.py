@@ -145,6 +145,7 @@ def test_a_folder_that_cannot_be_written_gives_one_clear_error(tmp_path: Path) -
         let_go(mirror, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_gives_one_clear_error_and_it_goes_on_once_there_is_room(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=32m"):
         ground = Ground(tmp_path / "disk")

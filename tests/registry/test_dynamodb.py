@@ -222,6 +222,7 @@ def test_a_stale_session_that_is_claimed_just_now_is_not_dropped(
     assert (record.session_id, record.worker) == (old.session_id, "w2")
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_overtaken_at_each_try_gives_up(
     place: DynamoPlace, before_write: list[Callable[[], object]]
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_registry_that_goes_on_failing_is_unavailable_after_a_while(
     assert 2 < clock.elapsed() - START_S <= 10
 
 
+@pytest.mark.slow
 def test_without_a_server_it_is_unavailable_and_no_password_is_told(credentials: None) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -225,6 +226,7 @@ def test_a_registry_is_where_its_url_says(place: DynamoPlace) -> None:
     assert record.worker == holder().worker
 
 
+@pytest.mark.slow
 def test_the_endpoint_of_dynamodb_goes_before_the_general_one(dynamo: Dynamo, credentials: None) -> None:
     settings = Settings.load(
         aws_endpoint_url="http://127.0.0.1:9", aws_endpoint_url_dynamodb=dynamo.url, aws_region="us-east-1"

@@ -188,6 +188,7 @@ def test_no_jump_of_a_clock_lets_a_held_session_be_dropped_gently_or_keeps_one(
     assert registry.drop(WORK, made.session_id, "closed", unless_held=True) is True
 
 
+@pytest.mark.slow
 def test_of_a_claim_and_a_gentle_drop_at_once_one_comes_first_and_no_claim_is_lost(
     registry: Registry, place: Place
 ) -> None:

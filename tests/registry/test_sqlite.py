@@ -469,6 +469,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_child_forked_in_the_middle_of_a_transaction_of_another_thread_can_use_the_file(path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORK_IN_MID_TRANSACTION, str(path)]
     done = subprocess.run(command, env={}, capture_output=True, text=True, timeout=30, check=False)

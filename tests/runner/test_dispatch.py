@@ -117,6 +117,7 @@ def test_a_session_that_is_too_old_takes_as_many_as_a_new_one(fleet: Fleet) -> N
     assert asked.round_trips == 3
 
 
+@pytest.mark.slow
 def test_a_lost_session_costs_one_request_to_the_store_and_its_exchange(fleet: Fleet) -> None:
     fleet.know(WORK)
     run, asked = fleet.run(is_new=True)

@@ -282,6 +282,7 @@ def test_who_is_cancelled_while_waiting_for_a_message_leaves_when_the_run_has_le
     assert run.stopped == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_second_cancellation_makes_a_run_hurry() -> None:
     import asyncio  # noqa: PLC0415  # only its tasks can be cancelled twice
 

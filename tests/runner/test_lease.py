@@ -148,6 +148,7 @@ def test_who_keeps_a_claim_thinks_that_it_ends_no_later_than_the_registry_does(
     assert 0 < kept.lease.until - clock.elapsed() <= left_s
 
 
+@pytest.mark.slow
 def test_after_the_end_no_heartbeat_comes(registry: Moody) -> None:
     with keeping(registry) as kept:
         wait_until(lambda: registry.renewals, "it was renewed")

@@ -96,6 +96,7 @@ def test_a_program_that_ends_without_closing_its_run_does_not_make_it_hurry(desk
     assert desk.record().held_until is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "one step later"])
 def test_a_program_that_returns_at_the_result_leaves_its_agent_to_go_by_itself(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, later: bool

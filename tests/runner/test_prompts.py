@@ -44,6 +44,7 @@ WAYS: dict[str, Make] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", WAYS.values(), ids=WAYS.keys())
 def test_the_full_prompt_is_for_who_begins_and_the_delta_prompt_for_who_goes_on(
     desk: Desk, tmp_path: Path, make: Make
@@ -62,6 +63,7 @@ def test_an_async_function_is_asked_under_trio_too(desk: Desk, tmp_path: Path) -
     assert desk.agent.prompts == [PROMPT]
 
 
+@pytest.mark.slow
 def test_without_a_delta_prompt_the_prompt_is_said_again(desk: Desk) -> None:
     for _ in range(2):
         finish(desk.run(resume_prompt=None))
@@ -93,6 +95,7 @@ class Asked:
         return self.text
 
 
+@pytest.mark.slow
 def test_a_function_is_told_what_the_registry_knew_before_this_run(desk: Desk) -> None:
     full, delta = Asked(PROMPT), Asked(DELTA)
     first = desk.run(prompt=full, resume_prompt=delta, runtime=desk.runtime(worker="w1"))
@@ -111,6 +114,7 @@ def test_a_function_may_block_as_it_is_not_asked_in_the_event_loop(desk: Desk) -
     assert full.threads != [threading.current_thread()]
 
 
+@pytest.mark.slow
 def test_a_takeover_after_a_crash_counts_as_a_resume(desk: Desk) -> None:
     first = desk.run()
     finish(first)
@@ -142,6 +146,7 @@ def test_a_session_that_is_too_old_is_not_told_of(desk: Desk) -> None:
     assert full.told == [None]
 
 
+@pytest.mark.slow
 def test_who_begins_anew_is_told_of_the_session_that_was_lost(desk: Desk, tmp_path: Path) -> None:
     finish(desk.run())
     lost = desk.record()
@@ -182,6 +187,7 @@ def test_what_cannot_be_said_ends_the_run_without_an_agent_and_frees_the_claim(
     assert (run.resumed, run.warnings) == (False, ())
 
 
+@pytest.mark.slow
 def test_a_delta_that_cannot_be_said_leaves_the_conversation_as_it_was(desk: Desk) -> None:
     first = desk.run()
     finish(first)

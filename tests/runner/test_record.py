@@ -68,6 +68,7 @@ def test_a_runs_journal_tells_whose_it_is_and_what_happened_from_first_to_last(d
     assert run_folders(desk) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_names_the_one_before(desk: Desk) -> None:
     first, second = desk.run(), desk.run()
     finish(first)
@@ -79,6 +80,7 @@ def test_a_run_that_goes_on_names_the_one_before(desk: Desk) -> None:
     assert prompt == Prompt(DELTA, resumed=True)
 
 
+@pytest.mark.slow
 def test_a_run_after_a_session_that_was_too_old_names_the_one_before_too(desk: Desk) -> None:
     first = desk.run()
     finish(first)
@@ -90,6 +92,7 @@ def test_a_run_after_a_session_that_was_too_old_names_the_one_before_too(desk: D
     assert "resumed" not in types_of(desk, second)
 
 
+@pytest.mark.slow
 def test_a_conversation_that_is_lost_on_the_way_is_told(desk: Desk) -> None:
     finish(desk.run())
     run = desk.run(agent=InstantAgent(desk.folder / "forgetful", loses_resumed="streaming"))
@@ -169,6 +172,7 @@ def test_what_the_disk_cannot_take_is_in_the_store_before_it_is_handed_out(
     assert failures() == 3
 
 
+@pytest.mark.slow
 def test_what_neither_disk_nor_store_take_is_not_handed_out_and_the_next_run_goes_on(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +246,7 @@ def leave(desk: Desk, monkeypatch: pytest.MonkeyPatch, *works: WorkItem) -> list
     return runs
 
 
+@pytest.mark.slow
 def test_what_was_not_shipped_is_shipped_by_the_next_run_on_this_machine(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +262,7 @@ def test_what_was_not_shipped_is_shipped_by_the_next_run_on_this_machine(
     assert not list((desk.folder / "state" / "runs").rglob("journal.jsonl"))
 
 
+@pytest.mark.slow
 def test_what_was_not_shipped_when_its_session_was_deleted_is_never_shipped(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +310,7 @@ def folded(settings: Settings) -> dict[str, int]:
     return {ref.run_id: done.seq for ref, done in known.items()}
 
 
+@pytest.mark.slow
 def test_runs_keep_the_mirror_of_this_machine_up_to_date(desk: Desk) -> None:
     runtime, runs = desk.runtime(), []
     for _ in range(2):

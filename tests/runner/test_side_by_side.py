@@ -15,6 +15,7 @@ ANSWERED = ["init", "AssistantMessage", "ResultMessage"]
 BOTH = pytest.mark.parametrize("backend", ["asyncio", pytest.param("trio", marks=UNDER_TRIO)])
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_conversation_begins_and_goes_on(desk: Desk, backend: str) -> None:
     first, second = desk.run(), desk.run()
@@ -25,6 +26,7 @@ def test_a_conversation_begins_and_goes_on(desk: Desk, backend: str) -> None:
     assert desk.agent.prompts == [PROMPT, DELTA]
 
 
+@pytest.mark.slow
 @UNDER_TRIO
 def test_a_conversation_that_began_under_one_event_loop_goes_on_under_the_other(desk: Desk) -> None:
     for backend in ("trio", "asyncio", "trio"):
@@ -79,6 +81,7 @@ def test_two_runs_of_one_work_item_in_one_process_are_one_run_and_one_refusal(de
     assert len(desk.agent.starts) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_goes_on_where_the_other_one_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("everturn.runner.dispatch.LOOK_AGAIN_S", 0.05)
 
@@ -99,6 +102,7 @@ def test_a_run_that_waits_goes_on_where_the_other_one_ended(desk: Desk, monkeypa
     anyio.run(main)
 
 
+@pytest.mark.slow
 def test_runs_in_threads_with_an_event_loop_each(desk: Desk) -> None:
     runs: list[Run] = []
     runtime = desk.runtime()

@@ -35,6 +35,7 @@ FAILURES = "claude_session_resume_failures_total"
 # --- Too old ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_session_of_25_hours_is_gone_and_the_run_begins_anew_without_trying_it(desk: Desk) -> None:
     finish(desk.run())
     old = desk.use(hours_ago=25)
@@ -50,6 +51,7 @@ def test_a_session_of_25_hours_is_gone_and_the_run_begins_anew_without_trying_it
     assert warning == f"session {old.session_id} was too old, so the conversation has begun anew"
 
 
+@pytest.mark.slow
 def test_a_session_of_one_hour_is_resumed(desk: Desk) -> None:
     first = desk.run()
     finish(first)
@@ -64,6 +66,7 @@ def test_a_session_of_one_hour_is_resumed(desk: Desk) -> None:
     assert desk.agent.prompts == [PROMPT, DELTA]
 
 
+@pytest.mark.slow
 def test_without_a_limit_a_session_is_resumed_after_a_year(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     first = desk.run()
     finish(first)
@@ -106,6 +109,7 @@ def test_a_session_that_is_not_in_the_store_is_dropped_and_no_agent_is_started_f
     assert run.warnings == (f"session {lost.session_id} was not found, so the conversation has begun anew",)
 
 
+@pytest.mark.slow
 def test_a_session_whose_store_was_emptied_is_lost_and_the_run_after_that_resumes_the_new_one(desk: Desk) -> None:
     finish(desk.run())
     shutil.rmtree(desk.store)
@@ -210,6 +214,7 @@ def test_a_conversation_that_is_not_found_is_dropped_counted_told_and_begun_anew
     assert [record.session_id for record in desk.records()] == [run.session_id] != [begun]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_conversation_that_was_begun_anew_is_resumed_by_the_next_run(
     desk: Desk, begun: str, tmp_path: Path, phase: Phase
@@ -249,6 +254,7 @@ def test_a_first_run_that_is_lost_at_once_is_an_error(desk: Desk, tmp_path: Path
     assert counted(FAILURES)() == 0
 
 
+@pytest.mark.slow
 def test_a_session_that_never_came_to_its_first_answer_is_no_failure_to_resume(desk: Desk, tmp_path: Path) -> None:
     with pytest.raises(EverturnError):
         finish(desk.run(agent=InstantAgent(tmp_path / "losing", loses_begun="connect")))
@@ -266,6 +272,7 @@ class ForgetfulStore(TranscriptStore):
         return None
 
 
+@pytest.mark.slow
 def test_a_store_that_has_nothing_after_all_is_a_conversation_that_is_not_found(desk: Desk, begun: str) -> None:
     failures = counted(FAILURES)
     run = desk.run(runtime=Runtime(desk.runtime().settings, make_store=ForgetfulStore))

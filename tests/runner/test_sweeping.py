@@ -69,6 +69,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [json.loads(record.message) for record in list(caplog.records) if record.name == "everturn"]
 
 
+@pytest.mark.slow
 def test_later_runs_sweep_no_more(aged: Desk) -> None:
     swept = counted("everturn_sweeps_total", outcome="done")
     runtime = aged.runtime(sweep_on_start=True)

@@ -101,6 +101,7 @@ def test_probes_need_no_token_and_no_name(tmp_path: Path, path: str) -> None:
     assert answer.status_code == 200
 
 
+@pytest.mark.slow
 def test_wrong_tokens_are_counted_and_logged_and_never_shown(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

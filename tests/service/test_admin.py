@@ -110,6 +110,7 @@ def test_a_body_that_is_none_is_refused(ask: Asker, content: bytes, status: int)
     error_of(answer)
 
 
+@pytest.mark.slow
 def test_what_was_sent_is_not_shown_again(ask: Asker) -> None:
     answer = ask("/admin/reset", {"agent": {"hunter2": "hunter3"}, "hunter4": 1})
     assert answer.status_code == 422

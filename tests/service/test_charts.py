@@ -87,17 +87,20 @@ sizes = st.integers(-(2**63), 2**63)
 # --- Whatever the numbers are -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.lists(lanes, max_size=MAX_LANES + 3), numbers)
 def test_a_timeline_is_well_formed_whatever_happened_and_whatever_clocks_said(found: list[Lane], now: float) -> None:
     parse(timeline(found, now=now))
 
 
+@pytest.mark.slow
 @given(st.lists(st.builds(Point, numbers, ends), max_size=12), st.lists(st.builds(Bound, numbers, names), max_size=4))
 def test_cost_over_time_is_well_formed_whatever_was_spent(points: list[Point], bounds: list[Bound]) -> None:
     parse(cost(points, bounds=bounds))
 
 
+@pytest.mark.slow
 @given(st.lists(st.builds(Sample, numbers, sizes, sizes, sizes, sizes), max_size=12))
 def test_a_trend_is_well_formed_whatever_was_measured(samples: list[Sample]) -> None:
     parse(disk_trend(samples))
@@ -228,6 +231,7 @@ def test_of_many_runs_the_last_are_drawn_and_all_are_in_the_table() -> None:
     assert "the last 12 of 40 runs" in "".join(tree.itertext())
 
 
+@pytest.mark.slow
 def test_ten_thousand_turns_are_drawn_as_no_more_blocks_than_a_screen_can_show() -> None:
     turns = tuple(Block(NOON + number, NOON + number + 0.5, f"turn {number}") for number in range(10_000))
     tree = parse(timeline([Lane("a", "", NOON, NOON + 10_000, turns, calls=5)], now=NOON + 10_000))

@@ -91,6 +91,7 @@ def test_the_fleet_page_tells_who_works_on_what(tmp_path: Path) -> None:
     assert "$9.51 by all runs that began today" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("light", "says"), [("green", "All is well"), ("red", "Something to act on")])
 def test_the_watchdog_says_how_the_fleet_is_and_why(light: str, says: str, tmp_path: Path) -> None:
     desk = fleet_of(1)
@@ -108,12 +109,14 @@ def test_a_fleet_that_cannot_be_looked_at_is_shown_as_it_was(tmp_path: Path) -> 
     assert "This is how the fleet was 3 h ago . The registry does not answer." in look(desk, tmp_path, "/").text
 
 
+@pytest.mark.slow
 def test_a_long_list_is_cut_and_says_so(tmp_path: Path) -> None:
     text = look(fleet_of(5000, live=400), tmp_path, "/").text
     assert "The 100 that began last are shown; all 400 live sessions" in text
     assert "The 100 largest are shown" in look(fleet_of(5000), tmp_path, "/disk").text
 
 
+@pytest.mark.slow
 def test_sessions_are_narrowed_down_and_paged_through(tmp_path: Path) -> None:
     http = client(fleet_of(5000), tmp_path)
     page, seen = "/sessions?agent=fixer&state=idle", 0
@@ -158,6 +161,7 @@ def test_a_store_that_is_away_is_a_page_too(page: str, tmp_path: Path) -> None:
     assert "The mirror is being built" in look(desk, tmp_path, page, status=503).text
 
 
+@pytest.mark.slow
 def test_a_search_shows_what_was_found_and_leads_there(tmp_path: Path) -> None:
     desk = fleet_of(20)
     found = look(desk, tmp_path, "/search?q=coupons&agent=fixer&repo=shop&kind=answer")

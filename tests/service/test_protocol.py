@@ -60,6 +60,7 @@ def quick() -> Iterator[Place]:
         yield place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "begun",
     [
@@ -79,10 +80,12 @@ def test_a_request_that_does_not_arrive_in_time_is_answered_408(quick: Place, be
     assert b"connection: close" in last.lower()
 
 
+@pytest.mark.slow
 def test_a_connection_on_which_nothing_is_asked_ends_without_a_word(quick: Place) -> None:
     assert quick.raw() == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [b"", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"])
 def test_a_byte_now_and_then_gives_no_more_time(quick: Place, head: bytes) -> None:
     with quick.connect() as connection:
@@ -111,6 +114,7 @@ def test_a_request_in_pieces_is_answered_if_it_is_there_in_time(quick: Place) ->
     assert said.endswith(b"POST 4")
 
 
+@pytest.mark.slow
 def test_work_may_take_longer_than_the_request_did(quick: Place) -> None:
     with quick.connect() as connection:
         connection.sendall(b"GET /for-ever HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -119,6 +123,7 @@ def test_work_may_take_longer_than_the_request_did(quick: Place) -> None:
             connection.recv(1)
 
 
+@pytest.mark.slow
 def test_a_client_that_never_reads_is_let_go_of(quick: Place) -> None:
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -137,6 +142,7 @@ def _is_reset(connection: socket.socket) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_requests_in_a_row_are_answered_in_their_order(quick: Place) -> None:
     post = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc"
     said = quick.raw(GET + post + GET)
@@ -147,6 +153,7 @@ def test_requests_in_a_row_are_answered_in_their_order(quick: Place) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_head_is_answered_as_get_without_a_body(quick: Place) -> None:
     said = quick.raw(b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
     assert said.count(b"HTTP/1.1 200 OK") == 2
@@ -198,6 +205,7 @@ def test_half_of_the_files_that_may_be_open_are_left_for_the_work(
     assert (limits.connections, limits.idle) == (connections, idle)
 
 
+@pytest.mark.slow
 def test_an_idle_connection_makes_room_for_another_one() -> None:
     limits = dataclasses.replace(QUICK, receive_s=20.0, idle_s=20.0, idle=3)
     with server(limits) as place, ExitStack() as stack:
@@ -209,6 +217,7 @@ def test_an_idle_connection_makes_room_for_another_one() -> None:
         assert status_of(resting[2].recv(4096)) == 200
 
 
+@pytest.mark.slow
 def test_when_all_connections_are_at_work_another_one_is_told_so() -> None:
     limits = dataclasses.replace(QUICK, connections=3)
     with server(limits, grace_s=0.1) as place, ExitStack() as stack:
@@ -223,6 +232,7 @@ def test_when_all_connections_are_at_work_another_one_is_told_so() -> None:
         assert b"too many connections" in said
 
 
+@pytest.mark.slow
 def test_two_hundred_slow_clients_do_not_keep_a_quick_one_waiting() -> None:
     limits = dataclasses.replace(QUICK, receive_s=20.0, connections=100, idle=50)
     with server(limits) as place, ExitStack() as stack:
@@ -231,6 +241,7 @@ def test_two_hundred_slow_clients_do_not_keep_a_quick_one_waiting() -> None:
         assert place.ask("POST", "/", content=b"abc").text == "POST 3"
 
 
+@pytest.mark.slow
 def test_bodies_that_do_not_come_keep_nobody_out_however_many_there_are() -> None:
     limits = dataclasses.replace(QUICK, receive_s=20.0, connections=40, idle=20)
     begun = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n1"
@@ -245,6 +256,7 @@ def test_bodies_that_do_not_come_keep_nobody_out_however_many_there_are() -> Non
         wait_until(lambda: _is_reset(oldest), "the oldest one is ended")
 
 
+@pytest.mark.slow
 def test_a_request_that_is_arriving_when_the_service_stops_is_finished() -> None:
     limits = dataclasses.replace(QUICK, receive_s=20.0, last_receive_s=5.0)
     with server(limits) as place:
@@ -258,6 +270,7 @@ def test_a_request_that_is_arriving_when_the_service_stops_is_finished() -> None
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_request_that_does_not_arrive_keeps_the_service_from_stopping_for_a_moment_only() -> None:
     limits = dataclasses.replace(QUICK, receive_s=60.0)
     with server(limits, grace_s=60.0) as place:

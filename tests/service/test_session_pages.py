@@ -187,6 +187,7 @@ def test_how_a_run_ended_is_said(fleet: Fleet, end: Sequence[Event], told: str) 
     assert [value for value in page.values("class", "p") if value.startswith("closing")] != []
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_says_so_and_hears_of_news_of_its_own(fleet: Fleet) -> None:
     claim = fleet.claim(issue(7), "a" * 20)
     fleet.keep(claim, [*begun(claim), *turn("the tap", ends=False)])

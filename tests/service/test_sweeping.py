@@ -109,6 +109,7 @@ def test_the_start_drops_every_stale_session_however_short_ago_the_last_sweep_wa
     assert result.details() == ("session task:t-3 dropped: it was too old",)
 
 
+@pytest.mark.slow
 def test_the_start_sweeps_workdirs_only_if_that_is_due(yard: Yard) -> None:
     yard.ground.open(days_ago=8)
     first = yard.service().at_start()

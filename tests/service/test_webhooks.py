@@ -72,6 +72,7 @@ def test_what_ends_work_is_queued_once_and_the_worker_is_told(parts: Parts, send
     assert len(woken) == 1
 
 
+@pytest.mark.slow
 def test_what_ends_no_work_is_noted_and_says_why(parts: Parts, sender: Sender) -> None:
     for number, quiet in enumerate(sender.quiet):
         headers, body = sender.send(quiet, delivery_id=f"d-{number}")
@@ -128,6 +129,7 @@ def _entries(service: Running) -> list[Any]:
 # --- What is refused
 
 
+@pytest.mark.slow
 def test_a_forge_without_a_secret_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with running(settings_at(tmp_path, webhook_secrets={"gitea": SECRET})) as service:
         head = b"POST /webhooks/github HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n"
@@ -290,6 +292,7 @@ def test_a_body_of_the_limit_is_taken(service: Running) -> None:
     assert service.send(GITHUB, webhook, "larger").status_code == 413
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_come_whole_is_not_kept(service: Running) -> None:
     headers, body = GITHUB.send(GITHUB.issue, delivery_id="half")
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -318,6 +321,7 @@ def test_only_so_much_is_held_in_memory_at_once(parts: Parts, monkeypatch: pytes
     assert statuses == [202] + [200] * 19
 
 
+@pytest.mark.slow
 def test_large_bodies_that_never_end_keep_usual_ones_out_of_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +336,7 @@ def test_large_bodies_that_never_end_keep_usual_ones_out_of_nothing(
         assert service.send(GITHUB, GITHUB.issue).status_code == 202
 
 
+@pytest.mark.slow
 def test_pages_that_take_for_ever_do_not_hold_webhooks_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
     with running(settings_at(tmp_path)) as service, ThreadPoolExecutor(40) as readers:

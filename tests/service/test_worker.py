@@ -96,6 +96,7 @@ def test_what_a_webhook_asks_for_is_done_and_noted(desk: Desk) -> None:
     assert desk.freeing.looks == 1
 
 
+@pytest.mark.slow
 def test_a_webhook_that_comes_while_it_works_is_done_at_once(desk: Desk) -> None:
     desk.worker.start()
     for number in range(20):

@@ -42,6 +42,7 @@ INTERESTING = (
 )
 
 
+@pytest.mark.slow
 def test_no_promise_is_broken_and_the_interesting_things_happen() -> None:
     total = play_some(range(1, 101))
     assert total.violations == []
@@ -77,6 +78,7 @@ def history(seed: int) -> list[tuple[float, str, str, str, str]]:
     return [*scenario.world.trace, (scenario.world.now, str(scenario.world.operations), "", "", "")]
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_whole_history() -> None:
     assert [history(seed) for seed in range(10, 20)] == [history(seed) for seed in range(10, 20)]
     assert history(10) != history(11)

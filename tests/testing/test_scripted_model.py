@@ -282,6 +282,7 @@ def test_a_client_that_leaves_a_stall_leaves_the_model_free() -> None:
             model.wait_until_streamed(1, 2, 0.05)
 
 
+@pytest.mark.slow
 def test_replies_come_no_sooner_than_their_delays() -> None:
     model = ScriptedModel([Reply("a", delay_s=0.1), Reply("a b c", chunk_delay_s=0.05)])
     with served(model) as client:

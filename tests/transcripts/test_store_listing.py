@@ -98,6 +98,7 @@ def test_a_summary_is_written_when_a_session_pauses() -> None:
     in_loop(main)
 
 
+@pytest.mark.slow
 def test_a_summary_is_written_when_a_session_pauses_though_another_goes_on() -> None:
     objects = memory()
     store = TranscriptStore(objects, scope="task-1", settings=Settings.load(summary_pause_s=0.2))

@@ -355,6 +355,7 @@ def test_nothing_of_a_session_on_hold_is_taken_away(shelf: Shelf) -> None:
 # --- Broken off -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("local", [LOCAL, None], ids=["from", "accept-loss"])
 @pytest.mark.parametrize("effect", ["fail", "lose_reply"])
 def test_a_repair_that_is_broken_off_anywhere_can_be_run_again(local: list[Any] | None, effect: Any) -> None:

@@ -158,6 +158,7 @@ def test_whether_a_compacted_session_is_there_is_told_by_its_size(objects: Timed
     assert objects.counts["get"] == 0
 
 
+@pytest.mark.slow
 def test_a_compacted_session_of_fences_alone_is_not_there(objects: TimedObjects, upkeep: Upkeep) -> None:
     for epoch in range(1, 100):
         store = TranscriptStore(objects, scope="task-1", settings=settings(), epoch=epoch)

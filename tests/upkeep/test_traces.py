@@ -139,6 +139,7 @@ def test_a_trace_gets_into_any_store_once(place: StorePlace, path: Path) -> None
     assert [item.key for item in run(objects.listing("traces"))] == [OBJECT]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("effect", ["fail", "lose_reply", "busy"])
 def test_lost_answers_do_not_matter(path: Path, effect: Any) -> None:
     registry = Metrics(CollectorRegistry())

@@ -224,6 +224,7 @@ def test_a_remote_whose_head_leaves_its_branch_is_shown_where_it_is_now(
     assert git(workdir.path, "rev-parse", "HEAD") == git(local, "rev-parse", "HEAD")
 
 
+@pytest.mark.slow
 def test_what_was_pushed_and_cannot_be_copied_is_moved_away_with_its_workdir(
     yard: Yard, origin: Origin, tmp_path: Path
 ) -> None:
@@ -241,6 +242,7 @@ def test_what_was_pushed_and_cannot_be_copied_is_moved_away_with_its_workdir(
     assert (kept / "tree" / "new.txt").read_text() == "pushed\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [".", ".git"])
 def test_a_workdir_that_was_made_read_only_is_no_dead_end(yard: Yard, origin: Origin, place: str) -> None:
     path = yard.workdirs().open(work(origin), keep=False).path
@@ -271,6 +273,7 @@ def test_a_submodule_with_the_name_of_a_lock_is_none(yard: Yard, origin: Origin)
 # --- Others who are at work -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_just_being_changed_is_not_taken_for_a_damaged_one(scene: Scene) -> None:
     index = scene.packs("idx")[0]
     index.rename(index.with_suffix(".late"))
@@ -286,6 +289,7 @@ def test_a_cache_that_is_just_being_changed_is_not_taken_for_a_damaged_one(scene
     assert scene.yard.counted("cache_repairs_total") == 0
 
 
+@pytest.mark.slow
 def test_a_stopped_run_does_not_wait_for_what_a_remote_has_promised(
     yard: Yard, origin: Origin, tmp_path: Path
 ) -> None:

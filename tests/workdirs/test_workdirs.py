@@ -311,6 +311,7 @@ def test_a_repository_without_commits_can_be_begun(yard: Yard, tmp_path: Path) -
 # --- Options --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sparse", "seen"), [(("lib",), True), (("*.txt", "!b.txt"), False)])
 def test_a_sparse_workdir_has_what_is_asked_for(
     yard: Yard, origin: Origin, sparse: tuple[str, ...], seen: bool
@@ -401,6 +402,7 @@ def test_what_is_there_is_not_fetched(yard: Yard, origin: Origin) -> None:
     assert yard.counted("workdir_opens_total", outcome="new") == 4
 
 
+@pytest.mark.slow
 def test_those_that_come_at_once_fetch_once(yard: Yard, origin: Origin) -> None:
     workdirs = yard.workdirs()
     together = threading.Barrier(8)
