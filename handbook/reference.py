@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,7 @@ def events() -> str:
     )
 
 
+@cache
 def _log_events() -> list[tuple[str, str, str, str]]:
     found: dict[str, tuple[set[str], dict[str, None], set[str]]] = {}
     for file in sorted((ROOT / "src").rglob("*.py")):

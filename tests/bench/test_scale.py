@@ -52,6 +52,7 @@ def probe() -> dict[str, list[Row]]:
 # --- What is committed is what the code does ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_committed_figures_are_those_of_the_code(committed: Row, probe: dict[str, list[Row]]) -> None:
     for name, rows in committed["probe"].items():
         for before, now in zip(rows, json.loads(json.dumps(probe[name])), strict=True):

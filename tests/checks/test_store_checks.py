@@ -213,6 +213,7 @@ def refused(method: str, folder: str, *, listing: bool = False) -> Callable[[dic
     return rule
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "method", "listing", "act", "status"),
     [

@@ -52,6 +52,7 @@ def test_with_a_read_token_nothing_is_shown_to_who_has_none(tmp_path: Path, path
     assert answer.headers["www-authenticate"].startswith("Basic ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("headers", [bearer(READ_TOKEN), basic("", READ_TOKEN), basic("anybody", READ_TOKEN)])
 @pytest.mark.parametrize("path", PRIVATE)
 def test_the_read_token_opens_by_itself_or_as_anybodys_password(

@@ -96,6 +96,7 @@ BAD: dict[str, tuple[int, Callable[[], bytes]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_a_clear_refusal_and_changes_nothing(service: Running, name: str) -> None:
     status, make = BAD[name]

@@ -68,6 +68,7 @@ def look(desk: FakeDesk, folder: Path, page: str, status: int = 200) -> Outline:
     return Outline(response.text)
 
 
+@pytest.mark.slow
 @EACH_PAGE
 @pytest.mark.parametrize("size", [0, 1, 5000])
 def test_a_page_shows_a_fleet_of_any_size(page: str, size: int, tmp_path: Path) -> None:

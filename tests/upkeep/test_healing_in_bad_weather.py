@@ -159,6 +159,7 @@ def _key(subpath: str | None) -> SessionKey:
     return KEY if subpath is None else {**KEY, "subpath": subpath}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_the_agent_has_written_is_stored_in_order_and_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int

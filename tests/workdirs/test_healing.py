@@ -179,6 +179,7 @@ def test_a_hurt_workdir_is_made_anew_or_left_as_it_is(scene: Scene, hurt: str, k
     scene.assert_nothing_lost()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [True, False], ids=["goes on", "begins"])
 @pytest.mark.parametrize("instead", ["nothing", "file", "link"])
 def test_a_workdir_that_was_deleted_by_hand_is_there_again(

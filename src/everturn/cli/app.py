@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.main
 from claude_agent_sdk import ClaudeSDKError
 
 from everturn.cli import (
@@ -100,10 +103,16 @@ def _run(arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # no text may end a run because a terminal cannot show it
     try:
-        returned = app(arguments, standalone_mode=False)
+        returned = _command()(arguments, standalone_mode=False)
     except _EXPLAINED as error:
         return _explain(error)
     return returned if isinstance(returned, int) else EXIT_OK
+
+
+@cache
+def _command() -> Callable[..., object]:
+    """Return all commands together. It takes as long to put them together as many a command takes."""
+    return typer.main.get_command(app)
 
 
 def exit_code_of(error: EverturnError) -> int:
