@@ -17,7 +17,7 @@ from everturn.mirrors.keeping import Progress, catch_up, follow
 from everturn.mirrors.sqlite import SqliteMirror, folder_of
 from everturn.runtime import open_journals
 from everturn.settings import Settings
-from everturn.telemetry import Metrics
+from everturn.telemetry import Metrics, get_logger
 
 WHOLE_PAUSE_S = 60.0  # between two looks at everything that the store has
 LARGEST_SHARE = 0.05  # of the time, at most, is spent on those
@@ -62,6 +62,7 @@ class Upkeep:
         self._state = MirrorState()
         self._whole_at: float | None = None
         self._seen_at: dict[RunRef, float] = {}
+        self._log = get_logger()
 
     @property
     def state(self) -> MirrorState:
@@ -117,6 +118,8 @@ class Upkeep:
         done = catch_up(journals, self._mirror, told=self._tell, is_live=local.__contains__, metrics=self._metrics)
         ended = self._clock.elapsed()
         self._whole_at = ended + max(WHOLE_PAUSE_S, (ended - begun) / LARGEST_SHARE)
+        if done.damaged and done.damaged != self._state.damaged:
+            self._log.warning("journals_damaged", count=len(done.damaged), first=done.damaged[0])
         self._state = replace(self._state, damaged=done.damaged)
 
     def _is_whole_due(self) -> bool:
