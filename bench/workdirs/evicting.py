@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from bench.workdirs.ways import Ours
 from everturn.housekeeping.disk import Measurer, measure
 from everturn.housekeeping.eviction import Evictor
 from everturn.housekeeping.removal import Removal
-from everturn.workdirs import Workdir
 from everturn.workdirs.records import WorkdirRecord
 
 KINDS = ("live", "unsaved", "built", "built", "idle")  # in turns
@@ -40,17 +38,19 @@ class Evicting:
         Raises:
             RuntimeError: Something did.
         """
-        held = [workdir for number in range(self.agents) for workdir in self._left(number)]
+        for number in range(self.agents):
+            self._leave(number)
         paths = {number: self.ours.path(number) for number in range(self.agents)}
         kinds = {path: _kind(number) for number, path in paths.items()}
-        precious = {path: _seen(path, kind) for path, kind in kinds.items() if kind in ("live", "unsaved")}
         removal = Removal(self.ours.root, self.ours.git, rescuer=self.ours.rescuer, metrics=self.ours.metrics)
         measurer = Measurer(self.ours.root, self.ours.git, self.ours.metrics)
         began = time.perf_counter()
         for number in range(self.agents):
-            measurer.workdir(paths[number].name, is_held=True)
+            measurer.workdir(paths[number].name)
         measurer.refresh()
         measured_s = time.perf_counter() - began
+        held = [self.ours.hold(number, keep=True) for number, path in paths.items() if kinds[path] == "live"]
+        precious = {path: _seen(path, kind) for path, kind in kinds.items() if kind in ("live", "unsaved")}
         quota_bytes, wanted = self._quota(paths)
         evictor = Evictor(self.ours.root, removal, measurer, quota_bytes=quota_bytes, free_bytes=0)
         began, before_bytes = time.perf_counter(), self._total_bytes()
@@ -75,16 +75,13 @@ class Evicting:
             "precious": len(precious),
         }
 
-    def _left(self, number: int) -> Iterator[Workdir]:
-        """Leave a workdir as its agent may leave it, the first one longest ago; yield it if a run is still in it."""
+    def _leave(self, number: int) -> None:
+        """Leave a workdir as its agent may leave it, the first one longest ago."""
         workdir = self.ours.hold(number)
         kind = _kind(number)
         if kind in ("built", "live"):
             (workdir.path / "build").mkdir(exist_ok=True)
             (workdir.path / "build" / "program.o").write_bytes(bytes(range(256)) * (self.built_bytes // 256))
-        if kind == "live":
-            yield workdir
-            return
         if kind == "unsaved":
             (workdir.path / "notes.txt").write_text("of nobody else\n", encoding="utf-8")
         if kind == "unsaved" and number % 2:
