@@ -138,9 +138,8 @@ class Linger(Backlog):
                 self._queues[target].due = NEVER
 
     def _flush_at_exit(self) -> None:
-        with suppress(
-            Exception
-        ):  # counted and logged where it happened; a store that is away is asked for one log only
+        # What goes wrong is counted and logged where it happens; a store that is away is asked for one log only.
+        with suppress(Exception):
             run(self.flush())
 
 
