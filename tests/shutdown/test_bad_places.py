@@ -19,7 +19,7 @@ pytestmark = pytest.mark.cli
 def test_a_run_whose_state_is_on_a_full_disk_is_refused_and_leaves_no_claim(make_stage: MakeStage) -> None:
     stage = make_stage()
     machine = stage.machine("a")
-    with mounted(machine.state, "size=256k"):
+    with mounted(machine.state, "size=1m"):
         filler = fill(machine.state, 0)
         with machine.worker() as worker:
             worker.wait()

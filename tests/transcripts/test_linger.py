@@ -31,8 +31,10 @@ def objects() -> FaultyObjects:
     return FaultyObjects(BlockingObjects(MemoryStore(), "memory://"))
 
 
-def store_on(objects: FaultyObjects, linger_s: float = LONG_S, *, epoch: int = 0) -> TranscriptStore:
-    settings = Settings.load(linger_s=linger_s, summary_pause_s=3600, append_deadline_s=0.01)
+def store_on(
+    objects: FaultyObjects, linger_s: float = LONG_S, *, epoch: int = 0, deadline_s: float = 0.1
+) -> TranscriptStore:
+    settings = Settings.load(linger_s=linger_s, summary_pause_s=3600, append_deadline_s=deadline_s)
     return TranscriptStore(objects, scope="task-1", settings=settings, epoch=epoch)
 
 
@@ -155,7 +157,7 @@ def test_an_append_during_the_close_is_stored(objects: FaultyObjects) -> None:
 
 def test_many_entries_do_not_wait(objects: FaultyObjects) -> None:
     async def main() -> None:
-        store = store_on(objects)
+        store = store_on(objects, deadline_s=60)
         await store.append(KEY, entries(1, linger.FULL_ENTRIES))
         assert store.unstored_entries == 0
 
