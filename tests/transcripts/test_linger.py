@@ -157,7 +157,7 @@ def test_an_append_during_the_close_is_stored(objects: FaultyObjects) -> None:
 
 def test_many_entries_do_not_wait(objects: FaultyObjects) -> None:
     async def main() -> None:
-        store = store_on(objects, deadline_s=60)
+        store = store_on(objects, deadline_s=20)
         await store.append(KEY, entries(1, linger.FULL_ENTRIES))
         assert store.unstored_entries == 0
 
