@@ -234,8 +234,7 @@ class Slow(Puppet):
 
     async def __aexit__(self, *_: object) -> None:
         self.log.append("let go of")
-        while "killed" not in self.log:  # noqa: ASYNC110  # it is a list
-            await anyio.sleep(0.01)
+        await until(lambda: "killed" in self.log, "it is killed")
         await super().__aexit__()
 
 
@@ -245,8 +244,7 @@ def test_an_agent_that_does_not_go_is_killed_also_while_the_event_loop_ends() ->
     async def main() -> None:
         turn = asyncio.ensure_future(held.run())
         tasks.add(turn)
-        while "let go of" not in held.agent.log:  # noqa: ASYNC110  # it is a list
-            await asyncio.sleep(0.01)
+        await until(lambda: "let go of" in held.agent.log, "the agent is let go of")
 
     tasks: set[asyncio.Future[None]] = set()
     asyncio.run(main())
