@@ -28,7 +28,7 @@ from handbook.python_api import python_api
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "reference"
-_LOG_CALL = re.compile(r"self\._log\.(debug|info|warning|error)")
+_LOG_CALL = re.compile(r"(?:self\._log|get_logger\(\))\.(debug|info|warning|error)")
 _ABOUT_ERRORS = """Every error, from the code: what it is a kind of, the exit code of a command that ends with it, and
 the status of a response that says so. There is more about [what to do](../errors.md)."""
 _LIMITS = {"Gt": "more than", "Ge": "at least", "Lt": "less than", "Le": "at most"}

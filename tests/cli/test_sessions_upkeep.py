@@ -124,7 +124,8 @@ def test_expire_deletes_what_is_old_and_not_held(everturn: Everturn, url: str) -
     direct = everturn("sessions", "delete", OTHER, "--store", url, "--yes")
     assert direct.returncode == 2
     assert "case 12" in direct.stderr
-    everturn("sessions", "hold", OTHER, "--store", url, "--lift")
+    lifted = everturn("sessions", "hold", OTHER, "--store", url, "--lift", "--by", "bob", "--json")
+    assert [(row["held"], row["by"], row["lifted_by"]) for row in rows(lifted)] == [(False, "ada", "bob")]
     dry = everturn("sessions", "expire", "--older-than", "90d", "--store", url, "--dry-run", "--json")
     assert [(row["session_id"], row["deleted"]) for row in rows(dry)] == [(OTHER, False)]
     done = everturn("sessions", "expire", "--older-than", "90d", "--store", url, "--yes", "--json")

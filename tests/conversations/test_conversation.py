@@ -318,7 +318,7 @@ def test_a_failure_of_the_api_is_an_error_and_no_going_on() -> None:
 
 def test_a_call_without_an_answer_has_none() -> None:
     found = talk(said("a", None, "Hi"), answered("b", "a", tool_use("t", command="ls")))
-    assert found.turns[0].calls[0].result is None
+    assert (found.turns[0].calls[0].result, found.turns[0].calls[0].at) == (None, None)
 
 
 def test_an_entry_without_a_uuid_follows_what_stands_before_it() -> None:

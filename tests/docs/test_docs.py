@@ -82,7 +82,7 @@ def test_every_log_event_is_documented_and_no_other() -> None:
     for file in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and re.fullmatch(
-                r"self\._log\.(debug|info|warning|error)", ast.unparse(node.func)
+                r"(self\._log|get_logger\(\))\.(debug|info|warning|error)", ast.unparse(node.func)
             ):
                 (event, *_) = node.args
                 assert isinstance(event, ast.Constant)

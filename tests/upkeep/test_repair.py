@@ -347,7 +347,7 @@ def test_nothing_of_a_session_on_hold_is_taken_away(shelf: Shelf) -> None:
     with pytest.raises(Conflict):
         shelf.repair()
     assert shelf.names("") == before
-    run(lift_hold(shelf.objects, REF.scope, SESSION))
+    run(lift_hold(shelf.objects, REF.scope, SESSION, by="Bob"))
     shelf.repair()
     assert shelf.entries() == LOCAL
 

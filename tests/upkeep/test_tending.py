@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from typing import Any
@@ -246,10 +247,22 @@ def test_a_hold_is_placed_once_and_lifted_once(objects: TimedObjects) -> None:
     assert run(held(objects, "task-1")) == {SESSION}
     with pytest.raises(Conflict, match="already"):
         hold(objects)
-    assert run(lift_hold(objects, "task-1", SESSION)).reason == "case 12"
+    assert run(lift_hold(objects, "task-1", SESSION, by="bob")).reason == "case 12"
     assert run(hold_on(objects, "task-1", SESSION)) is None
     with pytest.raises(NotFound, match="no hold"):
-        run(lift_hold(objects, "task-1", SESSION))
+        run(lift_hold(objects, "task-1", SESSION, by="bob"))
+
+
+def test_the_log_tells_who_placed_a_hold_and_who_lifted_it(
+    objects: TimedObjects, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "everturn"):
+        hold(objects)
+        run(lift_hold(objects, "task-1", SESSION, by="bob"))
+    placed, lifted = (json.loads(record.message) for record in caplog.records if record.name == "everturn")
+    assert (placed["event"], placed["session_id"], placed["by"]) == ("hold_placed", SESSION, "ada")
+    assert (lifted["event"], lifted["by"], lifted["placed_by"]) == ("hold_lifted", "bob", "ada")
+    assert "case 12" not in caplog.text
 
 
 def test_a_hold_that_the_store_was_too_busy_for_is_not_taken_for_one(objects: TimedObjects) -> None:
@@ -266,7 +279,7 @@ def test_a_hold_whose_reason_is_no_unicode_is_refused(objects: TimedObjects) -> 
 def test_when_the_hold_is_lifted_the_session_can_be_deleted(objects: TimedObjects, upkeep: Upkeep) -> None:
     fill(objects, KEY, 2)
     hold(objects)
-    run(lift_hold(objects, "task-1", SESSION))
+    run(lift_hold(objects, "task-1", SESSION, by="bob"))
     run(upkeep.delete(REF))
     assert load(objects, KEY) is None
 

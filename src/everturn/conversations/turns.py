@@ -211,7 +211,7 @@ class TurnReader:
                 text_of(block.get("id")),
                 text_of(block.get("name")),
                 block.get("input"),
-                at=text_of(entry.get("timestamp")),
+                at=text_of(entry.get("timestamp")) or None,
             )
             self._calls.setdefault(call.call_id, (draft, len(draft.steps)))
             draft.steps.append(replace(call, agent=self._find_agent(call.call_id, "")))

@@ -10,6 +10,7 @@ import orjson
 from everturn.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
 from everturn.log.names import escape, unescape
 from everturn.log.objects import Objects
+from everturn.telemetry import get_logger
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,21 @@ async def place_hold(objects: Objects, scope: str, session_id: str, reason: str,
     except TypeError:
         raise Invalid("the reason for the hold is not valid Unicode", hint="say it in other words") from None
     if await objects.create(_key(scope, session_id), record):
+        get_logger().info("hold_placed", session_id=session_id, scope=scope, by=by)
         return hold
     if await hold_on(objects, scope, session_id) is None:  # nobody must believe in a hold that is not there
         raise Unavailable(f"the store is busy with {_key(scope, session_id)}", hint="it is safe to try again")
     raise Conflict(f"session {session_id} is under a hold already", hint="lift that one first")
 
 
-async def lift_hold(objects: Objects, scope: str, session_id: str) -> Hold:
-    """Lift a session's hold, and return what it was.
+async def lift_hold(objects: Objects, scope: str, session_id: str, *, by: str) -> Hold:
+    """Lift a session's hold, and return what it was. It is gone on return; that it was there stands in the log only.
+
+    Args:
+        objects: The store.
+        scope: The session's scope.
+        session_id: The session.
+        by: Who lifts it.
 
     Raises:
         NotFound: There is none.
@@ -66,6 +74,7 @@ async def lift_hold(objects: Objects, scope: str, session_id: str) -> Hold:
     if hold is None:
         raise NotFound(f"session {session_id} is under no hold", hint="everturn sessions list shows holds")
     await objects.delete([_key(scope, session_id)])
+    get_logger().info("hold_lifted", session_id=session_id, scope=scope, by=by, placed_by=hold.by)
     return hold
 
 

@@ -22,7 +22,7 @@ def command(
     reason: Annotated[
         str | None, typer.Option(help="Why the session has to stay; shown to whoever is refused.")
     ] = None,
-    by: Annotated[str | None, typer.Option(help="Who says so; default: this worker's name.")] = None,
+    by: Annotated[str | None, typer.Option(help="Who places or lifts it; default: this worker's name.")] = None,
     lift: Annotated[bool, typer.Option("--lift", help="Lift the hold.")] = False,
     store: StoreOption = None,
     scope: ScopeOption = None,
@@ -33,8 +33,8 @@ def command(
         raise Invalid("give either --reason or --lift", hint='for example --reason "case 12"')
     archive = open_store(store)
     ref = run(archive.find(session, scope))
+    who = by or Settings.load().worker
     if reason:
-        who = by or Settings.load().worker
         now_s = SystemClock().now()
         hold = run(place_hold(archive.objects, ref.scope, ref.session_id, reason, by=who, now_s=now_s))
         if not run(archive.exists(ref)):
@@ -43,11 +43,12 @@ def command(
                 hint="the hold stands, but there is nothing left under it; restore the session first",
             )
     else:
-        hold = run(lift_hold(archive.objects, ref.scope, ref.session_id))
+        hold = run(lift_hold(archive.objects, ref.scope, ref.session_id, by=who))
     if as_json:
-        print_json({"session_id": ref.session_id, "held": not lift, **asdict(hold)})
+        lifted = {"lifted_by": who} if lift else {}
+        print_json({"session_id": ref.session_id, "held": not lift, **asdict(hold), **lifted})
         return
-    what = "is under a hold" if reason else "may be deleted again; the hold was"
+    what = "is under a hold" if reason else f"may be deleted again, {who} says; the hold was"
     Terminal(highlight=False).print(
         Text(plain(f"session {ref.session_id} {what}: {hold.reason} ({hold.by}, {hold.since})"))
     )
