@@ -20,6 +20,7 @@ from everturn.errors import Corrupt
 from everturn.journal.reading import RunJournal, RunRef
 from everturn.log.objects import run
 
+_ROOMY = 110  # columns of a terminal that has room for the numbers of events and parts
 _STYLES = {"completed": "green", "died": "red", "failed": "red", "damaged": "red"}
 
 
@@ -77,7 +78,7 @@ def command(
             print_json(_record(line))
         return
     terminal = Terminal(highlight=False)
-    terminal.print(_table(lines) if lines else Text("there are no journals", style="dim"))
+    terminal.print(_table(lines, terminal.width) if lines else Text("there are no journals", style="dim"))
 
 
 def _lines(looked: dict[RunRef, RunJournal | None], tails: dict[RunRef, int]) -> list[Line]:
@@ -95,7 +96,7 @@ def _lines(looked: dict[RunRef, RunJournal | None], tails: dict[RunRef, int]) ->
     return lines
 
 
-def _table(lines: list[Line]) -> Table:
+def _table(lines: list[Line], width: int) -> Table:
     short = short_ids([line.ref.run_id for line in lines])
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     table.add_column("run", no_wrap=True)
@@ -104,10 +105,12 @@ def _table(lines: list[Line]) -> Table:
     table.add_column("worker", no_wrap=True, overflow="ellipsis", ratio=2)
     table.add_column("claim", no_wrap=True, justify="right")
     table.add_column("outcome", no_wrap=True)
-    table.add_column("events", no_wrap=True, justify="right")
-    table.add_column("parts", no_wrap=True, justify="right")
+    if width >= _ROOMY:
+        table.add_column("events", no_wrap=True, justify="right")
+        table.add_column("parts", no_wrap=True, justify="right")
     for line in lines:
         started, at_ms = line.facts.started, line.facts.first_at_ms
+        sizes = (f"{line.events:,}", f"{line.parts:,}") if width >= _ROOMY else ()
         table.add_row(
             Text(plain(short[line.ref.run_id])),
             "" if at_ms is None else words.moment(at_ms),
@@ -115,8 +118,7 @@ def _table(lines: list[Line]) -> Table:
             Text("" if started is None else plain(started.worker)),
             "" if started is None else str(started.epoch),
             Text(plain(line.outcome), style=_STYLES.get(line.outcome, "yellow")),
-            f"{line.events:,}",
-            f"{line.parts:,}",
+            *sizes,
         )
     return table
 
