@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +14,7 @@ import pytest
 
 from everturn.settings import Settings
 from everturn.testing import LoopbackS3
+from polling import Started, children
 from support import StorePlace
 
 # How long an example takes says how busy the machine is, not that something is wrong.
@@ -25,6 +28,17 @@ hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("e
 KEPT_VARIABLES = {"PATH", "TMPDIR", "LANG", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"}
 
 
+def pytest_configure() -> None:
+    """Have the programs that tests start die by signals, whoever has started the tests.
+
+    Under `nohup`, or in the background of a script, signals are ignored, and children inherit that. They do not
+    inherit a handler; one that does nothing keeps this process as it was.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
 def pytest_collection_finish() -> None:
     """Leave what thousands of collected tests are made of out of every later search for garbage."""
     gc.collect()
@@ -36,6 +50,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in set(os.environ) - KEPT_VARIABLES:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def started() -> Started:
+    """Tell which processes the test has started that are alive. Servers that it shares with other tests are older."""
+    return partial(children, children())
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ WAIT_S = 20.0
 PAUSE_S = 0.01
 
 Result = TypeVar("Result")
+Started = Callable[[], list[psutil.Process]]
 
 
 def wait_until(look: Callable[[], Result], what: str, timeout_s: float = WAIT_S) -> Result:
@@ -57,9 +58,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def children() -> list[psutil.Process]:
-    """Return the processes below this one that are alive."""
-    return [process for process in psutil.Process().children(recursive=True) if is_alive(process.pid)]
+def children(shared: Iterable[psutil.Process] = ()) -> list[psutil.Process]:
+    """Return the processes below this one that are alive, but for those that are shared and what is below them."""
+    passed_over = set(shared)
+    for process in shared:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            passed_over.update(process.children(recursive=True))
+    found = psutil.Process().children(recursive=True)
+    return [process for process in found if process not in passed_over and is_alive(process.pid)]
 
 
 def processes_below(folder: Path) -> list[int]:

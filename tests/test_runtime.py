@@ -26,7 +26,7 @@ from everturn.testing import (
     read_receipts,
 )
 from machines import Machine, MakeMachine, finish, options, result_of
-from polling import WAIT_S, children, wait_until
+from polling import WAIT_S, Started, wait_until
 
 PROMPT = "Mend the leaking tap in the kitchen."
 FIRST_ANSWER = "The washer is worn; I have ordered a new one."
@@ -249,7 +249,7 @@ async def drain(run: Run) -> None:
 @pytest.mark.slow
 @pytest.mark.cli
 def test_a_run_that_is_closed_in_mid_turn_leaves_no_process_and_loses_nothing(
-    machine: MakeMachine, tmp_path: Path
+    machine: MakeMachine, tmp_path: Path, started: Started
 ) -> None:
     model = ScriptedModel([Reply(ToolUse("Bash", {"command": "echo hi"})), Reply("a b c", stall_after_chunks=2)])
     here = machine("a")
@@ -261,9 +261,9 @@ def test_a_run_that_is_closed_in_mid_turn_leaves_no_process_and_loses_nothing(
         )
         run = runtime.run(WORK, prompt=PROMPT, options=options(include_partial_messages=True))
         await take_until_it_speaks(run, here)
-        assert len(children()) >= 1
+        assert started()
         await run.aclose()
-        assert children() == []
+        assert started() == []
         return run
 
     with model.serve() as url:
@@ -278,7 +278,9 @@ def test_a_run_that_is_closed_in_mid_turn_leaves_no_process_and_loses_nothing(
 
 @pytest.mark.slow
 @pytest.mark.cli
-def test_a_run_that_is_evicted_in_mid_turn_stops_fenced_with_its_agent(machine: MakeMachine) -> None:
+def test_a_run_that_is_evicted_in_mid_turn_stops_fenced_with_its_agent(
+    machine: MakeMachine, started: Started
+) -> None:
     def answer(request: ModelRequest) -> Reply:
         if DELTA in request.last_user_text():
             return Reply("I have taken over.")
@@ -304,7 +306,7 @@ def test_a_run_that_is_evicted_in_mid_turn_stops_fenced_with_its_agent(machine: 
         model.release()
         with pytest.raises(Fenced):
             await drain(first)
-        assert children() == []
+        assert started() == []
         return first, second
 
     with model.serve() as url:
@@ -438,11 +440,11 @@ def test_a_store_that_is_refused_leaves_no_checkout(machine: MakeMachine, reposi
     assert not here.state.exists()
 
 
-def test_a_run_that_is_closed_before_it_begins_has_touched_nothing(machine: MakeMachine) -> None:
+def test_a_run_that_is_closed_before_it_begins_has_touched_nothing(machine: MakeMachine, started: Started) -> None:
     here = machine("a")
     here.use()
     run = here.runtime().run(WORK, prompt=PROMPT)
     anyio.run(run.aclose)
     assert finish(run) == []
     assert not here.shared.exists()
-    wait_until(lambda: children() == [], "no process was started", WAIT_S)
+    wait_until(lambda: started() == [], "no process was started", WAIT_S)

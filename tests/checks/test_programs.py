@@ -8,13 +8,12 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import psutil
 import pytest
 
 from everturn.checks import programs
 from everturn.checks.findings import Finding
 from everturn.host.agents import find_cli
-from polling import is_alive, wait_until
+from polling import Started, is_alive, wait_until
 
 SYSTEM = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -147,7 +146,7 @@ def test_a_git_is_judged_by_its_version(
     )
 
 
-def test_nothing_is_left_of_the_programs_that_were_asked(tmp_path: Path) -> None:
+def test_nothing_is_left_of_the_programs_that_were_asked(tmp_path: Path, started: Started) -> None:
     said({**SYSTEM, "TMPDIR": str(tmp_path)}, program(tmp_path / "bin", "claude", "echo 2.1.327"))
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
-    assert not psutil.Process().children()
+    assert started() == []

@@ -14,7 +14,7 @@ from everturn.demo.stage import machine_environment
 from everturn.errors import EverturnError
 from everturn.settings import Settings
 from everturn.testing import LoopbackS3
-from polling import children, wait_until
+from polling import Started, wait_until
 
 KEYS = {
     "entries_acknowledged",
@@ -117,22 +117,24 @@ def test_workers_reach_the_store_by_the_proxy_of_this_machine_and_the_model_with
 
 
 @pytest.mark.slow
-def test_the_demo_counts_what_is_missing_at_the_end(tmp_path: Path, temporary: Path) -> None:
+def test_the_demo_counts_what_is_missing_at_the_end(tmp_path: Path, temporary: Path, started: Started) -> None:
     thief = Thief(tmp_path / "store", -1)
     report = perform(DemoOptions(store=(tmp_path / "store").as_uri()), thief.tell)
     assert len(thief.taken) == 1
     assert report.entries_lost > 0
     assert report.entries_recovered == report.entries_acknowledged - report.entries_lost
     assert not report.ok
-    assert children() == []
+    assert started() == []
 
 
 @pytest.mark.cli
 @pytest.mark.slow
-def test_the_demo_does_not_pass_over_what_is_missing_in_the_middle(tmp_path: Path, temporary: Path) -> None:
+def test_the_demo_does_not_pass_over_what_is_missing_in_the_middle(
+    tmp_path: Path, temporary: Path, started: Started
+) -> None:
     thief = Thief(tmp_path / "store", 1)
     with pytest.raises(EverturnError, match="has a hole"):
         perform(DemoOptions(store=(tmp_path / "store").as_uri()), thief.tell)
     assert len(thief.taken) == 1
-    assert children() == []
+    assert started() == []
     assert list(temporary.iterdir()) == []
