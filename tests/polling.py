@@ -20,13 +20,15 @@ Result = TypeVar("Result")
 Started = Callable[[], list[psutil.Process]]
 
 
-def wait_until(look: Callable[[], Result], what: str, timeout_s: float = WAIT_S) -> Result:
+def wait_until(
+    look: Callable[[], Result], what: str, timeout_s: float = WAIT_S, *, pause_s: float = PAUSE_S
+) -> Result:
     """Look until there is something true to see, and return it."""
     deadline_s = time.monotonic() + timeout_s
     pause = threading.Event()
     while not (seen := look()):
         _check(deadline_s, what, timeout_s)
-        pause.wait(PAUSE_S)
+        pause.wait(pause_s)
     return seen
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from cli.console import Console
+from everturn.cli.app import _run
 from everturn.testing import cli_environment, kill_machine
 from journals import FIRST, SECOND, JournalStore, killed, resumed
 from polling import processes_below
@@ -52,16 +55,20 @@ class Everturn:
         return subprocess.Popen(
             [Path(sys.executable).with_name("everturn"), *arguments],
             cwd=self.desk,
-            env={
-                **cli_environment(model_url, self.home, tmpdir=self.tmp),
-                "EVERTURN_STATE": str(self.state),
-                **self.variables,
-            },
+            env=self.environment(model_url),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def environment(self, model_url: str = NO_MODEL) -> dict[str, str]:
+        """Return the whole environment of a command."""
+        return {
+            **cli_environment(model_url, self.home, tmpdir=self.tmp),
+            "EVERTURN_STATE": str(self.state),
+            **self.variables,
+        }
 
     def files(self) -> dict[str, bytes]:
         """Return all files of the machine, but for the empty ones that are locked."""
@@ -80,19 +87,65 @@ class Everturn:
         return Everturn(self.folder.with_name(name))
 
 
+@dataclass
+class EverturnHere(Everturn):
+    """The same, run in the process of the test, which spares it a second of imports. It can start no agent.
+
+    Attributes:
+        capsys: Captures what it prints.
+        patches: Lay its environment over that of the test while it runs.
+    """
+
+    capsys: pytest.CaptureFixture[str] = field(kw_only=True)
+    patches: pytest.MonkeyPatch = field(kw_only=True)
+
+    def __call__(self, *arguments: str | Path, model_url: str = NO_MODEL) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end."""
+        self.capsys.readouterr()
+        with self.patches.context() as patch, _logging_as_before():
+            patch.chdir(self.desk)
+            for name in os.environ:
+                patch.delenv(name)
+            for name, value in self.environment(model_url).items():
+                patch.setenv(name, value)
+            code = _run([str(each) for each in arguments])
+        return subprocess.CompletedProcess(arguments, code, *self.capsys.readouterr())
+
+
 @pytest.fixture
-def everturn(tmp_path: Path) -> Iterator[Everturn]:
+def installed(tmp_path: Path) -> Iterator[Everturn]:
     yield Everturn(tmp_path / "machine")
     for pid in processes_below(tmp_path):  # of a test that has failed
         kill_machine(pid)
 
 
 @pytest.fixture
-def sessions(capsys: pytest.CaptureFixture[str]) -> Iterator[Console]:
+def everturn(installed: Everturn) -> Everturn:
+    """The command as it is installed. A module whose tests start no agent may have `everturn_here` instead."""
+    return installed
+
+
+@pytest.fixture
+def everturn_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> EverturnHere:
+    return EverturnHere(tmp_path / "machine", capsys=capsys, patches=monkeypatch)
+
+
+@contextmanager
+def _logging_as_before() -> Iterator[None]:
     logger = logging.getLogger("everturn")
     before = (logger.handlers, logger.level, logger.propagate)
-    yield Console(capsys)
-    logger.handlers, logger.level, logger.propagate = before
+    try:
+        yield
+    finally:
+        logger.handlers, logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def sessions(capsys: pytest.CaptureFixture[str]) -> Iterator[Console]:
+    with _logging_as_before():
+        yield Console(capsys)
 
 
 @pytest.fixture

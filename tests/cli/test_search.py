@@ -1,4 +1,4 @@
-"""`everturn search`, as it is typed."""
+"""`everturn search`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from journals import FIRST, SECOND, JournalStore, killed, resumed
 from mirrored import called, ended, prompted, started
 
 Everturn = Callable[..., Any]
+
+
+@pytest.fixture
+def everturn(everturn_here: Everturn) -> Everturn:
+    return everturn_here
 
 
 @pytest.fixture
@@ -50,18 +55,17 @@ def search(everturn: Everturn, store: JournalStore, *arguments: str) -> Any:
 
 
 @pytest.mark.slow
-def test_a_hit_comes_with_the_command_that_shows_its_turn(everturn: Everturn, store: JournalStore) -> None:
-    shown = search(everturn, store, "washer worn").stdout
+def test_a_hit_comes_with_the_command_that_shows_its_turn(installed: Everturn, store: JournalStore) -> None:
+    shown = search(installed, store, "washer worn").stdout
     assert "task:tap  answer · turn 1 · on w2" in shown
     assert "The washer is worn." in shown
     (command,) = [line.strip() for line in shown.splitlines() if line.startswith("  everturn ")]
     assert command == f"everturn journal show task:tap --run {SECOND} --turn 1 --store {store.url}"
-    told = everturn(*shlex.split(command)[1:])
+    told = installed(*shlex.split(command)[1:])
     assert told.returncode == 0, told.stderr
     assert "The washer is worn." in told.stdout
 
 
-@pytest.mark.slow
 def test_words_of_all_runs_are_found_in_any_of_their_texts(everturn: Everturn, store: JournalStore) -> None:
     found = search(everturn, store, "washer", "--json")
     assert runs(found) == {FIRST, SECOND, "3" * 20}
@@ -69,7 +73,6 @@ def test_words_of_all_runs_are_found_in_any_of_their_texts(everturn: Everturn, s
     assert runs(search(everturn, store, "see", "that", "the", "washer", "--json")) == {FIRST}
 
 
-@pytest.mark.slow
 def test_options_narrow_a_search_down(everturn: Everturn, store: JournalStore) -> None:
     for options, expected in (
         (["--agent", "plumber"], {"3" * 20}),
@@ -83,7 +86,6 @@ def test_options_narrow_a_search_down(everturn: Everturn, store: JournalStore) -
     assert len(rows(search(everturn, store, "washer", "--limit", "2", "--json"))) == 3
 
 
-@pytest.mark.slow
 def test_a_mirror_is_made_kept_and_made_anew_by_whoever_searches(everturn: Everturn, store: JournalStore) -> None:
     assert search(everturn, store, "no such words").stdout.strip() == "nothing was found"
     store.keep("4" * 20, [started("4" * 20), prompted("A drain is blocked."), ended()])
@@ -94,7 +96,6 @@ def test_a_mirror_is_made_kept_and_made_anew_by_whoever_searches(everturn: Evert
     assert runs(search(everturn, store, "drain", "--json")) == {"4" * 20}
 
 
-@pytest.mark.slow
 def test_a_store_that_is_away_is_no_reason_not_to_tell_what_is_known(everturn: Everturn, store: JournalStore) -> None:
     search(everturn, store, "washer")
     folder = Path(store.url.removeprefix("file://"))
@@ -106,16 +107,15 @@ def test_a_store_that_is_away_is_no_reason_not_to_tell_what_is_known(everturn: E
 
 
 @pytest.mark.slow
-def test_turns_are_found_by_their_meaning_too(everturn: Everturn, store: JournalStore) -> None:
-    everturn.variables["EVERTURN_EMBEDDER"] = "everturn.testing.embedding:word_vectors"  # type: ignore[attr-defined]
-    found = search(everturn, store, "--semantic", "which washer fits", "--limit", "1", "--json")
+def test_turns_are_found_by_their_meaning_too(installed: Everturn, store: JournalStore) -> None:
+    installed.variables["EVERTURN_EMBEDDER"] = "everturn.testing.embedding:word_vectors"  # type: ignore[attr-defined]
+    found = search(installed, store, "--semantic", "which washer fits", "--limit", "1", "--json")
     assert [(row["run_id"], row["turn"]) for row in rows(found)[:-1]] == [("3" * 20, 1)]
-    refused = everturn("search", "--semantic", "washer", "--kind", "prompt", "--store", store.url)
+    refused = installed("search", "--semantic", "washer", "--kind", "prompt", "--store", store.url)
     assert refused.returncode == 2
     assert "leave out the kind" in refused.stderr
 
 
-@pytest.mark.slow
 def test_nothing_in_a_text_can_control_the_terminal(everturn: Everturn, store: JournalStore) -> None:
     shown = search(everturn, store, "which washer").stdout
     assert "Which washer fits this tap?" in shown
@@ -123,7 +123,6 @@ def test_nothing_in_a_text_can_control_the_terminal(everturn: Everturn, store: J
     assert "\x1b" not in search(everturn, store, "which washer", "--json").stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

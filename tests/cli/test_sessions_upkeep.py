@@ -1,4 +1,4 @@
-"""`everturn sessions list`, `compact`, `delete`, `expire` and `hold`, as they are typed."""
+"""`everturn sessions list`, `compact`, `delete`, `expire` and `hold`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ OTHER = "8e000000-f002-4f12-a0f4-5b4be6b08923"
 DAY_S = 86_400
 
 Everturn = Callable[..., Any]
+
+
+@pytest.fixture
+def everturn(everturn_here: Everturn) -> Everturn:
+    return everturn_here
 
 
 @pytest.fixture
@@ -61,7 +66,6 @@ def listed(everturn: Everturn, url: str) -> set[str]:
     return {row["session_id"] for row in rows(everturn("sessions", "list", "--store", url, "--json"))}
 
 
-@pytest.mark.slow
 def test_list_shows_sessions_of_all_scopes_the_newest_first(everturn: Everturn, url: str) -> None:
     found = rows(everturn("sessions", "list", "--store", url, "--json"))
     assert [(row["session_id"], row["scope"], row["title"]) for row in found] == [
@@ -74,7 +78,6 @@ def test_list_shows_sessions_of_all_scopes_the_newest_first(everturn: Everturn, 
     assert SESSION[:8] not in text
 
 
-@pytest.mark.slow
 def test_a_store_that_is_not_there_is_refused_and_not_made(everturn: Everturn, tmp_path: Path) -> None:
     result = everturn("sessions", "list", "--store", (tmp_path / "none").as_uri())
     assert result.returncode == 2
@@ -82,7 +85,6 @@ def test_a_store_that_is_not_there_is_refused_and_not_made(everturn: Everturn, t
     assert "there are no transcripts" in result.stderr
 
 
-@pytest.mark.slow
 def test_compact_merges_and_later_frees(everturn: Everturn, url: str, tmp_path: Path) -> None:
     first = rows(everturn("sessions", "compact", "--store", url, "--json"))
     assert {(row["objects_before"], row["segments"], row["freed"]) for row in first} == {(5, 1, 0)}
@@ -93,7 +95,6 @@ def test_compact_merges_and_later_frees(everturn: Everturn, url: str, tmp_path: 
     assert listed(everturn, url) == {SESSION, OTHER}
 
 
-@pytest.mark.slow
 def test_delete_shows_first_and_deletes_only_with_consent(everturn: Everturn, url: str) -> None:
     dry = everturn("sessions", "delete", SESSION, "--store", url, "--dry-run")
     assert dry.returncode == 0
@@ -108,14 +109,12 @@ def test_delete_shows_first_and_deletes_only_with_consent(everturn: Everturn, ur
     assert listed(everturn, url) == {OTHER}
 
 
-@pytest.mark.slow
 def test_deleting_what_is_not_there_is_refused(everturn: Everturn, url: str) -> None:
     result = everturn("sessions", "delete", "nosuch", "--store", url, "--yes")
     assert result.returncode == 2
     assert "there is no session nosuch" in result.stderr
 
 
-@pytest.mark.slow
 def test_expire_deletes_what_is_old_and_not_held(everturn: Everturn, url: str) -> None:
     held = everturn("sessions", "hold", OTHER, "--store", url, "--reason", "case 12", "--by", "ada")
     assert held.returncode == 0
@@ -139,7 +138,6 @@ def test_an_age_that_is_none_is_refused(age: str) -> None:
         milliseconds(age)
 
 
-@pytest.mark.slow
 def test_a_wrong_age_is_one_line_for_whoever_types_it(everturn: Everturn, url: str) -> None:
     result = everturn("sessions", "expire", "--older-than", "soon", "--store", url, "--yes")
     assert result.returncode == 2
@@ -147,7 +145,6 @@ def test_a_wrong_age_is_one_line_for_whoever_types_it(everturn: Everturn, url: s
     assert "'soon' is no age" in result.stderr
 
 
-@pytest.mark.slow
 def test_a_hold_needs_a_reason(everturn: Everturn, url: str) -> None:
     result = everturn("sessions", "hold", SESSION, "--store", url)
     assert result.returncode == 2
@@ -172,7 +169,6 @@ def test_a_full_disk_is_one_line_for_whoever_types_it(url: str, command: list[st
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_no_name_stands_for_no_session(everturn: Everturn, url: str) -> None:
     done = everturn("sessions", "delete", "", "--scope", "task-1", "--yes", "--store", url)
     assert done.returncode == 2
@@ -180,7 +176,6 @@ def test_no_name_stands_for_no_session(everturn: Everturn, url: str) -> None:
     assert SESSION in listed(everturn, url)
 
 
-@pytest.mark.slow
 def test_deleting_one_sub_transcript_tells_of_that_one(everturn: Everturn, url: str) -> None:
     key: SessionKey = {"project_key": "-home-a", "session_id": SESSION, "subpath": "subagents/agent-1"}
     line: Any = {"type": "user", "uuid": "u"}

@@ -17,7 +17,6 @@ import pytest
 from claude_agent_sdk import project_key_for_directory
 
 from everturn import Runtime, WorkItem
-from everturn.clock import SystemClock
 from everturn.demo.machine import Event, Machine
 from everturn.demo.worker import Plan
 from everturn.registry import open_registry
@@ -33,9 +32,11 @@ from everturn.testing import (
     make_repository,
     read_receipts,
 )
+from polling import wait_until
 from support import StorePlace
 
 TIMEOUT_S = 60.0
+AIM_S = 0.001
 PROMPT = "Count the sheep behind the hill."
 RESUME_PROMPT = "You were interrupted. Go on counting."
 BEGINNING = "I shall walk up the hill and look at the meadow behind it with my own eyes."
@@ -238,12 +239,15 @@ def answer(request: ModelRequest, tool: str) -> Reply:
 
 
 def poll(machine: Machine, reached: Callable[[], bool]) -> None:
-    """Look again and again, as often as the machine lets us: a kill has to be well aimed."""
-    clock = SystemClock()
-    deadline = clock.elapsed() + TIMEOUT_S
-    while not reached():
-        assert clock.elapsed() < deadline, "the moment never came"
+    """Look again and again, as often as leaves the worker its processor: a kill has to be well aimed."""
+
+    def is_there() -> bool:
+        if reached():
+            return True
         assert machine.running, machine.wait(0)
+        return False
+
+    wait_until(is_there, "the moment", TIMEOUT_S, pause_s=AIM_S)
 
 
 def assert_nothing_lost(stage: Stage, events: list[Event], before: tuple[str, ...] = ("a",)) -> None:

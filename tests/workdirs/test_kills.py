@@ -22,7 +22,8 @@ pytestmark = pytest.mark.slow
 
 FILES = {f"src/{folder}/{number}.txt": f"{number}\n" * 50 for folder in "abcdef" for number in range(50)}
 WRAPPER = """#!/bin/sh
-n=$(($(cat {folder}/count) + 1))
+read -r n < {folder}/count
+n=$((n + 1))
 echo $n > {folder}/count
 if [ $n = {at} ]; then
     case {when} in
@@ -39,7 +40,7 @@ exec {git} "$@"
 def kill_at(folder: Path, at: int, when: str) -> Path:
     """Make a git that kills who has started it at its n-th command."""
     folder.mkdir(exist_ok=True)
-    (folder / "count").write_text("0")
+    (folder / "count").write_text("0\n")
     program = folder / "git"
     real = shutil.which("git", path=inherited_environment()["PATH"])
     program.write_text(WRAPPER.format(folder=folder, at=at, when=when, git=real))
