@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,7 +60,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def children(shared: Iterable[psutil.Process] = ()) -> list[psutil.Process]:
+def children(shared: Sequence[psutil.Process] = ()) -> list[psutil.Process]:
     """Return the processes below this one that are alive, but for those that are shared and what is below them."""
     passed_over = set(shared)
     for process in shared:
