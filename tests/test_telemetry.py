@@ -29,6 +29,21 @@ from log.troubled import SLOW_DOWN, Troubled, troubled_server
 
 DOCS = Path(__file__).parents[1] / "docs"
 OURS = RunContext("task:mill", "run-1", "7df19cb2-f002-4f12-a0f4-5b4be6b08923", 3)
+AT_ONCE = """
+import sys, threading
+from everturn.telemetry import default_metrics
+sys.setswitchinterval(1e-5)
+together, got = threading.Barrier(8), []
+def ask():
+    together.wait()
+    got.append(default_metrics())
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(got), len(set(map(id, got))))
+"""
 NAMES = ("task_id", "run_id", "session_id", "epoch")
 
 
@@ -293,3 +308,9 @@ def test_a_counter_shows_nothing_for_each_value_that_its_label_may_have() -> Non
     text = (DOCS / "metrics.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+_total)` \| (counter[^|]*) \| ([^|]*) \|$", text, re.MULTILINE)
     assert {name: set(re.findall(r"`(\w+)`", what)) if "by" in kind else set() for name, kind, what in rows} == shown
+
+
+@pytest.mark.slow
+def test_threads_that_ask_for_the_metrics_at_once_get_the_same() -> None:
+    asked = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, timeout=60, check=False)
+    assert (asked.stdout, asked.stderr) == ("8 1\n", "")

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -220,10 +220,17 @@ def _counter(name: str, meaning: str, registry: CollectorRegistry, values: dict[
     return made
 
 
-@cache
 def default_metrics() -> Metrics:
-    """Return the metrics in Prometheus's default registry."""
-    return Metrics(REGISTRY)
+    """Return the metrics in Prometheus's default registry, which refuses to have them twice. Any thread may ask."""
+    if not _default:
+        with _making:
+            if not _default:
+                _default.append(Metrics(REGISTRY))
+    return _default[0]
+
+
+_default: list[Metrics] = []
+_making = threading.Lock()
 
 
 @dataclass(slots=True)
