@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,12 +14,22 @@ import pytest
 
 from cli.console import Console
 from everturn.cli.app import _run
+from everturn.telemetry import LOGGER_NAME
 from everturn.testing import cli_environment, kill_machine
 from journals import FIRST, SECOND, JournalStore, killed, resumed
 from polling import processes_below
 
 TIMEOUT_S = 60
 NO_MODEL = "http://127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command that runs in the process of a test sets logging up there; that is taken back."""
+    logger = logging.getLogger(LOGGER_NAME)
+    before = (logger.handlers, logger.level, logger.propagate)
+    yield
+    logger.handlers, logger.level, logger.propagate = before
 
 
 @dataclass
@@ -102,7 +111,7 @@ class EverturnHere(Everturn):
     def __call__(self, *arguments: str | Path, model_url: str = NO_MODEL) -> subprocess.CompletedProcess[str]:
         """Run the command to its end."""
         self.capsys.readouterr()
-        with self.patches.context() as patch, _logging_as_before():
+        with self.patches.context() as patch:
             patch.chdir(self.desk)
             for name in os.environ:
                 patch.delenv(name)
@@ -132,20 +141,9 @@ def everturn_here(
     return EverturnHere(tmp_path / "machine", capsys=capsys, patches=monkeypatch)
 
 
-@contextmanager
-def _logging_as_before() -> Iterator[None]:
-    logger = logging.getLogger("everturn")
-    before = (logger.handlers, logger.level, logger.propagate)
-    try:
-        yield
-    finally:
-        logger.handlers, logger.level, logger.propagate = before
-
-
 @pytest.fixture
-def sessions(capsys: pytest.CaptureFixture[str]) -> Iterator[Console]:
-    with _logging_as_before():
-        yield Console(capsys)
+def sessions(capsys: pytest.CaptureFixture[str]) -> Console:
+    return Console(capsys)
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ from everturn.journal.events import (
     ToolUse,
     User,
 )
-from everturn.telemetry import LOGGER_NAME
 from journals import (
     FIRST,
     SECOND,
@@ -45,12 +43,8 @@ Command = Callable[..., Done]
 
 
 @pytest.fixture
-def journal(
-    capsys: pytest.CaptureFixture[str], store: JournalStore, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Command]:
-    """The command, on the store in this test's folder. What it sets up in the process is taken back."""
-    logger = logging.getLogger(LOGGER_NAME)
-    before = (logger.handlers, logger.level, logger.propagate)
+def journal(capsys: pytest.CaptureFixture[str], store: JournalStore, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command, on the store in this test's folder."""
     monkeypatch.setenv("EVERTURN_STATE", str(store.settings.state))
     monkeypatch.setenv("COLUMNS", "100")
 
@@ -59,8 +53,7 @@ def journal(
         said = capsys.readouterr()
         return Done(code, said.out, said.err)
 
-    yield call
-    logger.handlers, logger.level, logger.propagate = before
+    return call
 
 
 # --- As a conversation ----------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import stat
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from cli.console import Done
 from everturn.cli.app import _run
 from everturn.cli.sessions.exporting import write_whole
 from everturn.errors import Invalid
-from everturn.telemetry import LOGGER_NAME
 from everturn.testing import ModelRequest, Reply, ScriptedModel, ToolUse, cli_environment
 from recorded import SESSION, TAP_AGENT, keep, tap
 
@@ -33,18 +31,15 @@ def mended(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def export(capsys: pytest.CaptureFixture[str], mended: str) -> Iterator[Callable[..., Done]]:
-    """The command, on the recorded session. What it sets up in the process is taken back."""
-    logger = logging.getLogger(LOGGER_NAME)
-    before = (logger.handlers, logger.level, logger.propagate)
+def export(capsys: pytest.CaptureFixture[str], mended: str) -> Callable[..., Done]:
+    """The command, on the recorded session."""
 
     def call(*arguments: str | Path) -> Done:
         code = _run(["sessions", "export", SESSION, "--store", mended, *map(str, arguments)])
         said = capsys.readouterr()
         return Done(code, said.out, said.err)
 
-    yield call
-    logger.handlers, logger.level, logger.propagate = before
+    return call
 
 
 @pytest.mark.parametrize(

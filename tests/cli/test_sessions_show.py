@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,25 +16,21 @@ from cli.console import Done
 from everturn.cli.app import _run
 from everturn.cli.printer import Printer
 from everturn.conversations.reading import read_conversation
-from everturn.telemetry import LOGGER_NAME
 from recorded import SESSION, TAP_AGENT, answered, fence, keep, said, tap, text, tool_result, tool_use
 
 HOSTILE = "\x1b[31mred\x1b]0;owned\x07\x1b[2J\x9b1m\x08\r\u202e[bold]not markup[/bold]\ud800"
 
 
 @pytest.fixture
-def show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Callable[..., Done]]:
-    """The command, on the store in this test's folder. What it sets up in the process is taken back."""
-    logger = logging.getLogger(LOGGER_NAME)
-    before = (logger.handlers, logger.level, logger.propagate)
+def show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Done]:
+    """The command, on the store in this test's folder."""
 
     def call(*arguments: str) -> Done:
         code = _run(["sessions", "show", "--store", (tmp_path / "store").as_uri(), *arguments])
         said = capsys.readouterr()
         return Done(code, said.out, said.err)
 
-    yield call
-    logger.handlers, logger.level, logger.propagate = before
+    return call
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +39,8 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
 
 
 @pytest.fixture
-def sweep(capsys: pytest.CaptureFixture[str]) -> Iterator[Sweep]:
+def sweep(capsys: pytest.CaptureFixture[str]) -> Sweep:
     """The command, run in this process; what it printed, by lines."""
-    logger = logging.getLogger("everturn")
-    before = (logger.handlers, logger.level, logger.propagate)
 
     def call(*arguments: str, code: int = 0) -> list[str]:
         returned = _run(["sweep", *arguments])
@@ -51,8 +48,7 @@ def sweep(capsys: pytest.CaptureFixture[str]) -> Iterator[Sweep]:
         assert returned == code, output + complaint
         return (output if code == 0 else complaint).splitlines()
 
-    yield call
-    logger.handlers, logger.level, logger.propagate = before
+    return call
 
 
 def left(registry: Registry) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import subprocess
@@ -47,23 +46,18 @@ def origin(tmp_path: Path) -> Origin:
 
 
 @pytest.fixture
-def workdirs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
+def workdirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """The commands, run in this process, on a machine of their own."""
     (tmp_path / "desk").mkdir()
     monkeypatch.chdir(tmp_path / "desk")
     monkeypatch.setenv("EVERTURN_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "160")
-    logger = logging.getLogger("everturn")
-    before = (logger.handlers, logger.level, logger.propagate)
 
     def call(*arguments: str) -> Called:
         code = _run(["workdirs", *arguments])
         return Called(code, *capsys.readouterr())
 
-    yield call
-    logger.handlers, logger.level, logger.propagate = before
+    return call
 
 
 def root_of(tmp_path: Path) -> Root:
