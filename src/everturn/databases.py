@@ -113,6 +113,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Look at one state of the database in all of the block, whatever others write meanwhile."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
 def when_free(work: Callable[[float], Result], clock: Clock, ids: Ids) -> Result:
     """Do work that begins with opening a file, waiting for other processes.
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from disks import fill, mounted, remount
+from everturn import databases
 from everturn.clock import ManualClock
 from everturn.errors import Corrupt, Denied, Invalid, Unavailable
 from everturn.logbook.entries import Done
@@ -208,6 +209,38 @@ def test_a_file_with_the_first_of_its_bytes_only_is_made_anew(path: Path, logboo
     path.touch()
     assert logbook.deliveries.page(1) == []
     assert logbook.deliveries.put("github", "d-1", "push", {}).result() == "queued"
+
+
+def put_between(monkeypatch: pytest.MonkeyPatch, other: Logbook, statement: str) -> None:
+    """Let another logbook be the first to write when the next connection is about to execute a statement."""
+    connect = databases.connect
+
+    def opened(*arguments: Any) -> sqlite3.Connection:
+        monkeypatch.setattr(databases, "connect", connect)
+        connection = connect(*arguments)
+
+        def put(executed: str) -> None:
+            if executed == statement:
+                connection.set_trace_callback(None)
+                other.deliveries.put("github", "d-1", "push", {}).result(20)
+
+        connection.set_trace_callback(put)
+        return connection
+
+    monkeypatch.setattr(databases, "connect", opened)
+
+
+@pytest.mark.parametrize("act", [_ACTS["put"], _ACTS["due"]], ids=["put", "due"])
+@pytest.mark.parametrize("statement", ["PRAGMA user_version", "SELECT count(*) FROM sqlite_schema"])
+def test_a_file_that_somebody_makes_while_we_open_it_is_ours(
+    path: Path, act: Act, logbook: Logbook, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    path.parent.mkdir()
+    change(path, "PRAGMA journal_mode = WAL")  # so far somebody has come
+    with closing(Logbook(path)) as other:
+        put_between(monkeypatch, other, statement)
+        act(logbook)
+        assert "d-1" in [entry.delivery_id for entry in logbook.deliveries.page(9)]
 
 
 def test_a_text_that_somebody_has_changed_is_corrupt(used: Path) -> None:

@@ -191,8 +191,11 @@ def test_the_service_sweeps_the_table(stack: Deployed, tmp_path: Path) -> None:
             with httpx.Client(base_url=address, trust_env=False) as client:
                 done = 'everturn_sweeps_total{outcome="done"} 1.0'  # it is there from the beginning, as 0.0
                 wait_until(lambda: done in client.get("/metrics").text, "a sweep")
-            child.terminate()
-            _, complaints = child.communicate(timeout=30)
         finally:
-            child.kill()
+            child.terminate()
+            try:
+                _, complaints = child.communicate(timeout=30)
+            finally:
+                child.kill()
+            sys.stderr.write(complaints)  # shown if there was no sweep
     assert "swept" in [json.loads(line)["event"] for line in complaints.splitlines() if line.startswith("{")]

@@ -12,6 +12,7 @@ from rich.progress import Progress as ProgressBar
 
 from everturn.cli.output import complain
 from everturn.conversations.runs import LocalJournals
+from everturn.databases import snapshot
 from everturn.errors import Corrupt, Denied, Unavailable
 from everturn.mirrors.base import Mirror
 from everturn.mirrors.chroma import ChromaMirror
@@ -57,8 +58,7 @@ def ask(
     mirror = SqliteMirror(folder_of(settings), settings.store_url())
 
     def answer() -> Answer:
-        with mirror.reading() as connection:
-            connection.execute("BEGIN")
+        with mirror.reading() as connection, snapshot(connection):
             return question(connection)
 
     return _ask(settings, mirror, answer, offline=offline, quiet=quiet)

@@ -47,7 +47,9 @@ class LogbookFile:
         connection = databases.connect(self.path, "rwc", timeout_s)
         try:
             connection.execute("PRAGMA synchronous = FULL")
-            if not self._is_ours(connection):
+            with databases.snapshot(connection):
+                is_ours = self._is_ours(connection)
+            if not is_ours:
                 connection.execute("PRAGMA journal_mode = WAL")
                 with databases.transaction(connection):
                     self._make(connection)
@@ -83,7 +85,11 @@ class LogbookFile:
         """
 
         def look(timeout_s: float) -> list[tuple[Any, ...]]:
-            with databases.transactions.one(), closing(databases.connect(self.path, "rw", timeout_s)) as connection:
+            with (
+                databases.transactions.one(),
+                closing(databases.connect(self.path, "rw", timeout_s)) as connection,
+                databases.snapshot(connection),
+            ):
                 return connection.execute(query, values).fetchall() if self._is_ours(connection) else []
 
         try:
@@ -92,7 +98,7 @@ class LogbookFile:
             raise self.explain(error) from error
 
     def _is_ours(self, connection: sqlite3.Connection) -> bool:
-        """Return `False` if the file is empty."""
+        """Return `False` if the file is empty. For a transaction: somebody may be making it."""
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application_id == APPLICATION_ID and version <= SCHEMA_VERSION:

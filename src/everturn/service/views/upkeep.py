@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from everturn.clock import Clock
 from everturn.conversations.runs import LocalJournals
+from everturn.databases import snapshot
 from everturn.errors import EverturnError, NotFound, Unavailable
 from everturn.journal.reading import Journals, RunRef
 from everturn.mirrors.keeping import Progress, catch_up, follow
@@ -143,8 +144,7 @@ class Upkeep:
         Raises:
             EverturnError: As `SqliteMirror.reading`.
         """
-        with suppress(NotFound), self._mirror.reading() as connection:
-            connection.execute("BEGIN")
+        with suppress(NotFound), self._mirror.reading() as connection, snapshot(connection):
             return question(connection)
         return None
 
