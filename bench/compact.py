@@ -11,8 +11,8 @@ from everturn.clock import Ids, SystemClock
 from everturn.log import compaction
 from everturn.log.stores import connect
 from everturn.settings import Settings
-from everturn.transcripts import TranscriptStore
 from everturn.transcripts.archive import Archive, SessionRef
+from everturn.transcripts.store import TranscriptStore
 from everturn.upkeep.tending import Compacted, Upkeep
 
 

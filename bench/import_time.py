@@ -1,4 +1,5 @@
-"""How long `import everturn` takes, beyond the agent SDK that every user of it imports anyway.
+"""How long `import everturn` takes, beyond the agent SDK that every user of it imports anyway; and how long commands
+take to begin, beside the SDK.
 
     python -m bench.import_time [--python PATH] [--limit-ms MS]
 
@@ -18,7 +19,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 SDK = "import claude_agent_sdk"
 PAUSED = f"import gc; gc.disable(); {SDK}"
@@ -29,6 +30,10 @@ WHAT = {
     "every public name": "from everturn import *",
 }
 USES = tuple(WHAT)[:3]
+COMMANDS = {
+    f"import sys; sys.argv[1:] = {[*words.split(), '--help']}; from everturn.cli import main; main()": words
+    for words in ("--version", "journal list", "sessions list", "search", "workdirs list", "serve", "run", "doctor")
+}
 ROUNDS = 5
 _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s*(\S+)")
 
@@ -53,13 +58,16 @@ def main() -> int:
     print("\nMost of the last, by package:")
     for package, ms in by_package(given.python, f"{SDK}; {WHAT['every public name']}")[:10]:
         print(f"{package:20} {ms:6.1f} ms")
+    print("\nCommands, from their beginning to the end of their help, and how that compares with the SDK's import:")
+    for program, took_s in measure(given.python, list(COMMANDS), given.rounds).items():
+        print(f"{COMMANDS[program]:20} {took_s * 1000:7.0f} ms {took_s / least[SDK]:9.0%}")
     if given.limit_ms is None or max(beyond[name] for name in USES) <= given.limit_ms:
         return 0
     print(f"\nThat is more than {given.limit_ms:.0f} ms: import later what is needed later.", file=sys.stderr)
     return 1
 
 
-def measure(python: str, programs: Sequence[str], rounds: int) -> Mapping[str, float]:
+def measure(python: str, programs: Sequence[str], rounds: int) -> dict[str, float]:
     """Return the least processor time that each program took, in seconds."""
     least: dict[str, float] = defaultdict(lambda: float("inf"))
     for program in programs:  # compiled once, and in the system's memory
@@ -71,7 +79,7 @@ def measure(python: str, programs: Sequence[str], rounds: int) -> Mapping[str, f
 
 
 def _processor_s(python: str, program: str) -> float:
-    process = subprocess.Popen([python, "-I", "-c", program])
+    process = subprocess.Popen([python, "-I", "-c", program], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

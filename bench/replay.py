@@ -19,7 +19,7 @@ from bench.compact import freeing_at_once, wait_for_compaction
 from bench.frames import Frame, rounds
 from bench.servers import Server
 from everturn.settings import Settings
-from everturn.transcripts import TranscriptStore
+from everturn.transcripts.store import TranscriptStore
 
 SUMMARY_PAUSE_S = float(Settings.model_fields["summary_pause_s"].default)
 

@@ -8,7 +8,7 @@ from itertools import count
 from claude_agent_sdk.testing import run_session_store_conformance
 
 from everturn.settings import Settings
-from everturn.transcripts import TranscriptStore
+from everturn.transcripts.store import TranscriptStore
 
 
 @dataclass(frozen=True)

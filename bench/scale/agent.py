@@ -40,7 +40,7 @@ from everturn.runner.handle import Progress
 from everturn.runner.lease import Lease
 from everturn.settings import Settings
 from everturn.telemetry import default_metrics
-from everturn.transcripts import TranscriptStore
+from everturn.transcripts.store import TranscriptStore
 from everturn.upkeep.traces import Trace, upload
 
 LABEL = "s3://agents/everturn"

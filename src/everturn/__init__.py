@@ -7,10 +7,10 @@ from everturn.errors import Conflict, Corrupt, Denied, EverturnError, Fenced, He
 from everturn.model import Claim, SessionRecord, WorkItem
 
 if TYPE_CHECKING:
-    from everturn.runner import Run
+    from everturn.runner.handle import Run
     from everturn.runtime import Runtime
     from everturn.settings import Settings
-    from everturn.transcripts import TranscriptStore
+    from everturn.transcripts.store import TranscriptStore
 
 __all__ = [
     "Claim",
@@ -33,10 +33,10 @@ __all__ = [
 
 # The SDK takes half a second to import: who needs a part of this package only does not wait for it.
 _LATER = {
-    "Run": "everturn.runner",
+    "Run": "everturn.runner.handle",
     "Runtime": "everturn.runtime",
     "Settings": "everturn.settings",
-    "TranscriptStore": "everturn.transcripts",
+    "TranscriptStore": "everturn.transcripts.store",
 }
 
 

@@ -17,7 +17,7 @@ from claude_agent_sdk import (
 )
 
 from everturn.errors import EverturnError, Invalid
-from everturn.transcripts import TranscriptStore
+from everturn.transcripts.store import TranscriptStore
 
 # What a durable run decides itself, with the value that means "not given".
 _OURS: dict[str, Any] = {

@@ -15,19 +15,22 @@ from everturn.git.credentials import Source
 from everturn.host.folders import RunFolders
 from everturn.journal.journal import Journal
 from everturn.journal.leftovers import LeftJournal, Leftover
-from everturn.journal.reading import Journals, RunRef
+from everturn.journal.reading import RunRef
 from everturn.log.encryption import Keys, SealedObjects
 from everturn.log.objects import run as run_blocking
 from everturn.log.roles import Assignment
-from everturn.log.stores import admit, connect, role_of, visit
+from everturn.log.stores import admit, connect, role_of
 from everturn.mirrors.feed import MirrorFeed
 from everturn.model import WorkItem
 from everturn.registry import Registry, open_registry
-from everturn.runner import Parts, Prompt, Request, Run, Runner, Sweeper
+from everturn.runner.handle import Run
+from everturn.runner.parts import Parts
+from everturn.runner.request import Prompt, Request
+from everturn.runner.runner import Runner
+from everturn.runner.sweeping import Sweeper
 from everturn.settings import Settings
 from everturn.telemetry import default_metrics
-from everturn.transcripts import TranscriptStore
-from everturn.transcripts.archive import Archive
+from everturn.transcripts.store import TranscriptStore
 from everturn.upkeep.traces import upload
 from everturn.workdirs import located
 from everturn.workshop import Workshop
@@ -150,29 +153,6 @@ class Runtime:
         """
         self._stores.admit(scope)
         return self._stores.claimed(scope, epoch=0)
-
-
-def open_archive(settings: Settings, keys: Keys | None = None) -> Archive:
-    """Open a store to look at its sessions. Blocks for one request and writes nothing.
-
-    Raises:
-        NotFound: There is no store of ours.
-        Invalid: The URL is not one we know, or the store has another format version.
-    """
-    label = settings.store_url()
-    objects = connect(label, settings, keys)
-    run_blocking(visit(objects, label))
-    return Archive(objects, label)
-
-
-def open_journals(settings: Settings, keys: Keys | None = None) -> Journals:
-    """Open a store to look at its journals. Blocks for one request and writes nothing.
-
-    Raises:
-        EverturnError: As `open_archive`.
-    """
-    archive = open_archive(settings, keys)
-    return Journals(archive.objects, archive.label)
 
 
 def open_transcripts(settings: Settings, scope: str, *, only_look: bool = False) -> TranscriptStore:

@@ -10,7 +10,8 @@ import pytest
 from claude_agent_sdk import AssistantMessage, StreamEvent, TextBlock
 
 from everturn.cli.app import _run
-from everturn.cli.output import Terminal, TerminalRenderer, plain
+from everturn.cli.output import Terminal, plain
+from everturn.cli.rendering import TerminalRenderer
 
 
 def delta(text: str) -> StreamEvent:

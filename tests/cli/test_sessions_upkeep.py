@@ -16,7 +16,7 @@ import pytest
 from claude_agent_sdk import SessionKey
 
 from everturn import Invalid, Settings, TranscriptStore
-from everturn.cli.sessions.common import short_ids
+from everturn.cli.output import short_ids
 from everturn.cli.times import milliseconds
 
 SESSION = "7df19cb2-f002-4f12-a0f4-5b4be6b08923"

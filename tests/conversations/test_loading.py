@@ -11,7 +11,7 @@ from claude_agent_sdk import SessionKey
 from everturn import Corrupt, Settings, TranscriptStore
 from everturn.conversations.loading import load_session
 from everturn.log.objects import run
-from everturn.runtime import open_archive
+from everturn.opening import open_archive
 from everturn.transcripts.archive import Archive
 from recorded import PROJECT, SESSION, TAP_AGENT, answered, keep, said, tap, text
 from support import StorePlace

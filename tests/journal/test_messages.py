@@ -54,7 +54,7 @@ from everturn.journal.lines import line_of, parse
 from everturn.journal.messages import Scribe
 from everturn.journal.schema import schema
 from everturn.log.objects import run
-from everturn.runtime import open_journals
+from everturn.opening import open_journals
 from everturn.testing import Reply, ScriptedModel, Text, cli_environment
 from everturn.testing import ToolUse as CallTool
 

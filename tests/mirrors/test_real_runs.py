@@ -18,7 +18,7 @@ from everturn.log.objects import run
 from everturn.mirrors.feed import MirrorFeed
 from everturn.mirrors.keeping import catch_up, rebuild
 from everturn.mirrors.sqlite import SqliteMirror, folder_of
-from everturn.runtime import open_journals
+from everturn.opening import open_journals
 from everturn.testing import ModelRequest, Reply, ScriptedModel, Text, ToolUse, cli_environment
 from mirrors.ground import check_index, dump, matches, rows
 from polling import wait_until

@@ -12,13 +12,27 @@ SERVICE = {"fastapi", "jinja2", "markdown_it"}  # for the service, exports and p
 TESTS = {"moto", "flask", "ministack"}
 LATER = {"structlog", "rich", "pygments"}  # for the first line that is logged, and for terminals
 SDK = {"claude_agent_sdk", "mcp", "pydantic"}
+AGENT = {"claude_agent_sdk", "mcp"}
 LOG = {"obstore", "cryptography", "orjson", "prometheus_client"}
+
+# Commands that start no agent.
+LOOKING = [
+    f"everturn.cli.{name}"
+    for name in (
+        *("credentials", "journal.listing", "journal.showing", "mirrors.listing", "mirrors.rebuilding", "search"),
+        *("serve", "sessions.compacting", "sessions.deleting", "sessions.exporting", "sessions.holding"),
+        *("sessions.listing", "sessions.repairing", "sessions.showing", "sessions.verifying", "stats", "sweep"),
+        *("workdirs.listing", "workdirs.opening", "workdirs.resetting", "workdirs.sweeping", "workdirs.using"),
+    )
+]
 
 NEVER = {
     "import everturn": EXTRAS | SERVICE | TESTS | LATER | SDK | LOG,
     "import claude_agent_sdk; from everturn import TranscriptStore": EXTRAS | SERVICE | TESTS | LATER,
     "import claude_agent_sdk; from everturn import *": EXTRAS | SERVICE | TESTS | LATER,
-    "import everturn.cli.app": EXTRAS | TESTS | {"fastapi"},
+    "import everturn.cli.app": EXTRAS | SERVICE | TESTS | SDK | LOG - {"orjson"},
+    f"import {', '.join(LOOKING)}": EXTRAS | TESTS | AGENT | {"fastapi"},
+    "import everturn.service.serving": EXTRAS | TESTS | AGENT,
 }
 
 

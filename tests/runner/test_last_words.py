@@ -8,7 +8,8 @@ from claude_agent_sdk import ClaudeSDKError, ProcessError
 
 from everturn import Unavailable
 from everturn.cli.app import _explain
-from everturn.cli.output import EXIT_FAILED, EXIT_UNSTORED, Terminal, TerminalRenderer
+from everturn.cli.output import EXIT_FAILED, EXIT_UNSTORED, Terminal
+from everturn.cli.rendering import TerminalRenderer
 from everturn.cli.run import _stream
 from runner.test_handle import Drive
 

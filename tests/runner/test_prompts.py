@@ -13,7 +13,7 @@ import pytest
 
 from everturn import Invalid, SessionRecord
 from everturn.model import Holder
-from everturn.runner import Prompt
+from everturn.runner.request import Prompt
 from everturn.testing import InstantAgent
 from polling import WAIT_S
 from runner.stage import DELTA, PROMPT, UNDER_TRIO, WORK, Desk, finish

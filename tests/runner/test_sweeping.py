@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from everturn import Unavailable, WorkItem
 from everturn.model import SessionRecord
 from everturn.registry import Registry, SqliteRegistry
-from everturn.runner import Sweeper
+from everturn.runner.sweeping import Sweeper
 from everturn.telemetry import Metrics
 from polling import wait_until
 from runner.stage import WORK, Desk, counted, finish, kinds

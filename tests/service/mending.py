@@ -15,7 +15,7 @@ from everturn import Settings, WorkItem
 from everturn.demo.machine import Machine
 from everturn.demo.worker import Plan
 from everturn.log.objects import run
-from everturn.runtime import open_journals
+from everturn.opening import open_journals
 from everturn.testing import (
     ModelRequest,
     Reply,

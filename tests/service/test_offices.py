@@ -26,7 +26,7 @@ from everturn.service.sweeping import DailySweep
 from everturn.settings import Settings
 from everturn.telemetry import Metrics
 from everturn.testing import make_repository
-from everturn.transcripts import TranscriptStore
+from everturn.transcripts.store import TranscriptStore
 from everturn.workshop import Workshop
 
 WHO = "127.0.0.1"

@@ -14,7 +14,7 @@ from everturn.housekeeping.sweeping import SWEEP_LOCK, Report
 from everturn.logbook.logbook import Logbook
 from everturn.model import Holder, SessionRecord, WorkItem
 from everturn.registry import SqliteRegistry
-from everturn.runner import Sweeper
+from everturn.runner.sweeping import Sweeper
 from everturn.service.sweeping import PAUSE_S, DailySweep
 from everturn.telemetry import Metrics
 from everturn.workdirs.root import SWEPT

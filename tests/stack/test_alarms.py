@@ -20,7 +20,7 @@ from everturn import EverturnError, Run, Runtime, Settings, TranscriptStore, Wor
 from everturn.clock import SystemClock
 from everturn.model import Holder
 from everturn.registry import open_registry
-from everturn.runner import Sweeper
+from everturn.runner.sweeping import Sweeper
 from everturn.telemetry import default_metrics
 from everturn.testing import InstantAgent
 from polling import PAUSE_S, WAIT_S

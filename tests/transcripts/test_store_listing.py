@@ -121,7 +121,7 @@ def test_an_entry_that_the_sdk_cannot_summarize_is_stored_all_the_same(monkeypat
     def indigestible(*_: object) -> None:
         raise KeyError("a later SDK stumbles over this entry")
 
-    monkeypatch.setattr("everturn.transcripts.summaries.fold_session_summary", indigestible)
+    monkeypatch.setattr("claude_agent_sdk.fold_session_summary", indigestible)
 
     async def main() -> None:
         store = store_on(memory())

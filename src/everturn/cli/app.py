@@ -13,23 +13,8 @@ from typing import Annotated
 
 import typer
 import typer.main
-from claude_agent_sdk import ClaudeSDKError
 
-from everturn.cli import (
-    credentials,
-    demo,
-    demo_fleet,
-    doctor,
-    journal,
-    mirrors,
-    run,
-    search,
-    serve,
-    sessions,
-    stats,
-    sweep,
-    workdirs,
-)
+from everturn.cli.loading import lazy_group
 from everturn.cli.output import (
     EXIT_BROKEN_PIPE,
     EXIT_FAILED,
@@ -47,32 +32,35 @@ from everturn.errors import EverturnError, Fenced, Held
 _EXPLAINED = (
     EverturnError,
     typer.TyperException,
-    ClaudeSDKError,
     OutputError,
     OSError,
     KeyboardInterrupt,
     typer.Abort,
 )
 
+_COMMANDS = {
+    "run": "everturn.cli.run:command",
+    "serve": "everturn.cli.serve:command",
+    "demo": "everturn.cli.demo:command",
+    "demo-fleet": "everturn.cli.demo_fleet:command",
+    "doctor": "everturn.cli.doctor:command",
+    "sweep": "everturn.cli.sweep:command",
+    "credentials": "everturn.cli.credentials:command",
+    "search": "everturn.cli.search:command",
+    "stats": "everturn.cli.stats:command",
+    "sessions": "everturn.cli.sessions:app",
+    "journal": "everturn.cli.journal:app",
+    "mirrors": "everturn.cli.mirrors:app",
+    "workdirs": "everturn.cli.workdirs:app",
+}
+
 app = typer.Typer(
     name="everturn",
+    cls=lazy_group(_COMMANDS),
     help="Keeps a coding agent's work alive when the worker that runs it dies.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.command)
-app.command("serve")(serve.command)
-app.command("demo")(demo.command)
-app.command("demo-fleet")(demo_fleet.command)
-app.command("doctor")(doctor.command)
-app.command("sweep")(sweep.command)
-app.command("credentials")(credentials.command)
-app.command("search")(search.command)
-app.command("stats")(stats.command)
-app.add_typer(sessions.app)
-app.add_typer(journal.app)
-app.add_typer(mirrors.app)
-app.add_typer(workdirs.app)
 
 
 def _show_version(wanted: bool) -> None:
@@ -104,15 +92,21 @@ def _run(arguments: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # no text may end a run because a terminal cannot show it
     try:
         returned = _command()(arguments, standalone_mode=False)
-    except _EXPLAINED as error:
+    except _explained() as error:
         return _explain(error)
     return returned if isinstance(returned, int) else EXIT_OK
 
 
 @cache
 def _command() -> Callable[..., object]:
-    """Return all commands together. It takes as long to put them together as many a command takes."""
+    """Return the command. What it has loaded, it keeps."""
     return typer.main.get_command(app)
+
+
+def _explained() -> tuple[type[BaseException], ...]:
+    """Return the errors that are said in a line. The agent's are among them if anything of it was loaded."""
+    sdk = sys.modules.get("claude_agent_sdk")
+    return _EXPLAINED if sdk is None else (*_EXPLAINED, sdk.ClaudeSDKError)
 
 
 def exit_code_of(error: EverturnError) -> int:
@@ -135,11 +129,11 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, OSError):
         complain(f"something failed on this machine: {first_line(error)}", "everturn doctor checks the machine")
         return EXIT_FAILED
-    if isinstance(error, ClaudeSDKError):
-        complain(f"the agent failed: {first_line(error)}", "what it had said is stored; run it again to go on")
-        return EXIT_FAILED
-    complain("interrupted", "nothing that was stored is lost; run it again")
-    return EXIT_INTERRUPTED
+    if isinstance(error, typer.Abort) or not isinstance(error, Exception):
+        complain("interrupted", "nothing that was stored is lost; run it again")
+        return EXIT_INTERRUPTED
+    complain(f"the agent failed: {first_line(error)}", "what it had said is stored; run it again to go on")
+    return EXIT_FAILED
 
 
 def _explain_output(error: OutputError) -> int:

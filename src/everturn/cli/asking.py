@@ -19,7 +19,7 @@ from everturn.mirrors.chroma import ChromaMirror
 from everturn.mirrors.embedding import open_embedder
 from everturn.mirrors.keeping import Progress, catch_up
 from everturn.mirrors.sqlite import SqliteMirror, folder_of
-from everturn.runtime import open_journals
+from everturn.opening import open_journals
 from everturn.settings import Settings
 
 Answer = TypeVar("Answer")

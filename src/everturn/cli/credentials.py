@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from everturn.cli.output import json_line
-from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, printing
+from everturn.cli.options import JsonOption, RegistryOption, StoreOption
+from everturn.cli.output import json_line, print_json, printing
 from everturn.cli.work import work_item
-from everturn.cli.workdirs.common import RegistryOption
 from everturn.errors import Invalid
 from everturn.log.roles import Assignment
 from everturn.log.stores import role_of

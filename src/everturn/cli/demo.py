@@ -22,9 +22,9 @@ from everturn.cli.output import (
     fold,
     json_line,
     plain,
+    printing,
     refuse_memory,
 )
-from everturn.cli.sessions.common import printing
 
 if TYPE_CHECKING:
     from everturn.demo import Report
@@ -43,7 +43,7 @@ def command(
 
     The last line is one JSON object with what was counted; the exit code is 0 if nothing was lost.
     """
-    # Imported here: the demo brings a web server and more, and no other command should wait for that.
+    # Imported here: the demo brings a web server and more, and who asks for help should not wait for that.
     from everturn.demo import DemoOptions, perform  # noqa: PLC0415
 
     refuse_memory(store or "")

@@ -45,7 +45,7 @@ def command(
 
     The first line says where to look. It goes on until Ctrl-C; then all of it is stopped and removed.
     """
-    # Imported here: the demo brings a web server and more, and no other command should wait for that.
+    # Imported here: the demo brings a web server and more, and who asks for help should not wait for that.
     from everturn.demo.fleet import FleetOptions, perform_fleet  # noqa: PLC0415
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -18,9 +18,18 @@ from rich.text import Text
 
 from everturn.checks.doctor import checks_of_machine, checks_of_settings
 from everturn.checks.findings import Check, Finding, examine, failed
-from everturn.cli.output import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, Terminal, complain, json_line, plain
-from everturn.cli.sessions.care import counted, progress
-from everturn.cli.sessions.common import printing
+from everturn.cli.output import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_REFUSED,
+    Terminal,
+    complain,
+    counted,
+    json_line,
+    plain,
+    printing,
+)
+from everturn.cli.progress import progress
 from everturn.clock import Ids, SystemClock
 from everturn.errors import EverturnError
 from everturn.settings import Settings, agent_folder, inherited_environment

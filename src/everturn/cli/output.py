@@ -1,29 +1,20 @@
-"""How commands speak: messages of the agent for people, JSON for programs, one line for errors."""
+"""How commands speak: text for people, JSON for programs, one line for errors."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import re
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
-from claude_agent_sdk import (
-    AssistantMessage,
-    Message,
-    ResultMessage,
-    StreamEvent,
-    SystemMessage,
-    TextBlock,
-    ToolResultBlock,
-    ToolUseBlock,
-    UserMessage,
-)
+import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
 
 from everturn.errors import Invalid
+from everturn.log.entries import as_json
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -34,6 +25,7 @@ EXIT_HELD = 75  # "try again later", as sendmail's sysexits.h has it
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
+_UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 _TURNS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they turn the text around that comes after them
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160), *_TURNS) if chr(code) not in "\n\t"}
@@ -71,6 +63,22 @@ class OutputError(Exception):
     """Standard output took no more. Not an `OSError`: the command line library would answer that one by itself."""
 
 
+@contextmanager
+def printing() -> Iterator[None]:
+    """Print in here; whatever keeps the output from being written is raised as `OutputError`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputError(str(error)) from error
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print a record on a line of its own, however deep it is, in characters that no terminal obeys."""
+    with printing():
+        sys.stdout.write(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", as_json(value)) + "\n")
+
+
 class Terminal(Console):
     """Standard output for people."""
 
@@ -84,103 +92,6 @@ class Terminal(Console):
     def on_broken_pipe(self) -> None:
         """Tell the caller, who has an agent to let go of; the library would exit on the spot."""
         raise OutputError("whoever read the output has gone") from BrokenPipeError()
-
-
-class Renderer(Protocol):
-    """Shows a run."""
-
-    def show(self, message: Message) -> None:
-        """Show one message."""
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Show how it ended."""
-
-
-class JsonRenderer:
-    """One JSON object a line: each message with its `type`, and `{"type":"summary",…}` at the end."""
-
-    def show(self, message: Message) -> None:
-        """See `Renderer`."""
-        self._print({"type": type(message).__name__, **dataclasses.asdict(message)})
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        """See `Renderer`."""
-        self._print({"type": "summary", **summary})
-
-    def _print(self, value: dict[str, Any]) -> None:
-        sys.stdout.write(json_line(value) + "\n")
-        sys.stdout.flush()
-
-
-class TerminalRenderer:
-    """Text as it streams, tool calls and results folded to a line each."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._streamed = False
-
-    def show(self, message: Message) -> None:
-        """See `Renderer`."""
-        if isinstance(message, StreamEvent):
-            self._show_delta(message)
-        elif isinstance(message, AssistantMessage):
-            self._show_assistant(message)
-        elif isinstance(message, UserMessage):
-            self._show_results(message)
-        elif isinstance(message, SystemMessage) and message.subtype == "mirror_error":
-            self._console.print(f"[red]not stored:[/] {escape(str(message.data.get('error')))}")
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        """See `Renderer`."""
-        if self._streamed:  # the run ended in the middle of a text
-            self._console.print()
-        self._console.rule(style="dim")
-        began = "went on with" if summary["resumed"] else "began"
-        self._console.print(Text(f"{began} session {summary['session']}, claim {summary['epoch']}", style="dim"))
-        self._console.print(Text(f"in {summary['cwd']}", style="dim"), soft_wrap=True)
-        if "turns" in summary:
-            cost = "" if summary["cost_usd"] is None else f" · ${summary['cost_usd']:.2f}"
-            turns = "1 turn" if summary["turns"] == 1 else f"{summary['turns']} turns"
-            text = f"{turns}{cost} · {summary['seconds']} s"
-            self._console.print(Text(text, style="dim" if summary["ok"] else "red"))
-
-    def _show_delta(self, message: StreamEvent) -> None:
-        delta = message.event.get("delta", {})
-        if message.parent_tool_use_id is None and delta.get("type") == "text_delta":
-            self._console.print(Text(plain(delta["text"])), end="", soft_wrap=True)
-            self._streamed = True
-
-    def _show_assistant(self, message: AssistantMessage) -> None:
-        for block in message.content:
-            if isinstance(block, TextBlock):
-                self._show_text(block.text, streams=message.parent_tool_use_id is None)
-            elif isinstance(block, ToolUseBlock):
-                room = self._console.width - len(block.name) - 3
-                text = escape(fold(json_line(block.input), room))
-                self._console.print(f"[cyan]▸ {escape(block.name)}[/] [dim]{text}[/]")
-
-    def _show_text(self, text: str, *, streams: bool) -> None:
-        """Show a text, unless it is there already, piece by piece: what subagents say never is."""
-        if self._streamed:
-            self._console.print()
-        if not (self._streamed and streams):
-            self._console.print(Text(plain(text)))
-        self._streamed = self._streamed and not streams
-
-    def _show_results(self, message: UserMessage) -> None:
-        if isinstance(message.content, str):
-            return
-        for block in message.content:
-            if isinstance(block, ToolResultBlock):
-                style = "red" if block.is_error else "dim"
-                self._console.print(Text("  " + fold(result_text(block), self._console.width - 2), style=style))
-
-
-def result_text(block: ToolResultBlock) -> str:
-    """Return what a tool answered, as text."""
-    if isinstance(block.content, str):
-        return block.content
-    return " ".join(str(piece.get("text", piece.get("type"))) for piece in block.content or [])
 
 
 def plain(text: str) -> str:
@@ -220,13 +131,30 @@ def age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def summary_of(result: ResultMessage | None) -> dict[str, Any]:
-    """Return what a run's last message says of it."""
-    if result is None:
-        return {"ok": False}
-    return {
-        "ok": not result.is_error,
-        "turns": result.num_turns,
-        "cost_usd": result.total_cost_usd,
-        "seconds": round(result.duration_ms / 1000, 1),
-    }
+def counted(count: int, one: str, many: str) -> str:
+    """Return a number with its noun."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def short_ids(session_ids: Sequence[str]) -> dict[str, str]:
+    """Return the beginnings of ids that are enough to name them, eight characters at least."""
+    length = 8
+    while len({session_id[:length] for session_id in session_ids}) < len(set(session_ids)):
+        length += 4
+    return {session_id: session_id[:length] for session_id in session_ids}
+
+
+def consent(question: str, *, yes: bool, quiet: bool) -> None:
+    """Ask before something is gone for good.
+
+    Raises:
+        Invalid: The answer is no, or nobody can be asked.
+    """
+    if yes:
+        return
+    if quiet or not sys.stdin.isatty():
+        raise Invalid(
+            "nobody was asked, so nothing was done", hint="add --yes if that is what you want, or --dry-run"
+        )
+    if not typer.confirm(question):
+        raise Invalid("nothing was done", hint="--dry-run shows what would be done")

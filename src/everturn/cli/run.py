@@ -18,19 +18,16 @@ from everturn.cli.output import (
     EXIT_FAILED,
     EXIT_OK,
     EXIT_UNSTORED,
-    JsonRenderer,
     OutputError,
-    Renderer,
     Terminal,
-    TerminalRenderer,
     complain,
     first_line,
     refuse_memory,
-    summary_of,
 )
+from everturn.cli.rendering import JsonRenderer, Renderer, TerminalRenderer, summary_of
 from everturn.cli.work import work_item
 from everturn.errors import EverturnError, Invalid
-from everturn.runner import Run
+from everturn.runner.handle import Run
 from everturn.runtime import Runtime
 from everturn.settings import Settings
 from everturn.telemetry import log_to_stderr

@@ -13,8 +13,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from everturn.cli.asking import SINCE_HELP, AgentOption, OfflineOption, RepoOption, ask, ask_by_meaning
-from everturn.cli.output import Terminal
-from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, printing, settings_for
+from everturn.cli.options import JsonOption, StoreOption, settings_for
+from everturn.cli.output import Terminal, print_json, printing
 from everturn.cli.times import moment_ms
 from everturn.clock import SystemClock
 from everturn.conversations.wording import clean, one_line, plural

@@ -22,7 +22,7 @@ def command(
 
     The first line on standard output says where, as soon as connections are taken.
     """
-    # Imported here: a web server and all that it brings, and no other command should wait for that.
+    # Imported here: a web server and all that it brings, and who asks for help should not wait for that.
     from everturn.service.serving import serve  # noqa: PLC0415
 
     settings = Settings.load(serve_host=host, serve_port=port)

@@ -9,14 +9,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, age, plain, when
-from everturn.cli.sessions.care import counted
-from everturn.cli.sessions.common import JsonOption, print_json, short_ids
+from everturn.cli.options import JsonOption
+from everturn.cli.output import Terminal, age, counted, plain, print_json, short_ids, when
 from everturn.cli.workdirs.sweeping import print_report, print_report_as_json
 from everturn.clock import SystemClock
 from everturn.model import SessionRecord
 from everturn.registry import open_registry
-from everturn.runner import Sweeper
+from everturn.runner.sweeping import Sweeper
 from everturn.settings import Settings
 from everturn.telemetry import default_metrics, log_to_stderr
 from everturn.workshop import Workshop

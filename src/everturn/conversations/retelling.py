@@ -9,7 +9,7 @@ from typing import Any
 
 from everturn.conversations.blocks import Block, Blocks, Told, is_interruption
 from everturn.conversations.threads import Entry, text_of
-from everturn.conversations.turns import NO_MODEL, as_json
+from everturn.conversations.turns import NO_MODEL
 from everturn.journal.events import (
     Assistant,
     BeganAnew,
@@ -33,6 +33,7 @@ from everturn.journal.events import (
 from everturn.journal.lines import Recorded
 from everturn.journal.spending import spent
 from everturn.journal.values import fits
+from everturn.log.entries import as_json
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FAILED = ("failed", "killed", "stopped")

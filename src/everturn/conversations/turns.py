@@ -25,7 +25,7 @@ from everturn.conversations.conversation import (
     moment,
 )
 from everturn.conversations.threads import Entry, Node, text_of
-from everturn.log.entries import encode
+from everturn.log.entries import as_json
 
 FindAgent = Callable[[str, str], Conversation | None]
 
@@ -271,11 +271,6 @@ def add_usage(usages: dict[str, Usage], entry: Entry) -> None:
 def count(value: Any) -> int:
     """Return a number of things, 0 for what is none."""
     return value if type(value) is int and value >= 0 else 0
-
-
-def as_json(value: Any) -> str:
-    """Return a JSON value as one line, however deep it is."""
-    return encode([value]).lines.decode().rstrip("\n")
 
 
 def _take_time(draft: _Draft, entry: Entry) -> None:

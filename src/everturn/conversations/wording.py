@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from everturn.conversations.conversation import Conversation, Media, Notice, Text, ToolCall, Turn, Usage, moment
-from everturn.conversations.turns import as_json
+from everturn.log.entries import as_json
 
 TITLE_LENGTH = 80
 _SEQUENCE = re.compile(

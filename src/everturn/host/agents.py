@@ -20,6 +20,7 @@ from everturn.settings import RUN_MARKER
 from everturn.telemetry import Metrics, default_metrics, get_logger
 
 PAUSE_S = 0.01
+END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 _PREFIX = f"{RUN_MARKER}=".encode()
 _EPOCH = re.compile(r"[0-9]{1,18}")
 

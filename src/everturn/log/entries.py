@@ -58,6 +58,11 @@ def encode(entries: Sequence[Any]) -> Batch:
     return Batch(b"".join(line + b"\n" for line in lines), len(lines), exact)
 
 
+def as_json(value: Any) -> str:
+    """Return a JSON value as one line, however deep it is."""
+    return encode([value]).lines.decode().rstrip("\n")
+
+
 def decode_lines(lines: bytes, *, exact: bool) -> list[Any]:
     """Decode the lines of a batch.
 

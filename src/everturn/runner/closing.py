@@ -16,6 +16,7 @@ import anyio
 
 from everturn.errors import EverturnError, Fenced, Unavailable
 from everturn.git.credential_server import CredentialServer
+from everturn.host.agents import END_AGENTS_S
 from everturn.host.folders import RunFolder
 from everturn.journal.events import Event, Shutdown
 from everturn.journal.journal import Journal
@@ -30,11 +31,10 @@ from everturn.runner.stopping import CANCELLED, Stop
 from everturn.runner.taints import reason_of, with_reason
 from everturn.runner.tasks import Loop
 from everturn.telemetry import get_logger
-from everturn.transcripts import TranscriptStore
+from everturn.transcripts.store import TranscriptStore
 from everturn.upkeep.healing import Healing, folder_of, heal
 from everturn.upkeep.traces import Trace
 
-END_AGENTS_S = 5.0  # for processes to be gone after they were killed
 LEAST_S = 1.0  # for each step, however little of the grace period is left
 TRACE_FILE = "trace.jsonl"
 TAINTED = "tainted"  # in the notes of a folder: the reason that its run has added to those in the registry

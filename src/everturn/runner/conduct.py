@@ -21,11 +21,11 @@ from claude_agent_sdk.types import StreamEvent
 
 from everturn.agent import Agent, says_that_it_asks, session_of
 from everturn.errors import Conflict, EverturnError, Fenced, NotFound, Unavailable
-from everturn.host.agents import end_old_agents, find_cli, mark_of
+from everturn.host.agents import END_AGENTS_S, end_old_agents, find_cli, mark_of
 from everturn.host.folders import RunFolder
 from everturn.journal.events import BeganAnew, Ended, Event
 from everturn.model import Holder
-from everturn.runner.closing import END_AGENTS_S, LEAST_S, TRACE_FILE, Closing, Holdings
+from everturn.runner.closing import LEAST_S, TRACE_FILE, Closing, Holdings
 from everturn.runner.dispatch import Dispatcher, Result, in_thread, in_thread_or_leave
 from everturn.runner.handle import Mailbox, Progress
 from everturn.runner.interruption import Interruption
@@ -38,7 +38,7 @@ from everturn.runner.request import Request
 from everturn.runner.stopping import CANCELLED, LOST, Stop
 from everturn.runner.turn import ConversationLost, Turn
 from everturn.telemetry import RunContext, get_logger, name_session
-from everturn.transcripts import TranscriptStore
+from everturn.transcripts.store import TranscriptStore
 from everturn.upkeep.healing import folder_of, heal
 from everturn.upkeep.traces import Trace
 

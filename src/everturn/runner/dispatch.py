@@ -23,8 +23,7 @@ from everturn.registry import Registry
 from everturn.runner.handle import Progress
 from everturn.runner.lease import Lease
 from everturn.telemetry import Metrics, get_logger, name_session
-from everturn.transcripts import TranscriptStore
-from everturn.transcripts.store import UNKNOWN_PROJECT
+from everturn.transcripts.store import UNKNOWN_PROJECT, TranscriptStore
 
 Result = TypeVar("Result")
 

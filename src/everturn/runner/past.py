@@ -7,17 +7,18 @@ from functools import partial
 from pathlib import Path
 
 from everturn.errors import EverturnError, Unavailable
+from everturn.host.agents import END_AGENTS_S
 from everturn.host.folders import RunFolder
 from everturn.journal.reading import RunRef
 from everturn.model import Claim
-from everturn.runner.closing import END_AGENTS_S, TAINTED, TRACE_FILE
+from everturn.runner.closing import TAINTED, TRACE_FILE
 from everturn.runner.dispatch import in_thread
 from everturn.runner.handle import Progress
 from everturn.runner.lease import Lease
 from everturn.runner.parts import Parts
 from everturn.runner.taints import reason_of, with_reason, without_reason
 from everturn.telemetry import get_logger
-from everturn.transcripts import TranscriptStore
+from everturn.transcripts.store import TranscriptStore
 from everturn.upkeep.healing import Healing, folder_of, salvage
 
 KEPT_S = 7 * 86_400.0  # a folder that nothing could be done with

@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 from functools import partial
 
-from everturn.host.agents import end_agents_of_run
+from everturn.host.agents import END_AGENTS_S, end_agents_of_run
 from everturn.model import WorkItem
 from everturn.workdirs import Workdir, Workdirs
-
-END_AGENTS_S = 5.0  # for the agent of a worker that has just been killed
 
 
 class Place:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from everturn.errors import Conflict, EverturnError, Invalid, NotFound
 from everturn.housekeeping.freeing import Freed, Selection
 from everturn.log.objects import run as run_blocking
-from everturn.runtime import open_archive
+from everturn.opening import open_archive
 from everturn.service.parts import Parts
 from everturn.service.sweeping import DailySweep, SweepResult
 from everturn.telemetry import get_logger

@@ -14,7 +14,7 @@ from everturn.housekeeping.sweeping import Report, WorkdirSweeper
 from everturn.logbook.entries import SweepReason
 from everturn.logbook.logbook import Logbook
 from everturn.model import SessionRecord
-from everturn.runner import Sweeper
+from everturn.runner.sweeping import Sweeper
 from everturn.service.parts import Parts
 from everturn.telemetry import Metrics, get_logger
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from claude_agent_sdk import SessionKey, SessionStoreEntry
 
-from everturn.transcripts import TranscriptStore
+from everturn.transcripts.store import TranscriptStore
 
 
 class ReceiptedStore(TranscriptStore):

@@ -11,15 +11,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
-
-from claude_agent_sdk import SessionSummaryEntry
+from typing import TYPE_CHECKING, Any
 
 from everturn.errors import Corrupt, EverturnError
 from everturn.log.names import names_in
 from everturn.log.objects import Item, Objects, Stored, get_each
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.summaries import decode_summary
+
+if TYPE_CHECKING:
+    from claude_agent_sdk import SessionSummaryEntry
 
 WORTH_KEEPING = 32  # so many summaries that had to be fetched are worth a catalog
 SETTLED_MS = 5_000

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-
-from claude_agent_sdk import SessionStoreListEntry, SessionSummaryEntry
+from typing import TYPE_CHECKING
 
 from everturn.errors import Corrupt
 from everturn.log.names import Span, names_in, parse_file_name
@@ -18,6 +17,9 @@ from everturn.log.reader import list_parts, log_exists, read
 from everturn.transcripts.catalog import stored_summaries, summary_items
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.summaries import fold_log
+
+if TYPE_CHECKING:
+    from claude_agent_sdk import SessionStoreListEntry, SessionSummaryEntry
 
 
 async def projects(objects: Objects, layout: Layout) -> list[str]:

@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
-
-from claude_agent_sdk import SessionKey, SessionStoreEntry
+from typing import TYPE_CHECKING, TypeVar
 
 from everturn.clock import Clock, Ids
 from everturn.errors import Conflict, EverturnError, Fenced
@@ -32,6 +30,9 @@ from everturn.transcripts.layout import Layout
 from everturn.transcripts.marks import Marks
 from everturn.transcripts.observer import StoreObserver
 from everturn.transcripts.summaries import SummaryKeeper
+
+if TYPE_CHECKING:
+    from claude_agent_sdk import SessionKey, SessionStoreEntry
 
 Result = TypeVar("Result")
 

@@ -12,9 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
-
-from claude_agent_sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry, fold_session_summary
+from typing import TYPE_CHECKING, Any, cast
 
 from everturn.clock import Clock
 from everturn.errors import Corrupt, Unavailable
@@ -23,6 +21,9 @@ from everturn.log.objects import Objects, Stored, run
 from everturn.log.reader import Log, log_exists, read
 from everturn.telemetry import carrying_run
 from everturn.transcripts.layout import Layout
+
+if TYPE_CHECKING:
+    from claude_agent_sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry
 
 SessionName = tuple[str, str]  # project key, session id
 
@@ -81,7 +82,7 @@ class SummaryKeeper:
         with self._changed:
             state = self._states.setdefault(name, _State(None, 0, known=True))
             follows = state.known and state.upto == seq - 1  # otherwise somebody else has written in between
-            state.summary = _fold(name, state.summary, entries) if follows else None
+            state.summary = fold(name, state.summary, entries) if follows else None
             state.known = state.summary is not None
             state.upto = seq
             state.dirty, state.failed = True, False
@@ -184,7 +185,7 @@ class SummaryKeeper:
 
 def fold_log(name: SessionName, log: Log) -> SessionSummaryEntry | None:
     """Fold a whole main log, or return `None` if it does not exist."""
-    return _fold(name, None, log.entries()) if log.exists else None
+    return fold(name, None, log.entries()) if log.exists else None
 
 
 def encode_summary(summary: SessionSummaryEntry, upto: int) -> bytes:
@@ -204,12 +205,14 @@ def decode_summary(stored: Stored) -> SessionSummaryEntry | None:
         return None
 
 
-def _fold(
+def fold(
     name: SessionName, summary: SessionSummaryEntry | None, entries: Sequence[Any]
 ) -> SessionSummaryEntry | None:
     """Fold entries, or return `None` if the SDK's fold cannot digest one: no append may fail for it."""
     key: SessionKey = {"project_key": name[0], "session_id": name[1]}
     rows = [entry for entry in entries if isinstance(entry, dict)]
+    from claude_agent_sdk import fold_session_summary  # noqa: PLC0415  # who only looks does not wait for it
+
     try:
         return fold_session_summary(summary, key, cast("list[SessionStoreEntry]", rows))
     except Exception:  # noqa: BLE001  # whatever it is, the entries are durable, and the summary is only derived

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio.to_thread
-from claude_agent_sdk import SessionKey, SessionStoreEntry
 
 from everturn.errors import EverturnError, Invalid
 from everturn.transcripts.marks import Place, uuid_of
@@ -26,6 +25,9 @@ from everturn.transcripts.store import TranscriptStore
 from everturn.upkeep.alignment import align, same_session, without_repeats
 from everturn.upkeep.importing import SUFFIX, LocalSession, metadata_of
 from everturn.upkeep.local import batches, read_on
+
+if TYPE_CHECKING:
+    from claude_agent_sdk import SessionKey, SessionStoreEntry
 
 MAIN = "main"
 

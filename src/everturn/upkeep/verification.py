@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import orjson
-from claude_agent_sdk import SessionKey, SessionStoreEntry, fold_session_summary
 
 from everturn.errors import Corrupt
 from everturn.log.entries import encode
@@ -19,6 +18,7 @@ from everturn.log.verification import LEAVE, REPAIR, Finding, LogReport, Severit
 from everturn.transcripts.archive import SCOPES, Archive, SessionRef
 from everturn.transcripts.layout import Layout
 from everturn.transcripts.sizes import too_large
+from everturn.transcripts.summaries import fold
 from everturn.upkeep.alignment import without_repeats
 
 PARALLEL_SESSIONS = 4
@@ -233,11 +233,8 @@ def _folds(ref: SessionRef, log: LogReport) -> list[object]:
 
 
 def _fold(ref: SessionRef, entries: list[dict[str, Any]]) -> object:
-    key: SessionKey = {"project_key": ref.project_key, "session_id": ref.session_id}
-    try:
-        return fold_session_summary(None, key, cast("list[SessionStoreEntry]", entries))["data"]
-    except Exception:  # noqa: BLE001  # an entry the SDK cannot digest: there is nothing to compare with
-        return None
+    folded = fold((ref.project_key, ref.session_id), None, entries)
+    return None if folded is None else folded["data"]
 
 
 async def check_home(objects: Objects, layout: Layout, ref: SessionRef) -> list[Finding]:

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from everturn.cli.sessions.common import settings_for
+from everturn.cli.options import settings_for
 from everturn.conversations.runs import LocalJournals, Runs
-from everturn.runtime import open_journals
+from everturn.opening import open_journals
 
 WORK = "A work item's key, a task, or a run or a session, or the beginning of its id."
 

@@ -9,8 +9,7 @@ from typing import Protocol
 from rich.text import Text
 
 from everturn.cli.journal import words
-from everturn.cli.output import Terminal, plain
-from everturn.cli.sessions.common import print_json, printing
+from everturn.cli.output import Terminal, plain, print_json, printing
 from everturn.conversations import wording
 from everturn.journal.lines import Recorded
 from everturn.journal.reading import RunRef

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from everturn.cli.journal import listing, printing_schema, showing
+from everturn.cli.loading import lazy_group
 
-app = typer.Typer(name="journal", help="Read what happened in runs.", no_args_is_help=True)
-app.command("list")(listing.command)
-app.command("show")(showing.command)
-app.command("schema")(printing_schema.command)
+_COMMANDS = {
+    "list": "everturn.cli.journal.listing:command",
+    "show": "everturn.cli.journal.showing:command",
+    "schema": "everturn.cli.journal.printing_schema:command",
+}
+
+app = typer.Typer(name="journal", cls=lazy_group(_COMMANDS), help="Read what happened in runs.", no_args_is_help=True)

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from everturn.cli.journal import words
 from everturn.cli.journal.common import WORK, open_runs
-from everturn.cli.output import Terminal, plain
-from everturn.cli.sessions.care import in_parallel
-from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, short_ids
+from everturn.cli.options import JsonOption, StoreOption
+from everturn.cli.output import Terminal, plain, print_json, short_ids
+from everturn.cli.progress import in_parallel
 from everturn.conversations.story import End, Facts, end_of, facts_of, in_order, with_successors
 from everturn.errors import Corrupt
 from everturn.journal.reading import RunJournal, RunRef

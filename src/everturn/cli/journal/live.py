@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from rich.text import Text as Line
 
 from everturn.cli.journal import words
-from everturn.cli.output import Terminal, plain
+from everturn.cli.output import Terminal, plain, printing
 from everturn.cli.printer import INDENT, Printer
-from everturn.cli.sessions.common import printing
 from everturn.conversations import wording
 from everturn.conversations.blocks import Block
 from everturn.conversations.conversation import Step, Text, ToolCall, Turn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from everturn.cli.sessions.common import printing
+from everturn.cli.output import printing
 from everturn.journal.schema import schema
 
 

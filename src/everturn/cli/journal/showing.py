@@ -14,10 +14,10 @@ from everturn.cli.journal.common import WorkArgument, open_runs
 from everturn.cli.journal.events import EventPrinter, FlatPrinter, JsonPrinter
 from everturn.cli.journal.following import follow
 from everturn.cli.journal.live import LivePrinter
-from everturn.cli.output import EXIT_FAILED, EXIT_OK, Terminal, complain, plain
+from everturn.cli.options import JsonOption, StoreOption
+from everturn.cli.output import EXIT_FAILED, EXIT_OK, Terminal, complain, plain, printing
 from everturn.cli.printer import Printer
-from everturn.cli.sessions.care import in_parallel
-from everturn.cli.sessions.common import JsonOption, StoreOption, printing
+from everturn.cli.progress import in_parallel
 from everturn.conversations import wording
 from everturn.conversations.conversation import Turn
 from everturn.conversations.runs import Named, Runs

@@ -9,10 +9,10 @@ from everturn.conversations import wording
 from everturn.conversations.conversation import Turn
 from everturn.conversations.retelling import timestamp
 from everturn.conversations.story import End, Facts
-from everturn.conversations.turns import as_json
 from everturn.journal.events import Ended
 from everturn.journal.lines import Recorded
 from everturn.journal.reading import RunRef
+from everturn.log.entries import as_json
 
 SHORT = 8
 LINE_LENGTH = 160

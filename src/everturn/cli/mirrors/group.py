@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from everturn.cli.mirrors import listing, rebuilding
+from everturn.cli.loading import lazy_group
 
-app = typer.Typer(name="mirrors", help="Look after what is derived from journals.", no_args_is_help=True)
-app.command("list")(listing.command)
-app.command("rebuild")(rebuilding.command)
+_COMMANDS = {
+    "list": "everturn.cli.mirrors.listing:command",
+    "rebuild": "everturn.cli.mirrors.rebuilding:command",
+}
+
+app = typer.Typer(
+    name="mirrors", cls=lazy_group(_COMMANDS), help="Look after what is derived from journals.", no_args_is_help=True
+)

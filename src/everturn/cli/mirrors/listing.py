@@ -9,14 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from everturn.cli.mirrors.common import mirrors_of
-from everturn.cli.output import Terminal, plain, size
-from everturn.cli.sessions.care import counted
-from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, settings_for
+from everturn.cli.options import JsonOption, StoreOption, settings_for
+from everturn.cli.output import Terminal, counted, plain, print_json, size
 from everturn.errors import EverturnError
 from everturn.journal.reading import Journals
 from everturn.mirrors.base import Mirror
 from everturn.mirrors.keeping import behind
-from everturn.runtime import open_journals
+from everturn.opening import open_journals
 
 _STYLES = {"up to date": "green", "behind": "yellow"}
 _WORDS = {

@@ -13,14 +13,13 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from everturn.cli.mirrors.common import OnlyOption, mirrors_of
-from everturn.cli.output import Terminal, plain, size
-from everturn.cli.sessions.care import counted
-from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, settings_for
+from everturn.cli.options import JsonOption, StoreOption, settings_for
+from everturn.cli.output import Terminal, counted, plain, print_json, size
 from everturn.clock import SystemClock
 from everturn.journal.reading import Journals
 from everturn.mirrors.base import Mirror
 from everturn.mirrors.keeping import Progress, Told, rebuild
-from everturn.runtime import open_journals
+from everturn.opening import open_journals
 
 
 def command(store: StoreOption = None, only: OnlyOption = None, as_json: JsonOption = False) -> None:

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from everturn.cli.output import Terminal, complain
-from everturn.cli.sessions.care import counted, in_parallel
-from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, open_store, print_json, upkeep_of
+from everturn.cli.options import JsonOption, StoreOption
+from everturn.cli.output import Terminal, complain, counted, print_json
+from everturn.cli.progress import in_parallel
+from everturn.cli.sessions.common import ScopeOption, open_store, upkeep_of
 from everturn.errors import EverturnError
 from everturn.log.objects import run
 from everturn.transcripts.archive import SessionRef

@@ -10,19 +10,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, complain, plain, size, when
-from everturn.cli.sessions.care import counted, in_parallel, progress
-from everturn.cli.sessions.common import (
-    JsonOption,
-    ScopeOption,
-    SessionArgument,
-    StoreOption,
-    consent,
-    open_store,
-    print_json,
-    short_ids,
-    upkeep_of,
-)
+from everturn.cli.options import JsonOption, StoreOption
+from everturn.cli.output import Terminal, complain, consent, counted, plain, print_json, short_ids, size, when
+from everturn.cli.progress import in_parallel, progress
+from everturn.cli.sessions.common import ScopeOption, SessionArgument, open_store, upkeep_of
 from everturn.cli.times import milliseconds
 from everturn.errors import Conflict, EverturnError
 from everturn.log.objects import run

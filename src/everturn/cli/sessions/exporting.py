@@ -11,17 +11,9 @@ from typing import Annotated
 
 import typer
 
-from everturn.cli.output import plain
-from everturn.cli.sessions.common import (
-    JsonOption,
-    ScopeOption,
-    SessionArgument,
-    StoreOption,
-    load,
-    open_store,
-    print_json,
-    printing,
-)
+from everturn.cli.options import JsonOption, StoreOption
+from everturn.cli.output import plain, print_json, printing
+from everturn.cli.sessions.common import ScopeOption, SessionArgument, load, open_store
 from everturn.conversations import wording
 from everturn.conversations.export import Format, agent_files, file_name, render
 from everturn.conversations.loading import StoredSession

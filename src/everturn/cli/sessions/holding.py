@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from everturn.cli.output import Terminal, plain
-from everturn.cli.sessions.common import JsonOption, ScopeOption, SessionArgument, StoreOption, open_store, print_json
+from everturn.cli.options import JsonOption, StoreOption
+from everturn.cli.output import Terminal, plain, print_json
+from everturn.cli.sessions.common import ScopeOption, SessionArgument, open_store
 from everturn.clock import SystemClock
 from everturn.errors import Conflict, Invalid
 from everturn.log.objects import run

@@ -14,14 +14,14 @@ import typer
 from claude_agent_sdk import project_key_for_directory
 from rich.text import Text
 
-from everturn.cli.output import Terminal, plain
-from everturn.cli.sessions.care import counted, progress
-from everturn.cli.sessions.common import JsonOption, StoreOption, print_json, settings_for
+from everturn.cli.options import JsonOption, StoreOption, settings_for
+from everturn.cli.output import Terminal, counted, plain, print_json
+from everturn.cli.progress import progress
 from everturn.errors import Invalid
 from everturn.model import WorkItem
 from everturn.runtime import open_transcripts
 from everturn.settings import Settings, agent_folder
-from everturn.transcripts import TranscriptStore
+from everturn.transcripts.store import TranscriptStore
 from everturn.upkeep.importing import Outcome, find_in, find_sessions, import_session, project_folder, select
 from everturn.upkeep.sources import is_url, open_source
 from everturn.upkeep.sources.base import SourceSession

@@ -7,9 +7,10 @@ from itertools import chain
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, fold, plain, when
-from everturn.cli.sessions.care import in_parallel
-from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, open_store, print_json, short_ids
+from everturn.cli.options import JsonOption, StoreOption
+from everturn.cli.output import Terminal, fold, plain, print_json, short_ids, when
+from everturn.cli.progress import in_parallel
+from everturn.cli.sessions.common import ScopeOption, open_store
 from everturn.log.objects import run
 from everturn.transcripts.archive import SessionInfo
 

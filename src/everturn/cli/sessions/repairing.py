@@ -9,17 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from everturn.cli.output import Terminal, plain
-from everturn.cli.sessions.care import counted, show_findings
-from everturn.cli.sessions.common import (
-    JsonOption,
-    ScopeOption,
-    SessionArgument,
-    StoreOption,
-    consent,
-    open_store,
-    print_json,
-)
+from everturn.cli.options import JsonOption, StoreOption
+from everturn.cli.output import Terminal, consent, counted, plain, print_json
+from everturn.cli.sessions.common import ScopeOption, SessionArgument, open_store
+from everturn.cli.sessions.findings import show_findings
 from everturn.clock import Ids, SystemClock
 from everturn.errors import Invalid
 from everturn.log.objects import run

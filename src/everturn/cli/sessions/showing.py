@@ -7,18 +7,10 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from everturn.cli.output import Terminal, plain
+from everturn.cli.options import JsonOption, StoreOption
+from everturn.cli.output import Terminal, plain, print_json, printing
 from everturn.cli.printer import Printer
-from everturn.cli.sessions.common import (
-    JsonOption,
-    ScopeOption,
-    SessionArgument,
-    StoreOption,
-    load,
-    open_store,
-    print_json,
-    printing,
-)
+from everturn.cli.sessions.common import ScopeOption, SessionArgument, load, open_store
 from everturn.conversations import wording
 from everturn.conversations.conversation import Conversation, as_data
 from everturn.conversations.loading import StoredSession

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from everturn.cli.output import Terminal, plain
-from everturn.cli.sessions.care import counted, progress, show_findings
-from everturn.cli.sessions.common import JsonOption, ScopeOption, StoreOption, open_store, print_json
+from everturn.cli.options import JsonOption, StoreOption
+from everturn.cli.output import Terminal, counted, plain, print_json
+from everturn.cli.progress import progress
+from everturn.cli.sessions.common import ScopeOption, open_store
+from everturn.cli.sessions.findings import show_findings
 from everturn.log.objects import run
 from everturn.log.verification import Finding
 from everturn.transcripts.archive import Archive, SessionRef

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, plain, size
-from everturn.cli.sessions.care import counted
+from everturn.cli.output import Terminal, counted, plain, size
 from everturn.housekeeping.removal import Fate
 from everturn.registry import open_registry
 from everturn.settings import Settings
 from everturn.telemetry import log_to_stderr
 from everturn.workshop import Workshop
-
-RegistryOption = Annotated[
-    str | None, typer.Option("--registry", help="Who owns which session; goes before the setting.")
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 _STYLES = {"kept": "yellow", "quarantined": "yellow", "removed": "green", "shrunk": "green"}
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from everturn.cli.output import Terminal, age, plain, size
-from everturn.cli.sessions.care import in_parallel
-from everturn.cli.sessions.common import JsonOption, print_json
+from everturn.cli.options import JsonOption
+from everturn.cli.output import Terminal, age, plain, print_json, size
+from everturn.cli.progress import in_parallel
 from everturn.cli.workdirs.common import Reached, reach, table
 from everturn.model import repository_name
 from everturn.workdirs.records import WorkdirRecord

@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from everturn.cli.output import complain
-from everturn.cli.sessions.common import JsonOption, print_json, printing
+from everturn.cli.options import JsonOption
+from everturn.cli.output import complain, print_json, printing
 from everturn.cli.work import work_item
 from everturn.cli.workdirs.common import reach
-from everturn.host.agents import end_agents_of_run
-from everturn.runner.place import END_AGENTS_S
+from everturn.host.agents import END_AGENTS_S, end_agents_of_run
 from everturn.workdirs import located
 
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from everturn.cli.output import EXIT_FAILED, EXIT_OK, Terminal
-from everturn.cli.sessions.care import counted, progress
-from everturn.cli.sessions.common import JsonOption, consent, print_json
-from everturn.cli.workdirs.common import DryRunOption, Reached, reach, show_fates, summed
+from everturn.cli.options import DryRunOption, JsonOption
+from everturn.cli.output import EXIT_FAILED, EXIT_OK, Terminal, consent, counted, print_json
+from everturn.cli.progress import progress
+from everturn.cli.workdirs.common import Reached, reach, show_fates, summed
 from everturn.errors import Invalid, NotFound
 from everturn.housekeeping.removal import Fate
 from everturn.housekeeping.selection import Selection

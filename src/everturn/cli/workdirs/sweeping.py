@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from everturn.cli.output import Terminal, plain, size
-from everturn.cli.sessions.common import JsonOption, print_json
-from everturn.cli.workdirs.common import DryRunOption, RegistryOption, reach, show_fates, summed
+from everturn.cli.options import DryRunOption, JsonOption, RegistryOption
+from everturn.cli.output import Terminal, plain, print_json, size
+from everturn.cli.workdirs.common import reach, show_fates, summed
 from everturn.housekeeping.sweeping import Report
 
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from everturn.cli.output import Terminal, plain, size, when
-from everturn.cli.sessions.common import JsonOption, print_json
+from everturn.cli.options import JsonOption
+from everturn.cli.output import Terminal, plain, print_json, size, when
 from everturn.cli.workdirs.common import reach
 from everturn.housekeeping.disk import Usage, usage
 from everturn.settings import Settings

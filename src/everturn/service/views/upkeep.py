@@ -16,7 +16,7 @@ from everturn.errors import EverturnError, NotFound, Unavailable
 from everturn.journal.reading import Journals, RunRef
 from everturn.mirrors.keeping import Progress, catch_up, follow
 from everturn.mirrors.sqlite import SqliteMirror, folder_of
-from everturn.runtime import open_journals
+from everturn.opening import open_journals
 from everturn.settings import Settings
 from everturn.telemetry import Metrics, get_logger
 

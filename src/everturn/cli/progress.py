@@ -1,25 +1,20 @@
-"""What commands share that take a while: progress bars, work in parallel, and how findings are shown."""
+"""What commands share that take a while: progress bars, and work in parallel."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
-
-from everturn.cli.output import Terminal, plain
-from everturn.log.verification import Finding
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 PARALLEL = 8
-STYLES = {"damage": "bold red", "warning": "yellow", "info": "dim"}
 
 
 @contextmanager
@@ -40,25 +35,3 @@ def in_parallel(what: str, items: Sequence[Item], work: Callable[[Item], Result]
             results.append(result)
             step(1)
         return results
-
-
-def show_findings(terminal: Terminal, findings: Iterable[Finding]) -> None:
-    """Print findings, each with what to do about it."""
-    for finding in findings:
-        number = "" if finding.number is None else f" (number {finding.number})"
-        terminal.print(
-            Text.assemble(
-                "  ",
-                (finding.severity, STYLES[finding.severity]),
-                f" {plain(finding.kind)}{number}: {plain(finding.message)}",
-            ),
-            soft_wrap=True,
-        )
-        terminal.print(Text(plain(f"    in {finding.key}"), style="dim"), soft_wrap=True)
-        if finding.severity != "info":
-            terminal.print(Text(plain(f"    → {finding.advice}"), style="dim"), soft_wrap=True)
-
-
-def counted(count: int, one: str, many: str) -> str:
-    """Return a number with its noun."""
-    return f"{count:,} {one if count == 1 else many}"
