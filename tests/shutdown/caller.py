@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
-import psutil
 from claude_agent_sdk import ResultMessage, StreamEvent
 
+import polling
 from everturn import EverturnError, Run, Runtime, WorkItem
 from everturn.telemetry import log_to_stderr
 from polling import until
@@ -39,7 +39,7 @@ async def listen(run: Run) -> None:
 
 
 def children() -> list[int]:
-    return [each.pid for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
+    return [each.pid for each in polling.children()]
 
 
 async def handlers(plan: Plan) -> None:

@@ -33,10 +33,17 @@ def kill_machine(pid: int) -> list[int]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     _, alive = psutil.wait_procs(list(frozen.values()), timeout=GONE_TIMEOUT_S)
-    left = [process.pid for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    left = [process.pid for process in alive if _is_left(process)]
     if left:
         raise TimeoutError(f"processes {left} are still there")
     return sorted(frozen)
+
+
+def _is_left(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it was still there a moment ago
+        return False
 
 
 def _tree(pid: int) -> list[psutil.Process]:
