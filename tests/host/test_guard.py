@@ -24,6 +24,17 @@ from polling import wait_until
 
 NOBODY = 65534
 
+# The guard where no more processes can be started: as root, no limit of the system would stop it.
+NO_PROCESS = """
+import errno, os, runpy
+
+def fork():
+    raise OSError(errno.EAGAIN, "no more processes")
+
+os.fork = fork
+runpy.run_path({guard!r}, run_name="__main__")
+"""
+
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
@@ -214,6 +225,16 @@ def test_an_agent_that_cannot_be_started_is_told_in_one_line(stage: Stage) -> No
     assert done.returncode == guard.NOT_STARTED
     [line] = done.stderr.decode().splitlines()
     assert "nothing here cannot be started: No such file or directory" in line
+    assert stage.notes()["ended"] == "not_started"
+
+
+def test_an_agent_for_which_there_is_no_process_is_told_in_one_line(stage: Stage) -> None:
+    limited = stage.folder / "limited.py"
+    limited.write_text(NO_PROCESS.format(guard=guard.__file__))
+    done = launched(stage, stage.agent("exit 0"), program=limited)
+    assert done.returncode == guard.NOT_STARTED
+    [line] = done.stderr.decode().splitlines()
+    assert line.endswith("cannot be started: Resource temporarily unavailable")
     assert stage.notes()["ended"] == "not_started"
 
 
@@ -429,13 +450,15 @@ def files_below(folder: Path) -> dict[str, str]:
 
 
 def launched(
-    stage: Stage, agent: Path, *arguments: str, data: bytes = b"", lease_s: float = 600.0
+    stage: Stage, agent: Path, *arguments: str, data: bytes = b"", lease_s: float = 600.0, program: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Start an agent under a guard as a child of this process, and wait for its end."""
+    """Start an agent under a guard, or a program in its place, as a child of this process, and wait for its end."""
     clock = SystemClock()
     folder = RunFolders(stage.runs, clock=clock).open(RUN)
     folder.extend_lease(clock.elapsed() + lease_s)
     launcher = folder.launcher(agent, session_id=SESSION, epoch=1)
+    if program is not None:
+        launcher.write_text(launcher.read_text().replace(guard.__file__, str(program)))
     done = subprocess.run(
         [launcher, *arguments],
         input=data,

@@ -341,22 +341,28 @@ class Guard:
         self._note()
         report, tell = os.pipe()
         guard = os.getpid()
-        self._cli = os.fork()
+        try:
+            self._cli = os.fork()
+        except OSError as error:  # a container may limit how many processes it has
+            return self._refuse(error.errno or 0)
         if not self._cli:
             self._become_the_command(guard, tell)
         os.close(tell)
         failure = os.read(report, 16)
         os.close(report)
         if failure:
-            self._exit = NOT_STARTED
-            sys.stderr.write(f"the agent command {self._command[0]} cannot be started: {os.strerror(int(failure))}\n")
-            return "not_started"
+            return self._refuse(int(failure))
         nothing = os.open(os.devnull, os.O_RDWR)
         for ours in (0, 1):  # so that each side sees at once when the other lets go
             os.dup2(nothing, ours)
         os.close(nothing)
         self._note()
         return None
+
+    def _refuse(self, number: int) -> str:
+        self._exit = NOT_STARTED
+        sys.stderr.write(f"the agent command {self._command[0]} cannot be started: {os.strerror(number)}\n")
+        return "not_started"
 
     def _become_the_command(self, guard: int, tell: int) -> None:
         try:
@@ -426,7 +432,7 @@ class Guard:
         for pid, process in table.items():
             if pid in found or pid == ours:
                 continue
-            if process.group == self._cli if self._portable else self._marker in environment_of(pid):
+            if (self._cli and process.group == self._cli) if self._portable else self._marker in environment_of(pid):
                 found[pid] = process
         return found
 
