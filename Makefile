@@ -7,7 +7,7 @@ SERVER := .venv-bench
 INFRA  := .venv-infra
 TOOLS  := .tools
 AXE    := 4.14.1
-WORKERS ?= 3
+WORKERS ?= 4
 
 # Compiling the tests with all that pytest writes into them takes as long as many of them: what is compiled is kept.
 unexport PYTHONDONTWRITEBYTECODE
