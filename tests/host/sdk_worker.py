@@ -17,7 +17,7 @@ from everturn import TranscriptStore
 from everturn.clock import SystemClock
 from everturn.host.agents import find_cli
 from everturn.host.folders import RunFolders
-from host.stage import say
+from host.stage import LEASE_S, say
 
 
 async def main() -> None:
@@ -26,7 +26,7 @@ async def main() -> None:
         signal.signal(signal.SIGINT, lambda *_: say(event="interrupted"))
     clock = SystemClock()
     folder = RunFolders(Path(plan["runs"]), clock=clock).open(plan["run_id"])
-    folder.extend_lease(clock.elapsed() + plan["lease_s"])
+    folder.extend_lease(clock.elapsed() + LEASE_S)
     session_id = plan["session_id"]
     launcher = folder.launcher(find_cli(None), session_id=session_id, epoch=plan["epoch"])
     async with TranscriptStore.open(plan["store"], scope="task") as store:

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from everturn.host import guard
 from polling import wait_until
 
 # Agents are found on the whole host, and tests run in several processes.
@@ -33,6 +34,7 @@ setsid sh -c '{LOOP}' "$here" setsid &
 (setsid env -i /bin/sh -c 'PATH=/bin:/usr/bin; {LOOP}' "$here" bare &)
 (setsid sh -c 'trap "" TERM HUP INT; {LOOP}' "$here" deaf &)
 """
+LEASE_S = 600.0
 TOOL_COUNT = 6
 
 
@@ -80,7 +82,7 @@ class Stage:
     @contextlib.contextmanager
     def worker(self, agent: Path, *arguments: str, **plan: Any) -> Iterator[Worker]:
         """Start a worker with an agent. At the end of the block nothing of them may be left; what is, is killed."""
-        defaults = {"run_id": RUN, "session_id": SESSION, "epoch": 1, "lease_s": 600.0, "portable": False}
+        defaults = {"run_id": RUN, "session_id": SESSION, "epoch": 1, "portable": False}
         whole = {**defaults, "runs": str(self.runs), "agent": str(agent), "arguments": arguments, **plan}
         environment = {**self.environment(), **whole.pop("environment", {})}
         program = Path(__file__).with_name(whole.pop("program", "worker.py"))
@@ -119,6 +121,10 @@ class Stage:
                 line = process.cmdline()
                 if str(self.folder) in " ".join(line) and process.status() != psutil.STATUS_ZOMBIE:
                     yield process, line
+
+    def end_lease(self, run_id: str = RUN) -> None:
+        """Write down that the lease has run out, as its worker cannot."""
+        (self.runs / run_id / "lease").write_bytes(guard.lease_text(guard.elapsed_s()))
 
     def wait_until_empty(self, timeout_s: float = 5.0) -> None:
         wait_until(lambda: not self.processes(), "all processes are gone", timeout_s)

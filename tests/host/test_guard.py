@@ -46,6 +46,12 @@ def started(stage: Stage, worker: Worker) -> None:
     wait_until(lambda: len(stage.tools()) == TOOL_COUNT, "all tools run")
 
 
+def lease(worker: Worker, seconds: float) -> None:
+    """Have the lease end in some seconds."""
+    worker.tell(f"lease {seconds}")
+    worker.wait_for("extended")
+
+
 def seconds_until_empty(stage: Stage) -> float:
     begin = time.monotonic()
     stage.wait_until_empty()
@@ -76,8 +82,9 @@ def test_nothing_is_left_to_be_reaped(stage: Stage) -> None:
 
 @pytest.mark.slow
 def test_an_agent_whose_worker_is_paused_ends_with_its_lease(stage: Stage) -> None:
-    with stage.worker(stage.busy_agent(), lease_s=4.0) as worker:
+    with stage.worker(stage.busy_agent()) as worker:
         started(stage, worker)
+        lease(worker, 2)
         worker.process.send_signal(signal.SIGSTOP)
         wait_until(
             lambda: [process.pid for process in stage.processes()] == [worker.process.pid], "the agent is gone"
@@ -90,13 +97,12 @@ def test_an_agent_whose_worker_is_paused_ends_with_its_lease(stage: Stage) -> No
 
 @pytest.mark.slow
 def test_a_lease_that_is_extended_keeps_the_agent(stage: Stage) -> None:
-    with stage.worker(stage.busy_agent(), lease_s=4.0) as worker:
+    with stage.worker(stage.busy_agent()) as worker:
         started(stage, worker)
-        longer_s = time.monotonic() + 6
+        longer_s = time.monotonic() + 8
 
         def extended() -> bool:
-            worker.tell("lease")
-            worker.wait_for("extended")
+            lease(worker, 6)
             return time.monotonic() > longer_s
 
         wait_until(extended, "the first lease would have ended")
@@ -417,8 +423,9 @@ def test_with_what_every_system_has_the_agent_and_its_group_end_with_the_worker(
 @pytest.mark.slow
 def test_with_what_every_system_has_a_lease_ends_an_agent_and_the_code_is_passed_on(stage: Stage) -> None:
     agent = stage.agent(f"echo ready; {LOOP}")
-    with stage.worker(agent, portable=True, lease_s=1.0) as worker:
+    with stage.worker(agent, portable=True) as worker:
         worker.wait_for("ready")
+        lease(worker, 1)
         worker.tell("close")
         assert json.loads(worker.wait_for("closed"))["code"] == guard.KILLED
         assert stage.notes()["ended"] == "lease"

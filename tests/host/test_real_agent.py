@@ -191,9 +191,10 @@ def test_a_run_that_ends_by_itself_leaves_nothing_running_and_ends_soon(
 
 
 def test_a_paused_worker_loses_its_agent_when_its_lease_runs_out(field: Field) -> None:
-    with field.worker(lease_s=8.0) as worker:
+    with field.worker() as worker:
         in_the_tool(field)
         worker.process.send_signal(signal.SIGSTOP)
+        field.stage.end_lease()
         wait_until(lambda: not field.sheep() and len(field.stage.processes()) == 1, "the agent is gone")
         assert PROMPT in str(field.kept())
         assert field.stage.notes()["ended"] == "lease"
