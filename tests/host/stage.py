@@ -112,8 +112,8 @@ class Stage:
         return [process for process, _ in self._command_lines()]
 
     def tools(self) -> list[str]:
-        """Return the kinds of tools that are alive."""
-        return sorted(line[-1] for _, line in self._command_lines() if line[1:2] == ["-c"])
+        """Return the kinds of tools that are alive. What one has just forked is called as it is."""
+        return sorted({line[-1] for _, line in self._command_lines() if line[1:2] == ["-c"]})
 
     def _command_lines(self) -> Iterator[tuple[psutil.Process, list[str]]]:
         for process in psutil.process_iter():

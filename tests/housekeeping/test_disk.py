@@ -84,8 +84,9 @@ def test_files_that_vanish_meanwhile_are_no_matter(folder: Path, monkeypatch: py
                 (folder / other).rmdir()
         return real(path)
 
-    monkeypatch.setattr(os, "scandir", scan)
-    assert measure(folder).files == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scan)
+        assert measure(folder).files == 1
 
 
 @pytest.mark.slow
