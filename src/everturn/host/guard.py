@@ -21,7 +21,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any
+    from typing import Any, NoReturn
 
 IS_LINUX = sys.platform == "linux"
 END_NOW = signal.SIGUSR1
@@ -50,10 +50,7 @@ class Process:
     __slots__ = ("group", "parent", "pid", "started")
 
     def __init__(self, pid: int, parent: int, group: int, started: str) -> None:
-        self.pid = pid
-        self.parent = parent
-        self.group = group
-        self.started = started
+        self.pid, self.parent, self.group, self.started = pid, parent, group, started
 
 
 def look_up(pid: int) -> Process | None:
@@ -342,16 +339,16 @@ class Guard:
         report, tell = os.pipe()
         guard = os.getpid()
         try:
-            self._cli = os.fork()
+            self._cli = os.fork() or self._become_the_command(guard, tell)
         except OSError as error:  # a container may limit how many processes it has
-            return self._refuse(error.errno or 0)
-        if not self._cli:
-            self._become_the_command(guard, tell)
+            os.write(tell, str(error.errno).encode())
         os.close(tell)
         failure = os.read(report, 16)
         os.close(report)
         if failure:
-            return self._refuse(int(failure))
+            self._exit = NOT_STARTED
+            sys.stderr.write(f"the agent command {self._command[0]} cannot be started: {os.strerror(int(failure))}\n")
+            return "not_started"
         nothing = os.open(os.devnull, os.O_RDWR)
         for ours in (0, 1):  # so that each side sees at once when the other lets go
             os.dup2(nothing, ours)
@@ -359,12 +356,7 @@ class Guard:
         self._note()
         return None
 
-    def _refuse(self, number: int) -> str:
-        self._exit = NOT_STARTED
-        sys.stderr.write(f"the agent command {self._command[0]} cannot be started: {os.strerror(number)}\n")
-        return "not_started"
-
-    def _become_the_command(self, guard: int, tell: int) -> None:
+    def _become_the_command(self, guard: int, tell: int) -> NoReturn:
         try:
             if self._portable:
                 os.setpgid(0, 0)
