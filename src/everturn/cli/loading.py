@@ -31,8 +31,7 @@ def lazy_group(where: Mapping[str, str]) -> type[typer.core.TyperGroup]:
 
 
 class _Commands(UserDict[str, Any]):
-    def __init__(self, where: Mapping[str, str]) -> None:
-        super().__init__(where)
+    """Commands by name; those that were not asked for yet are still where they are."""
 
     def __getitem__(self, name: str) -> Any:
         if isinstance(found := self.data[name], str):

@@ -209,10 +209,10 @@ def fold(
     name: SessionName, summary: SessionSummaryEntry | None, entries: Sequence[Any]
 ) -> SessionSummaryEntry | None:
     """Fold entries, or return `None` if the SDK's fold cannot digest one: no append may fail for it."""
-    key: SessionKey = {"project_key": name[0], "session_id": name[1]}
-    rows = [entry for entry in entries if isinstance(entry, dict)]
     from claude_agent_sdk import fold_session_summary  # noqa: PLC0415  # who only looks does not wait for it
 
+    key: SessionKey = {"project_key": name[0], "session_id": name[1]}
+    rows = [entry for entry in entries if isinstance(entry, dict)]
     try:
         return fold_session_summary(summary, key, cast("list[SessionStoreEntry]", rows))
     except Exception:  # noqa: BLE001  # whatever it is, the entries are durable, and the summary is only derived
